@@ -1,0 +1,98 @@
+package v1alpha1
+
+// ProbeMode says how probe pods are run.
+//
+// +kubebuilder:validation:Enum=OneShot
+type ProbeMode string
+
+// ProbeModeOneShot starts pods for one run and deletes them when their report was
+// read.
+const ProbeModeOneShot ProbeMode = "OneShot"
+
+// ProbeSettings says when and how paths are probed.
+type ProbeSettings struct {
+	// intervalSeconds is the time from the start of one run to the start of the
+	// next. Results older than 2.5 intervals count as stale. Bounds: 10 to 86400.
+	// Unset means 300.
+	// +optional
+	// +kubebuilder:default=300
+	// +kubebuilder:validation:Minimum=10
+	// +kubebuilder:validation:Maximum=86400
+	IntervalSeconds int32 `json:"intervalSeconds,omitempty"`
+
+	// timeoutMilliseconds is the time that one attempt waits for an answer before
+	// it counts as silence. Bounds: 100 to 10000. Unset means 1000.
+	// +optional
+	// +kubebuilder:default=1000
+	// +kubebuilder:validation:Minimum=100
+	// +kubebuilder:validation:Maximum=10000
+	TimeoutMilliseconds int32 `json:"timeoutMilliseconds,omitempty"`
+
+	// attempts is the number of connections that a check makes in one round, each
+	// from a source port of its own. They have to agree. Bounds: 2 to 10. Unset
+	// means 3.
+	// +optional
+	// +kubebuilder:default=3
+	// +kubebuilder:validation:Minimum=2
+	// +kubebuilder:validation:Maximum=10
+	Attempts int32 `json:"attempts,omitempty"`
+
+	// mode says how probe pods are run. Unset means OneShot.
+	// +optional
+	// +kubebuilder:default=OneShot
+	Mode ProbeMode `json:"mode,omitempty"`
+
+	// onChange starts a run when a policy, a label, an address or an endpoint that
+	// a path depends on has changed. Unset means true.
+	// +optional
+	// +kubebuilder:default=true
+	OnChange *bool `json:"onChange,omitempty"`
+
+	// settleSeconds is the time that the network is given to do what the policies
+	// say, from the first attempt of a new probe pod: rounds of attempts are
+	// repeated within it until they agree with the prediction. Bounds: 1 to 300.
+	// Unset means 10.
+	// +optional
+	// +kubebuilder:default=10
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=300
+	SettleSeconds int32 `json:"settleSeconds,omitempty"`
+}
+
+// Spread says how the probed pods are chosen among the matching ones.
+//
+// +kubebuilder:validation:Enum=Node;Any
+type Spread string
+
+// The ways to choose.
+const (
+	// SpreadNode prefers pods on nodes that are not covered yet.
+	SpreadNode Spread = "Node"
+	// SpreadAny takes pods in a fixed, arbitrary order.
+	SpreadAny Spread = "Any"
+)
+
+// Coverage bounds how many of the matching pods a run probes.
+type Coverage struct {
+	// maxSources is the number of places (nodes) that each source identity of a
+	// path is probed from. Bounds: 1 to 10. Unset means 2.
+	// +optional
+	// +kubebuilder:default=2
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10
+	MaxSources int32 `json:"maxSources,omitempty"`
+
+	// maxTargets is the number of target pods of each path that are probed.
+	// Bounds: 1 to 10. Unset means 3.
+	// +optional
+	// +kubebuilder:default=3
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10
+	MaxTargets int32 `json:"maxTargets,omitempty"`
+
+	// spread says how pods are chosen when more match than are probed. Unset means
+	// Node.
+	// +optional
+	// +kubebuilder:default=Node
+	Spread Spread `json:"spread,omitempty"`
+}

@@ -1,0 +1,213 @@
+//go:build linux
+
+// Command probe is the one binary in the probe image. It runs a plan of checks
+// and leaves the report where the kubelet picks it up, or answers the probes of
+// others.
+//
+// Exit codes: 0 when a report was written (whatever is in it: the container must
+// not be restarted) or when serving was ended by a signal; 1 when the report
+// could not be written or a port could not be opened; 2 for wrong usage; 3 when
+// this kernel lacks a protocol to listen on, which no restart can change.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/probe"
+	"github.com/pathproof/pathproof/probe/wire"
+)
+
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitUnsupported = 3
+)
+
+const usage = `usage: probe COMMAND [FLAGS]
+
+commands:
+  run      run the checks of a plan once and write a report
+  serve    answer probes on a set of ports
+  version  print the version
+
+Run "probe COMMAND -h" for the flags of a command.
+`
+
+// version is set by the linker; without it the module's version is printed.
+var version = ""
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	p := program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, planWait: planWait}
+	code := p.main(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// program is the command with its streams.
+type program struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	// planWait is how long to wait for a plan that is not there yet.
+	planWait time.Duration
+}
+
+func (p program) main(ctx context.Context, args []string) int {
+	if len(args) == 0 {
+		_, _ = io.WriteString(p.stderr, usage)
+		return exitUsage
+	}
+	switch command, rest := args[0], args[1:]; command {
+	case "run":
+		return p.run(ctx, rest)
+	case "serve":
+		return p.serve(ctx, rest)
+	case "version":
+		_, _ = fmt.Fprintf(p.stdout, "probe %s (wire version %d)\n", release(), wire.Version)
+		return exitOK
+	case "help", "-h", "-help", "--help":
+		_, _ = io.WriteString(p.stdout, usage)
+		return exitOK
+	default:
+		p.logf("unknown command %q", command)
+		_, _ = io.WriteString(p.stderr, usage)
+		return exitUsage
+	}
+}
+
+// parse parses the flags of a command. ok is false when the command has to end
+// with the code.
+func (p program) parse(flags *flag.FlagSet, args []string) (code int, ok bool) {
+	flags.SetOutput(p.stderr)
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return exitOK, false
+	case err != nil:
+		return exitUsage, false
+	case flags.NArg() > 0:
+		p.logf("unexpected argument %q", flags.Arg(0))
+		return exitUsage, false
+	}
+	return exitOK, true
+}
+
+func (p program) run(ctx context.Context, args []string) int {
+	flags := flag.NewFlagSet("probe run", flag.ContinueOnError)
+	planPath := flags.String("plan", wire.PlanPath, "`file` with the plan, - for standard input")
+	reportPath := flags.String("report", "/dev/termination-log", "`file` to write the report to, - for standard output")
+	healthPort := flags.Uint("health-port", 0, "TCP `port` on which the kubelet's readiness probes are counted, 0 for none")
+	plain := flags.Bool("json", false, "read the plan and write the report as plain JSON, for people")
+	if code, ok := p.parse(flags, args); !ok {
+		return code
+	}
+	if *healthPort > 65535 {
+		p.logf("health port %d is above 65535", *healthPort)
+		return exitUsage
+	}
+	report := p.runPlan(ctx, *planPath, *plain, uint16(*healthPort))
+	if err := p.writeReport(*reportPath, *plain, report); err != nil {
+		p.logf("%v", err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+// runPlan always returns a report: what went wrong is in its Error.
+func (p program) runPlan(ctx context.Context, planPath string, plain bool, healthPort uint16) wire.Report {
+	failed := func(id string, err error) wire.Report {
+		p.logf("%v", err)
+		return wire.Report{Version: wire.Version, ID: id, Error: err.Error()}
+	}
+	plan, err := p.readPlan(ctx, planPath, plain)
+	if err != nil {
+		return failed(plan.ID, err)
+	}
+	var alive *liveness
+	if healthPort != 0 {
+		if alive, err = watchLiveness(healthPort); err != nil {
+			return failed(plan.ID, err)
+		}
+	}
+	p.logf("running %d checks of plan %s", len(plan.Checks), plan.ID)
+	report := probe.Run(ctx, plan)
+	if alive != nil {
+		alive.finish(ctx, &report)
+	}
+	return report
+}
+
+func (p program) serve(ctx context.Context, args []string) int {
+	flags := flag.NewFlagSet("probe serve", flag.ContinueOnError)
+	listen := flags.String("listen", "", "`ports` to answer on, for instance TCP/8080,UDP/53,SCTP/9000-9003")
+	healthPort := flags.Uint("health-port", 8099, "TCP `port` of the readiness endpoint /ready, 0 for none")
+	printSeen := flags.Bool("print-seen", false, "print every nonce that arrives to standard output: protocol/port nonce address")
+	if code, ok := p.parse(flags, args); !ok {
+		return code
+	}
+	ports, err := probe.ParseListen(*listen)
+	if err != nil {
+		p.logf("%v", err)
+		return exitUsage
+	}
+	if *healthPort > 65535 {
+		p.logf("health port %d is above 65535", *healthPort)
+		return exitUsage
+	}
+	cfg := probe.Config{Listen: ports, HealthPort: uint16(*healthPort), Logf: p.logf}
+	if *printSeen {
+		cfg.Seen = p.seen()
+	}
+	responder, err := probe.Listen(cfg)
+	if err != nil {
+		p.logf("%v", err)
+		if errors.Is(err, probe.ErrUnsupported) {
+			return exitUnsupported
+		}
+		return exitFailed
+	}
+	p.logf("answering on %s", *listen)
+	if err := responder.Serve(ctx); err != nil {
+		p.logf("%v", err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+// seen returns a callback that prints nonces one line at a time.
+func (p program) seen() func(flow.Protocol, uint16, string, netip.Addr) {
+	var mu sync.Mutex
+	return func(protocol flow.Protocol, port uint16, nonce string, from netip.Addr) {
+		mu.Lock()
+		defer mu.Unlock()
+		_, _ = fmt.Fprintf(p.stdout, "%s/%d %s %s\n", protocol, port, nonce, from)
+	}
+}
+
+func (p program) logf(format string, args ...any) {
+	_, _ = fmt.Fprintf(p.stderr, "probe: "+format+"\n", args...)
+}
+
+// release returns the version of this binary.
+func release() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}

@@ -1,0 +1,167 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/verdict"
+)
+
+// collect reads the reports of probe pods that have ended and deletes the pods.
+// It ends the reconcile until every probe pod is done.
+func (r *ExpectationReconciler) collect(ctx context.Context, s *scope) (bool, error) {
+	current := s.track.run
+	waiting := false
+	for _, p := range current.probes {
+		if p.done {
+			continue
+		}
+		if p.createdAt.IsZero() {
+			waiting = true
+			continue
+		}
+		pod := r.observePod(s, &p.podRun)
+		r.read(s, p, pod)
+		if !p.done {
+			waiting = true
+			continue
+		}
+		if pod != nil {
+			if err := r.deletePod(ctx, pod); err != nil {
+				return false, err
+			}
+		}
+		s.track.inFlight.Add(-1)
+	}
+	if waiting {
+		return true, nil
+	}
+	for _, resp := range current.responders {
+		if resp.done {
+			continue
+		}
+		resp.done = true
+		pod := s.pods[resp.name]
+		resp.alive = resp.ready && pod != nil && containerReady(pod) && pod.Status.ContainerStatuses[0].RestartCount == 0
+		if !resp.createdAt.IsZero() {
+			s.track.inFlight.Add(-1)
+		}
+		if pod != nil {
+			if err := r.deletePod(ctx, pod); err != nil {
+				return false, err
+			}
+		}
+	}
+	return false, nil
+}
+
+// read decides whether a probe pod is done, and what it has to say.
+func (r *ExpectationReconciler) read(s *scope, p *probeRun, pod *corev1.Pod) {
+	fail := func(cause verdict.Cause, format string, args ...any) {
+		p.obstacle, p.detail, p.done = cause, fmt.Sprintf(format, args...), true
+	}
+	switch {
+	case pod == nil && p.seen:
+		fail(verdict.ProbeFailed, "the probe pod was deleted by somebody else")
+	case pod != nil && containerTerminated(pod) != nil:
+		report, err := wire.DecodeReport(containerTerminated(pod).Message)
+		switch {
+		case errors.Is(err, wire.ErrNotEncoded):
+			fail(verdict.ProbeFailed, "the probe left no report: %s", describeTermination(pod))
+		case err != nil:
+			fail(verdict.ProbeFailed, "%v", err)
+		case report.ID != p.plan.ID:
+			fail(verdict.ProbeFailed, "the report is for plan %q, want %q", report.ID, p.plan.ID)
+		case report.Error != "":
+			fail(verdict.ProbeFailed, "the probe could not run its plan: %s", report.Error)
+		case len(report.Results) != len(p.plan.Checks):
+			fail(verdict.ProbeFailed, "the report has %d results for %d checks", len(report.Results), len(p.plan.Checks))
+		default:
+			p.report, p.done = &report, true
+		}
+	case pod != nil && (pod.Status.Phase == corev1.PodFailed || pod.DeletionTimestamp != nil):
+		fail(verdict.ProbeFailed, "the probe pod ended before it reported: %s %s", pod.Status.Reason, pod.Status.Message)
+	case pod != nil && containerRunning(pod) != nil:
+		deadline := containerRunning(pod).StartedAt.Add(r.options.bound(s.exp.Spec.Probe))
+		if !s.now.Before(deadline) {
+			fail(verdict.ProbeFailed, "the probe did not end within %s", r.options.bound(s.exp.Spec.Probe))
+			return
+		}
+		s.again(r.until(s, deadline))
+	default:
+		deadline := p.createdAt.Add(r.options.StartTimeout)
+		if !s.now.Before(deadline) {
+			fail(verdict.SourceNotReady, "the probe pod did not start within %s: %s", r.options.StartTimeout, describeWaiting(pod))
+			return
+		}
+		s.again(r.until(s, deadline))
+	}
+}
+
+func container(pod *corev1.Pod) *corev1.ContainerStatus {
+	if len(pod.Status.ContainerStatuses) == 0 {
+		return nil
+	}
+	return &pod.Status.ContainerStatuses[0]
+}
+
+func containerReady(pod *corev1.Pod) bool {
+	c := container(pod)
+	return c != nil && c.Ready
+}
+
+func containerRunning(pod *corev1.Pod) *corev1.ContainerStateRunning {
+	if c := container(pod); c != nil {
+		return c.State.Running
+	}
+	return nil
+}
+
+func containerTerminated(pod *corev1.Pod) *corev1.ContainerStateTerminated {
+	if c := container(pod); c != nil {
+		return c.State.Terminated
+	}
+	return nil
+}
+
+// describeTermination says how a container ended. Of its message, only the start
+// is kept: whoever can write pods can put anything there.
+func describeTermination(pod *corev1.Pod) string {
+	t := containerTerminated(pod)
+	s := fmt.Sprintf("%s, exit code %d", t.Reason, t.ExitCode)
+	if t.Message != "" {
+		s += ": " + truncate(t.Message, 120)
+	}
+	return s
+}
+
+// describeWaiting says why a pod does not run yet.
+func describeWaiting(pod *corev1.Pod) string {
+	if pod == nil {
+		return "it was not seen"
+	}
+	if c := container(pod); c != nil && c.State.Waiting != nil && c.State.Waiting.Reason != "" {
+		return c.State.Waiting.Reason + " " + truncate(c.State.Waiting.Message, 120)
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+			return c.Reason + " " + truncate(c.Message, 160)
+		}
+	}
+	return "it is " + string(pod.Status.Phase)
+}
+
+func podAddrs(pod *corev1.Pod) []netip.Addr {
+	var out []netip.Addr
+	for _, ip := range pod.Status.PodIPs {
+		if addr, err := netip.ParseAddr(ip.IP); err == nil {
+			out = append(out, addr)
+		}
+	}
+	return out
+}

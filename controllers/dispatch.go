@@ -1,0 +1,150 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/pathproof/pathproof/verdict"
+)
+
+// slotRetry is when a run looks again for free places under the limits of
+// concurrent probe pods.
+const slotRetry = 500 * time.Millisecond
+
+// sweep lists the probe pods of the expectation. Those of the run under way are
+// kept for the phases that follow; all others are deleted: they are left from a
+// run that was given up, or from an operator that died.
+func (r *ExpectationReconciler) sweep(ctx context.Context, s *scope) (bool, error) {
+	pods := &corev1.PodList{}
+	if err := r.client.List(ctx, pods, client.InNamespace(s.exp.Namespace), client.MatchingFields{PodExpectationIndex: s.exp.Name}); err != nil {
+		return false, fmt.Errorf("listing probe pods: %w", err)
+	}
+	s.pods = map[string]*corev1.Pod{}
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		if !ownedByExpectation(pod, s.exp.Name, s.exp.UID) {
+			continue
+		}
+		if s.track.run != nil && pod.Annotations[runAnnotation] == s.track.run.id {
+			s.pods[pod.Name] = pod
+			continue
+		}
+		if err := r.deletePod(ctx, pod); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// dispatch creates the responders of the run, waits until the kubelet sees them
+// listen, and then creates the probe pods, as far as the limits allow.
+func (r *ExpectationReconciler) dispatch(ctx context.Context, s *scope) (bool, error) {
+	current := s.track.run
+	for _, resp := range current.responders {
+		if err := r.ensure(ctx, s, &resp.podRun, func() *corev1.Pod { return responderPod(s.exp, current, resp, r.options) }); err != nil {
+			return false, err
+		}
+		r.observeResponder(s, resp)
+	}
+	for _, resp := range current.responders {
+		if !resp.ready && resp.obstacle == "" {
+			s.again(r.until(s, resp.createdAt.Add(r.options.StartTimeout)))
+			return true, nil
+		}
+	}
+	if !current.placed {
+		current.place(s.exp, r.options)
+	}
+	for _, p := range current.probes {
+		if err := r.ensure(ctx, s, &p.podRun, func() *corev1.Pod { return probePod(s.exp, current, p, r.options) }); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// ensure creates a pod unless it exists, is done with, or has to wait for a slot.
+// A pod that must not be created is an obstacle of the checks that need it, not an
+// error: trying again would not help.
+func (r *ExpectationReconciler) ensure(ctx context.Context, s *scope, p *podRun, build func() *corev1.Pod) error {
+	if !p.createdAt.IsZero() || p.obstacle != "" {
+		return nil
+	}
+	all, here := r.tracker.podsInFlight(s.exp.Namespace)
+	// A run whose responders are up may always have one probe pod: otherwise runs
+	// could wait for each other's responders for ever.
+	if (all >= r.options.MaxProbePods || here >= r.options.MaxProbePodsPerNamespace) && !s.track.run.onlyResponders() {
+		s.again(slotRetry)
+		return nil
+	}
+	pod := build()
+	refused, err := r.refusal(ctx, pod, s.snapshot.Services)
+	if err != nil {
+		return err
+	}
+	if refused != "" {
+		p.obstacle, p.detail, p.done = verdict.ProbeRefused, refused, true
+		return nil
+	}
+	// Create and not server-side apply: the name is a hash of the run, so a pod of
+	// that name is ours, and what exists must not be changed.
+	switch err := r.client.Create(ctx, pod); {
+	case err == nil, apierrors.IsAlreadyExists(err):
+		p.createdAt = s.now
+		s.track.inFlight.Add(1)
+		return nil
+	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
+		p.obstacle, p.done = verdict.ProbeRefused, true
+		p.detail = fmt.Sprintf("the API server refused the probe pod: %v", err)
+		return nil
+	default:
+		return fmt.Errorf("creating pod %s: %w", p.name, err)
+	}
+}
+
+// observeResponder notes whether a responder listens, or that it never will.
+func (r *ExpectationReconciler) observeResponder(s *scope, resp *responderRun) {
+	if resp.createdAt.IsZero() || resp.obstacle != "" {
+		return
+	}
+	pod := r.observePod(s, &resp.podRun)
+	switch {
+	case pod != nil && containerReady(pod) && len(resp.addrs) > 0:
+		resp.ready = true
+	case resp.ready:
+		// Whether it is still alive is asked for at the end of the run.
+	case pod != nil && containerTerminated(pod) != nil:
+		resp.obstacle = verdict.TargetNotListening
+		resp.detail = "the responder ended: " + describeTermination(pod)
+	case pod == nil && resp.seen:
+		resp.obstacle, resp.detail = verdict.TargetNotListening, "the responder pod was deleted by somebody else"
+	case !s.now.Before(resp.createdAt.Add(r.options.StartTimeout)):
+		resp.obstacle = verdict.TargetNotListening
+		resp.detail = fmt.Sprintf("the responder was not ready after %s: %s", r.options.StartTimeout, describeWaiting(pod))
+	}
+}
+
+// observePod returns the pod if the cache has it, and notes what it learned.
+func (r *ExpectationReconciler) observePod(s *scope, p *podRun) *corev1.Pod {
+	pod := s.pods[p.name]
+	if pod == nil {
+		return nil
+	}
+	p.seen = true
+	if pod.Spec.NodeName != "" {
+		p.node = pod.Spec.NodeName
+	}
+	if addrs := podAddrs(pod); len(addrs) > 0 {
+		p.addrs = addrs
+	}
+	return pod
+}
+
+func (r *ExpectationReconciler) until(s *scope, at time.Time) time.Duration {
+	return at.Sub(s.now)
+}

@@ -1,0 +1,121 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/evaluator"
+	"github.com/pathproof/pathproof/plan"
+)
+
+// gather reads the snapshot from the cache, resolves the expectation against it
+// and predicts every edge.
+func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, error) {
+	snapshot, err := r.snapshot(ctx, s.exp)
+	if err != nil {
+		return false, err
+	}
+	s.snapshot = snapshot
+	s.resolution = plan.Resolve(plan.Input{Expectation: s.exp, Snapshot: snapshot, ClusterDNS: r.options.ClusterDNS})
+	engine, problems := evaluator.Compile(snapshot.Snapshot)
+	s.problems = problems
+	s.predictor = plan.NewPredictor(engine, snapshot)
+	s.predictor.Predict(s.resolution.Edges)
+	return false, nil
+}
+
+// snapshot reads what the expectation can depend on. Probe pods are left out:
+// they carry the labels of workloads.
+func (r *ExpectationReconciler) snapshot(ctx context.Context, exp *v1alpha1.ConnectivityExpectation) (plan.Snapshot, error) {
+	var (
+		snap       plan.Snapshot
+		namespaces corev1.NamespaceList
+		nodes      corev1.NodeList
+	)
+	if err := r.client.List(ctx, &namespaces); err != nil {
+		return snap, fmt.Errorf("listing namespaces: %w", err)
+	}
+	if err := r.client.List(ctx, &nodes); err != nil {
+		return snap, fmt.Errorf("listing nodes: %w", err)
+	}
+	snap.Namespaces = pointers(namespaces.Items)
+	snap.Nodes = pointers(nodes.Items)
+	reach := reachOf(exp, r.options.ClusterDNS.Namespace)
+	for _, scope := range reach.listOptions() {
+		var (
+			pods     corev1.PodList
+			policies networkingv1.NetworkPolicyList
+			services corev1.ServiceList
+			slices   discoveryv1.EndpointSliceList
+		)
+		for _, list := range []client.ObjectList{&pods, &policies, &services, &slices} {
+			if err := r.client.List(ctx, list, scope...); err != nil {
+				return snap, fmt.Errorf("listing %T: %w", list, err)
+			}
+		}
+		for i := range pods.Items {
+			if !isProbePod(&pods.Items[i]) {
+				snap.Pods = append(snap.Pods, &pods.Items[i])
+			}
+		}
+		snap.NetworkPolicies = append(snap.NetworkPolicies, pointers(policies.Items)...)
+		snap.Services = append(snap.Services, pointers(services.Items)...)
+		snap.EndpointSlices = append(snap.EndpointSlices, pointers(slices.Items)...)
+	}
+	return snap, nil
+}
+
+func pointers[T any](items []T) []*T {
+	out := make([]*T, 0, len(items))
+	for i := range items {
+		out = append(out, &items[i])
+	}
+	return out
+}
+
+// reach says which namespaces an expectation depends on.
+type reach struct {
+	// everywhere is set when targets are selected by namespace labels, or by an
+	// address that could be any pod's.
+	everywhere bool
+	namespaces map[string]bool
+}
+
+func reachOf(exp *v1alpha1.ConnectivityExpectation, dnsNamespace string) reach {
+	out := reach{namespaces: map[string]bool{exp.Namespace: true}}
+	for _, p := range exp.Spec.Paths {
+		switch {
+		case p.DNS != nil:
+			out.namespaces[dnsNamespace] = true
+		case p.To == nil:
+		case p.To.NamespaceSelector != nil, p.To.Address != nil, p.To.Host != "":
+			out.everywhere = true
+		case p.To.Namespace != "":
+			out.namespaces[string(p.To.Namespace)] = true
+		case p.To.Service != nil && p.To.Service.Namespace != "":
+			out.namespaces[string(p.To.Service.Namespace)] = true
+		}
+	}
+	return out
+}
+
+func (r reach) includes(namespace string) bool {
+	return r.everywhere || r.namespaces[namespace]
+}
+
+func (r reach) listOptions() [][]client.ListOption {
+	if r.everywhere {
+		return [][]client.ListOption{nil}
+	}
+	var out [][]client.ListOption
+	for ns := range r.namespaces {
+		out = append(out, []client.ListOption{client.InNamespace(ns)})
+	}
+	return out
+}

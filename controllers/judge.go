@@ -1,0 +1,205 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/plan"
+	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/verdict"
+)
+
+// judge ends the run: it turns reports into verdicts and remembers the run as the
+// last one.
+func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, error) {
+	current := s.track.run
+	checks := current.checks()
+	if current.provenance != s.resolution.Provenance {
+		// schedule has repeated the run as often as it may.
+		for i := range checks {
+			checks[i].Obstacle = verdict.ChangedDuringProbe
+			checks[i].ObstacleDetail = fmt.Sprintf("policies, labels or endpoints changed during each of %d runs in a row", maxRepeats+1)
+		}
+	}
+	s.verdicts = verdict.Judge(checks)
+	summary := verdict.Summarize(s.verdicts)
+	s.summary = &summary
+	s.duration, s.trigger = s.now.Sub(current.startedAt), current.trigger
+	s.track.last = lastRun{
+		startedAt: current.startedAt, finishedAt: s.now, generation: current.generation,
+		provenance: current.provenance, request: current.request,
+	}
+	s.track.repeats = 0
+	ctrl.LoggerFrom(ctx).V(1).Info("Judging run", "run", current.id, "checks", summary.Checks, "met", summary.Met,
+		"violated", summary.Violated, "unknown", summary.Unknown)
+	setResult(s, current)
+	s.track.run = nil
+	s.track.inFlight.Store(0)
+	s.again(nextRunAt(s).Sub(s.now))
+	return false, nil
+}
+
+// checks joins the plan, the reports and the obstacles of a run.
+func (r *run) checks() []verdict.Check {
+	var out []verdict.Check
+	for _, p := range r.probes {
+		for i, e := range p.Edges {
+			out = append(out, r.check(p, i, e))
+		}
+	}
+	for _, e := range r.edges {
+		if e.Target.Kind != plan.TargetResponder {
+			continue
+		}
+		if x := r.responder(e.Target.Key); !x.ready {
+			c := edgeCheck(e)
+			c.Obstacle, c.ObstacleDetail = x.obstacle, x.detail
+			out = append(out, c)
+		}
+	}
+	for i, o := range r.obstacles {
+		out = append(out, verdict.Check{
+			ID: flow.ID("obstacle", o.Path, fmt.Sprint(i)), Path: o.Path, Declared: declared(o.Declared),
+			Source: o.Source, Target: o.Target, Transport: o.Transport, Port: o.Port,
+			Obstacle: verdict.Cause(o.Reason), ObstacleDetail: o.Message,
+		})
+	}
+	return out
+}
+
+func (r *run) check(p *probeRun, i int, e *plan.Edge) verdict.Check {
+	c := edgeCheck(e)
+	c.ID = flow.ID(c.ID, p.Node)
+	c.SourceNode, c.Pod = p.node, p.name
+	if e.Target.Kind == plan.TargetResponder {
+		c.Responder = true
+		c.ListenerAlive = r.responderOf(e).alive
+	}
+	var resolved []netip.Addr
+	switch {
+	case p.obstacle != "":
+		c.Obstacle, c.ObstacleDetail = p.obstacle, p.detail
+	case p.report != nil:
+		result := p.report.Results[i]
+		c.Result, c.SourceProbed, resolved = &result, p.report.KubeletProbes > 0, result.Resolved
+	}
+	if e.Target.Kind == plan.TargetHost && len(resolved) > 0 {
+		c.Addr = resolved[0]
+	}
+	c.Prediction = r.predictor.Decide(e, sameFamily(p.addrs, c.Addr), resolved)
+	if e.Diverges() {
+		c.Obstacle = verdict.IdentityDivergence
+		c.ObstacleDetail = fmt.Sprintf("policies select by a label that only the workload's own controller may set, so that the probe would be %s and the workload %s",
+			e.Prediction.Verdict, e.Workload.Verdict)
+	}
+	return c
+}
+
+// responderOf finds the responder of a placed edge, whose key names the address, too.
+func (r *run) responderOf(e *plan.Edge) *responderRun {
+	for _, x := range r.responders {
+		for _, addr := range x.addrs {
+			if e.Target.Key == flow.ID(x.Key, addr.String()) {
+				return x
+			}
+		}
+	}
+	return &responderRun{}
+}
+
+func edgeCheck(e *plan.Edge) verdict.Check {
+	return verdict.Check{
+		ID: e.ID(), Path: e.Path, Declared: declared(e.Declared), Prediction: e.Prediction,
+		Source: e.Source.Name, Target: e.Target.Name, TargetNode: e.Target.Node, Transport: e.Transport,
+		Addr: e.Target.Addr, Port: e.Port, TargetReady: e.Target.Ready,
+	}
+}
+
+func declared(e v1alpha1.Expect) verdict.Declared {
+	if e == v1alpha1.ExpectAllow {
+		return verdict.Allow
+	}
+	return verdict.Deny
+}
+
+// sameFamily returns the address of the probe pod that a connection to target
+// comes from.
+func sameFamily(addrs []netip.Addr, target netip.Addr) netip.Addr {
+	for _, a := range addrs {
+		if a.Is4() == target.Is4() {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// family names the address family of a check.
+func family(c verdict.Check) string {
+	switch {
+	case !c.Addr.IsValid():
+		return ""
+	case c.Addr.Is4():
+		return "IPv4"
+	default:
+		return "IPv6"
+	}
+}
+
+// settled returns the longest time that a check of the run needed to agree with
+// its prediction.
+func (r *run) settled() int32 {
+	longest := 0
+	for _, p := range r.probes {
+		if p.report == nil {
+			continue
+		}
+		for _, res := range p.report.Results {
+			longest = max(longest, res.SettledMilliseconds)
+		}
+	}
+	return int32(longest)
+}
+
+// podCount is the number of pods that the run created.
+func (r *run) podCount() (probes, all int32) {
+	for _, p := range r.probes {
+		if !p.createdAt.IsZero() {
+			probes++
+		}
+	}
+	all = probes
+	for _, x := range r.responders {
+		if !x.createdAt.IsZero() {
+			all++
+		}
+	}
+	return probes, all
+}
+
+// outcomes renders the outcomes of a round, each with its count when they differ.
+func outcomes(os wire.Outcomes) string {
+	counts := map[wire.Outcome]int{}
+	var order []wire.Outcome
+	for _, o := range os {
+		if counts[o] == 0 {
+			order = append(order, o)
+		}
+		counts[o]++
+	}
+	s := ""
+	for i, o := range order {
+		if i > 0 {
+			s += ", "
+		}
+		s += o.String()
+		if len(order) > 1 {
+			s += fmt.Sprintf(" x%d", counts[o])
+		}
+	}
+	return s
+}

@@ -1,0 +1,114 @@
+package controllers
+
+import (
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+
+	"github.com/pathproof/pathproof/verdict"
+)
+
+// Metrics are the metrics of expectations. All series of an expectation vanish
+// with it.
+type Metrics struct {
+	clock clock.PassiveClock
+	// ProbePods is the number of probe pods that exist.
+	ProbePods prometheus.Gauge
+
+	checks   *prometheus.GaugeVec
+	duration *prometheus.HistogramVec
+	age      *prometheus.Desc
+
+	mu         sync.Mutex
+	conclusive map[types.NamespacedName]time.Time
+}
+
+var _ prometheus.Collector = (*Metrics)(nil)
+
+// NewMetrics returns the metrics, which the caller registers.
+func NewMetrics(c clock.PassiveClock) *Metrics {
+	return &Metrics{
+		clock: c,
+		ProbePods: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "pathproof_probe_pods", Help: "Probe pods and responders that exist now.",
+		}),
+		checks: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "pathproof_checks", Help: "Checks of the last run of an expectation, by result (met, violated, unknown) and cause.",
+		}, []string{"namespace", "expectation", "result", "cause"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "pathproof_run_duration_seconds", Help: "Time from the start of a run to its verdicts, by what started it.",
+			Buckets: []float64{1, 2, 4, 6, 8, 10, 15, 20, 30, 60, 120, 300},
+		}, []string{"trigger"}),
+		age: prometheus.NewDesc("pathproof_conclusive_run_age_seconds",
+			"Time since the last run in which every check was observed as open or blocked.", []string{"namespace", "expectation"}, nil),
+		conclusive: map[types.NamespacedName]time.Time{},
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
+	m.ProbePods.Describe(ch)
+	m.checks.Describe(ch)
+	m.duration.Describe(ch)
+	ch <- m.age
+}
+
+// Collect implements prometheus.Collector.
+func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	m.ProbePods.Collect(ch)
+	m.checks.Collect(ch)
+	m.duration.Collect(ch)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.clock.Now()
+	for key, at := range m.conclusive {
+		ch <- prometheus.MustNewConstMetric(m.age, prometheus.GaugeValue, now.Sub(at).Seconds(), key.Namespace, key.Name)
+	}
+}
+
+// Observe records the result of a run.
+func (m *Metrics) Observe(key types.NamespacedName, s verdict.Summary, verdicts []verdict.Verdict, trigger string, d time.Duration) {
+	m.duration.WithLabelValues(trigger).Observe(d.Seconds())
+	m.checks.DeletePartialMatch(labelsOf(key))
+	counts := map[[2]string]int{}
+	for _, v := range verdicts {
+		result := "unknown"
+		switch {
+		case v.Violated():
+			result = "violated"
+		case v.Met():
+			result = "met"
+		}
+		counts[[2]string{result, string(v.Cause)}]++
+	}
+	for k, n := range counts {
+		m.checks.WithLabelValues(key.Namespace, key.Name, k[0], k[1]).Set(float64(n))
+	}
+}
+
+// Conclusive records when the last conclusive run of an expectation ended. The age
+// of one that never had any is not reported: there is no such time.
+func (m *Metrics) Conclusive(key types.NamespacedName, at *metav1.Time) {
+	if at == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.conclusive[key] = at.Time
+}
+
+// Forget drops the series of an expectation.
+func (m *Metrics) Forget(key types.NamespacedName) {
+	m.checks.DeletePartialMatch(labelsOf(key))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.conclusive, key)
+}
+
+func labelsOf(key types.NamespacedName) prometheus.Labels {
+	return prometheus.Labels{"namespace": key.Namespace, "expectation": key.Name}
+}

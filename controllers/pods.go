@@ -1,0 +1,186 @@
+package controllers
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/probe/wire"
+)
+
+// Annotations of probe pods. Everything of ours is in annotations: a label more
+// would make another identity of the pod.
+const (
+	expectationAnnotation = "pathproof.dev/expectation"
+	runAnnotation         = "pathproof.dev/run"
+)
+
+// neverReady is a readiness gate that nothing ever fulfils: a probe pod carries
+// the labels of a workload, and must not get the traffic of its Services.
+const neverReady corev1.PodConditionType = "pathproof.dev/never-ready"
+
+const (
+	probeUser     = 65532
+	containerName = "probe"
+	// healthPort is where the kubelet asks whether a probe pod is alive, unless a
+	// port of the path is the same.
+	healthPort = 8099
+	// grace is added to the longest run, so that the kubelet ends a pod whose
+	// operator is gone only when nobody can be waiting for it.
+	grace = 60 * time.Second
+)
+
+// probePod builds the pod that runs one plan.
+func probePod(exp *v1alpha1.ConnectivityExpectation, r *run, p *probeRun, o Options) *corev1.Pod {
+	// A plan of ours is within the bounds that the encoding checks; a plan that were
+	// not would be refused by the probe, with the reason in its report.
+	encoded, _ := wire.EncodePlan(p.plan)
+	pod := basePod(exp, r, p.name, p.Source.Labels, p.Node, o)
+	pod.Annotations[wire.PlanAnnotation] = encoded
+	pod.Spec.ActiveDeadlineSeconds = ptr.To(int64((o.StartTimeout + o.bound(exp.Spec.Probe) + grace).Seconds()))
+	if w := p.Source.Workload; w != nil {
+		pod.Spec.Tolerations = w.Spec.Tolerations
+	}
+	c := &pod.Spec.Containers[0]
+	c.Args = []string{"run", "--plan=" + wire.PlanPath, "--health-port=" + strconv.Itoa(healthPort)}
+	c.ReadinessProbe = readinessProbe(healthPort)
+	dir, file := wire.PlanPath[:strings.LastIndex(wire.PlanPath, "/")], wire.PlanPath[strings.LastIndex(wire.PlanPath, "/")+1:]
+	c.VolumeMounts = []corev1.VolumeMount{{Name: "plan", MountPath: dir, ReadOnly: true}}
+	pod.Spec.Volumes = []corev1.Volume{{Name: "plan", VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{
+		Items: []corev1.DownwardAPIVolumeFile{{
+			Path:     file,
+			FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.annotations['" + wire.PlanAnnotation + "']"},
+		}},
+	}}}}
+	return pod
+}
+
+// responderPod builds a pod that listens on the ports of the edges to its identity.
+func responderPod(exp *v1alpha1.ConnectivityExpectation, r *run, x *responderRun, o Options) *corev1.Pod {
+	pod := basePod(exp, r, x.name, x.Labels, x.Node, o)
+	pod.Spec.ActiveDeadlineSeconds = ptr.To(int64((2*o.StartTimeout + o.bound(exp.Spec.Probe) + grace).Seconds()))
+	health := freePort(x.Ports)
+	var listen []string
+	c := &pod.Spec.Containers[0]
+	for _, port := range x.Ports {
+		listen = append(listen, port.String())
+		c.Ports = append(c.Ports, corev1.ContainerPort{ContainerPort: int32(port.First), Protocol: corev1.Protocol(port.Protocol)})
+		if port.First < 1024 {
+			// A safe sysctl, allowed by the restricted Pod Security Standard, in place of
+			// the capability NET_BIND_SERVICE.
+			pod.Spec.SecurityContext.Sysctls = []corev1.Sysctl{{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}}
+		}
+	}
+	c.Args = []string{"serve", "--listen=" + strings.Join(listen, ","), "--health-port=" + strconv.Itoa(health)}
+	c.ReadinessProbe = readinessProbe(health)
+	return pod
+}
+
+func basePod(exp *v1alpha1.ConnectivityExpectation, r *run, name string, labels map[string]string, node string, o Options) *corev1.Pod {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: name, Namespace: exp.Namespace, Labels: maps.Clone(labels),
+			Annotations: map[string]string{
+				expectationAnnotation: exp.Name,
+				runAnnotation:         r.id,
+				// A sidecar would answer in place of the target, and would not end.
+				"sidecar.istio.io/inject": "false",
+				"linkerd.io/inject":       "disabled",
+				// Argo CD prunes what carries the tracking label of an application and is
+				// not in it.
+				"argocd.argoproj.io/compare-options": "IgnoreExtraneous",
+			},
+			// controller is false on purpose: the disruption controller gives up on a
+			// budget that counts a pod whose controller has no scale.
+			OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: v1alpha1.GroupVersion.String(), Kind: "ConnectivityExpectation", Name: exp.Name, UID: exp.UID,
+				Controller: ptr.To(false), BlockOwnerDeletion: ptr.To(false),
+			}},
+		},
+		Spec: corev1.PodSpec{
+			RestartPolicy:                 corev1.RestartPolicyNever,
+			TerminationGracePeriodSeconds: ptr.To(int64(1)),
+			AutomountServiceAccountToken:  ptr.To(false),
+			EnableServiceLinks:            ptr.To(false),
+			ReadinessGates:                []corev1.PodReadinessGate{{ConditionType: neverReady}},
+			SecurityContext: &corev1.PodSecurityContext{
+				RunAsNonRoot: ptr.To(true), RunAsUser: ptr.To(int64(probeUser)), RunAsGroup: ptr.To(int64(probeUser)),
+				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+			},
+			Containers: []corev1.Container{{
+				Name: containerName, Image: o.ProbeImage, ImagePullPolicy: o.ProbeImagePullPolicy,
+				TerminationMessagePolicy: corev1.TerminationMessageReadFile,
+				SecurityContext: &corev1.SecurityContext{
+					AllowPrivilegeEscalation: ptr.To(false), ReadOnlyRootFilesystem: ptr.To(true),
+					Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+				},
+				Resources: corev1.ResourceRequirements{
+					Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("16Mi")},
+					Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m"), corev1.ResourceMemory: resource.MustParse("64Mi")},
+				},
+			}},
+		},
+	}
+	for _, s := range o.ImagePullSecrets {
+		pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, corev1.LocalObjectReference{Name: s})
+	}
+	if node != "" {
+		pod.Spec.Affinity = onNode(node)
+	}
+	return pod
+}
+
+// onNode binds a pod to a node through the scheduler, which still checks that the
+// pod fits, unlike spec.nodeName.
+func onNode(node string) *corev1.Affinity {
+	return &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+		NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{{
+			Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{node},
+		}}}},
+	}}}
+}
+
+func readinessProbe(port int) *corev1.Probe {
+	return &corev1.Probe{
+		ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/ready", Port: intstr.FromInt(port)}},
+		PeriodSeconds: 1, TimeoutSeconds: 2, SuccessThreshold: 1, FailureThreshold: 2,
+	}
+}
+
+// freePort returns a health port that is not among the ports listened on.
+func freePort(ports []flow.PortRange) int {
+	port := healthPort
+	for slices.ContainsFunc(ports, func(p flow.PortRange) bool { return p.Contains(flow.TCP, uint16(port)) }) {
+		port++
+	}
+	return port
+}
+
+// isProbePod tells whether a pod is one of ours, of whatever expectation.
+func isProbePod(pod *corev1.Pod) bool {
+	return pod.Annotations[expectationAnnotation] != "" && slices.ContainsFunc(pod.OwnerReferences, isExpectationRef)
+}
+
+func isExpectationRef(o metav1.OwnerReference) bool {
+	group, _, _ := strings.Cut(o.APIVersion, "/")
+	return o.Kind == "ConnectivityExpectation" && group == v1alpha1.GroupVersion.Group
+}
+
+// ownedByExpectation tells whether a pod belongs to the expectation of that name,
+// and of that UID unless it is empty.
+func ownedByExpectation(pod *corev1.Pod, name string, uid types.UID) bool {
+	return slices.ContainsFunc(pod.OwnerReferences, func(o metav1.OwnerReference) bool {
+		return isExpectationRef(o) && o.Name == name && (uid == "" || o.UID == uid)
+	})
+}

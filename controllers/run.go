@@ -1,0 +1,200 @@
+package controllers
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/plan"
+	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/verdict"
+)
+
+// run is one run of one expectation, from its plan to its reports.
+type run struct {
+	id, trigger, request string
+	generation           int64
+	provenance           string
+	startedAt            time.Time
+
+	// predictor answers over the snapshot that the run was planned on.
+	predictor *plan.Predictor
+	nodes     []*corev1.Node
+	edges     []*plan.Edge
+	obstacles []plan.Obstacle
+	// coverage counts what the paths match.
+	sourcesMatched, targetsMatched, targetsProbed int
+
+	responders []*responderRun
+	// probes are set once every responder has an address or has failed.
+	probes []*probeRun
+	placed bool
+}
+
+// podRun is what probe pods and responders have in common.
+type podRun struct {
+	name string
+	// createdAt is zero until the pod was created.
+	createdAt time.Time
+	// seen is set once the pod was in the cache.
+	seen bool
+	// done is set when the pod is needed no more.
+	done bool
+	// obstacle and detail say why the pod did not do its work.
+	obstacle verdict.Cause
+	detail   string
+	node     string
+	addrs    []netip.Addr
+}
+
+type responderRun struct {
+	podRun
+	plan.Responder
+	// ready is set once the kubelet saw all ports listen; alive says that it still
+	// did when the last report had come in.
+	ready, alive bool
+}
+
+type probeRun struct {
+	podRun
+	plan.Pod
+	plan   wire.Plan
+	report *wire.Report
+}
+
+func newRun(s *scope, trigger string) *run {
+	started := s.now
+	id := flow.ID(string(s.exp.UID), strconv.FormatInt(s.exp.Generation, 10), strconv.FormatInt(started.UnixNano(), 10))
+	r := &run{
+		id: id, trigger: trigger, generation: s.exp.Generation, startedAt: started,
+		request:    truncate(s.exp.Annotations[v1alpha1.RequestedAtAnnotation], maxRequest),
+		provenance: s.resolution.Provenance, predictor: s.predictor, nodes: s.snapshot.Nodes,
+		edges: s.resolution.Edges, obstacles: s.resolution.Obstacles,
+		sourcesMatched: s.resolution.SourcesMatched, targetsMatched: s.resolution.TargetsMatched, targetsProbed: s.resolution.TargetsProbed,
+	}
+	for _, resp := range plan.Responders(r.edges, r.nodes) {
+		r.responders = append(r.responders, &responderRun{Responder: resp, podRun: podRun{name: "pathproof-responder-" + flow.ID(id, resp.Key)}})
+	}
+	return r
+}
+
+// place assigns edges to probe pods, now that the addresses of the responders are
+// known. Edges to a responder that failed are left to judge as obstacles.
+func (r *run) place(exp *v1alpha1.ConnectivityExpectation, o Options) {
+	var reachable []*plan.Edge
+	for _, e := range r.edges {
+		if e.Target.Kind != plan.TargetResponder {
+			reachable = append(reachable, e)
+			continue
+		}
+		reachable = append(reachable, r.responder(e.Target.Key).edgesTo(e)...)
+	}
+	r.predictor.Predict(reachable)
+	maxSources := int(exp.Spec.Coverage.MaxSources)
+	if maxSources == 0 {
+		maxSources = 2
+	}
+	for _, p := range plan.Place(reachable, r.nodes, maxSources) {
+		id := flow.ID(r.id, p.Source.Key, p.Node, strconv.Itoa(p.Part))
+		pr := &probeRun{Pod: p, podRun: podRun{name: "pathproof-probe-" + id, node: p.Node}}
+		pr.plan = wirePlan(id, exp.Spec.Probe, o, p.Edges)
+		r.probes = append(r.probes, pr)
+	}
+	r.placed = true
+}
+
+func (r *run) responder(key string) *responderRun {
+	return r.responders[slices.IndexFunc(r.responders, func(x *responderRun) bool { return x.Key == key })]
+}
+
+// onlyResponders tells whether responders are all that the run has in flight.
+func (r *run) onlyResponders() bool {
+	probing := slices.ContainsFunc(r.probes, func(p *probeRun) bool { return !p.createdAt.IsZero() && !p.done })
+	return r.placed && len(r.responders) > 0 && !probing
+}
+
+// edgesTo returns one edge for each address of the responder.
+func (x *responderRun) edgesTo(e *plan.Edge) []*plan.Edge {
+	if !x.ready {
+		return nil
+	}
+	var out []*plan.Edge
+	for _, addr := range x.addrs {
+		c := *e
+		c.Target.Addr, c.Target.Node = addr, x.node
+		c.Target.Key = flow.ID(e.Target.Key, addr.String())
+		c.Backends = slices.Clone(e.Backends)
+		c.Backends[0].Endpoint.Addr = addr
+		out = append(out, &c)
+	}
+	return out
+}
+
+// wirePlan is what one probe pod is told to do.
+func wirePlan(id string, probe v1alpha1.ProbeSettings, o Options, edges []*plan.Edge) wire.Plan {
+	p := wire.Plan{
+		Version: wire.Version, ID: id,
+		WarmUpMilliseconds:  int(o.WarmUp.Milliseconds()),
+		SettleMilliseconds:  int(settle(probe).Milliseconds()),
+		TimeoutMilliseconds: int(timeout(probe).Milliseconds()),
+		Attempts:            attempts(probe),
+	}
+	for _, e := range edges {
+		c := wire.Check{
+			Transport: e.Transport, Addr: e.Target.Addr, Host: e.Target.Host, Port: e.Port,
+			QueryName: e.QueryName, QueryType: e.QueryType, Goal: e.Goal(),
+		}
+		if e.Target.Labels != nil {
+			c.Nonce = flow.ID(id, e.ID())
+		}
+		p.Checks = append(p.Checks, c)
+	}
+	return p
+}
+
+// The settings with the defaults of the API for those unset.
+
+func settle(p v1alpha1.ProbeSettings) time.Duration {
+	if p.SettleSeconds == 0 {
+		return 10 * time.Second
+	}
+	return time.Duration(p.SettleSeconds) * time.Second
+}
+
+func timeout(p v1alpha1.ProbeSettings) time.Duration {
+	if p.TimeoutMilliseconds == 0 {
+		return time.Second
+	}
+	return time.Duration(p.TimeoutMilliseconds) * time.Millisecond
+}
+
+func attempts(p v1alpha1.ProbeSettings) int {
+	if p.Attempts == 0 {
+		return 3
+	}
+	return int(p.Attempts)
+}
+
+// bound is the longest time that a probe can take once it runs: the warm-up, the
+// settle window, and a last round that begins just before the window ends.
+func (r *Options) bound(p v1alpha1.ProbeSettings) time.Duration {
+	return r.WarmUp + settle(p) + 2*timeout(p) + 15*time.Second
+}
+
+// endRun deletes the pods of the run under way and forgets it.
+func (r *ExpectationReconciler) endRun(ctx context.Context, s *scope) error {
+	for _, pod := range s.pods {
+		if err := r.deletePod(ctx, pod); err != nil {
+			return err
+		}
+	}
+	s.track.run = nil
+	s.track.inFlight.Store(0)
+	return nil
+}

@@ -1,0 +1,165 @@
+package controllers
+
+import (
+	"context"
+	"hash/fnv"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+)
+
+const (
+	// debounce is how long a configuration has to stay as it is before a change
+	// starts a run. Short enough that a run starts within a second of a change,
+	// long enough that the parts of one rollout step make one run.
+	debounce = 300 * time.Millisecond
+	// debounceLimit bounds the wait while changes keep coming.
+	debounceLimit = 2 * time.Second
+	// maxRepeats bounds the runs in a row that are given up because the
+	// configuration changed. The run after them is judged, with the reason
+	// ChangedDuringProbe if it was overtaken, too.
+	maxRepeats = 3
+	// staleIntervals is the age, in intervals, at which results stop to count.
+	staleIntervals = 2.5
+)
+
+// The triggers of a run, in the spelling of the API.
+const (
+	triggerCreated     = "Created"
+	triggerSpecChanged = "SpecChanged"
+	triggerInterval    = "Interval"
+	triggerChange      = "Change"
+	triggerRequested   = "Requested"
+	triggerRepeated    = "Repeated"
+)
+
+// schedule gives up a run that was overtaken, and starts one that is due.
+func (r *ExpectationReconciler) schedule(ctx context.Context, s *scope) (bool, error) {
+	r.noteChange(s)
+	if s.track.run != nil {
+		overtaken := s.track.run.generation != s.exp.Generation ||
+			(s.track.run.provenance != s.resolution.Provenance && s.track.repeats < maxRepeats)
+		if !overtaken {
+			if !s.track.last.finishedAt.IsZero() {
+				r.markStale(s)
+			}
+			return false, nil
+		}
+		if s.track.run.generation == s.exp.Generation {
+			s.track.repeats++
+		}
+		ctrl.LoggerFrom(ctx).V(1).Info("Giving up run that was overtaken by a change", "run", s.track.run.id)
+		if err := r.endRun(ctx, s); err != nil {
+			return false, err
+		}
+	}
+	trigger, wait := due(s)
+	if trigger == "" {
+		s.again(wait)
+		s.exp.Status.NextRunAt = nextRunAt(s)
+		r.markStale(s)
+		return true, nil
+	}
+	s.track.run = newRun(s, trigger)
+	s.track.changedAt, s.track.changedTo = time.Time{}, ""
+	if trigger != triggerInterval && trigger != triggerRequested {
+		setPending(s, "a run is under way: "+trigger)
+	}
+	ctrl.LoggerFrom(ctx).V(1).Info("Starting run", "run", s.track.run.id, "trigger", trigger)
+	return false, nil
+}
+
+// noteChange remembers since when the configuration differs from the one that the
+// last run measured.
+func (r *ExpectationReconciler) noteChange(s *scope) {
+	current := s.resolution.Provenance
+	switch {
+	case s.track.last.provenance == "" || s.track.last.provenance == current:
+		s.track.changedAt, s.track.changedTo = time.Time{}, ""
+	case s.track.changedAt.IsZero():
+		s.track.changedAt, s.track.changedTo = s.now, current
+	}
+}
+
+// due returns the trigger of a run that is due now, or the time until one is.
+func due(s *scope) (trigger string, wait time.Duration) {
+	last := s.track.last
+	switch {
+	case last.startedAt.IsZero():
+		return triggerCreated, 0
+	case last.generation != s.exp.Generation:
+		return triggerSpecChanged, 0
+	case s.exp.Annotations[v1alpha1.RequestedAtAnnotation] != "" && truncate(s.exp.Annotations[v1alpha1.RequestedAtAnnotation], maxRequest) != last.request:
+		return triggerRequested, 0
+	case s.track.repeats > 0:
+		return triggerRepeated, 0
+	}
+	wait = nextRunAt(s).Sub(s.now)
+	if wait <= 0 {
+		return triggerInterval, 0
+	}
+	if onChange(s.exp) && !s.track.changedAt.IsZero() {
+		left := s.debounceLeft()
+		if left <= 0 {
+			return triggerChange, 0
+		}
+		wait = min(wait, left)
+	}
+	return "", wait
+}
+
+// debounceLeft returns the time until a change may start a run. A further change
+// starts the wait anew, up to debounceLimit.
+func (s *scope) debounceLeft() time.Duration {
+	if s.track.changedTo != s.resolution.Provenance {
+		s.track.changedTo = s.resolution.Provenance
+		s.track.settledAt = s.now
+	}
+	from := s.track.changedAt
+	if s.track.settledAt.After(from) {
+		from = s.track.settledAt
+	}
+	return min(from.Add(debounce).Sub(s.now), s.track.changedAt.Add(debounceLimit).Sub(s.now))
+}
+
+func onChange(exp *v1alpha1.ConnectivityExpectation) bool {
+	return exp.Spec.Probe.OnChange == nil || *exp.Spec.Probe.OnChange
+}
+
+func interval(exp *v1alpha1.ConnectivityExpectation) time.Duration {
+	if exp.Spec.Probe.IntervalSeconds == 0 {
+		return 300 * time.Second
+	}
+	return time.Duration(exp.Spec.Probe.IntervalSeconds) * time.Second
+}
+
+// nextRunAt returns when the interval ends. Up to a tenth of it is added, by a
+// hash of the UID, so that expectations that were created together do not run
+// together for ever.
+func nextRunAt(s *scope) *metav1.Time {
+	d := interval(s.exp)
+	return &metav1.Time{Time: s.track.last.startedAt.Add(d + jitter(s.exp.UID, d/10))}
+}
+
+func jitter(uid types.UID, limit time.Duration) time.Duration {
+	h := fnv.New32a()
+	// Writes to a hash do not fail.
+	_, _ = h.Write([]byte(uid))
+	return time.Duration(int64(h.Sum32()) % max(1, int64(limit)))
+}
+
+// markStale takes back Ready when results are too old, and looks again when they
+// will be.
+func (r *ExpectationReconciler) markStale(s *scope) {
+	limit := time.Duration(float64(interval(s.exp)) * staleIntervals)
+	left := s.track.last.finishedAt.Add(limit).Sub(s.now)
+	if left <= 0 {
+		setStale(s)
+		return
+	}
+	s.again(left)
+}

@@ -1,0 +1,149 @@
+package controllers
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/evaluator"
+	"github.com/pathproof/pathproof/plan"
+	"github.com/pathproof/pathproof/verdict"
+)
+
+// scope is what the phases of one reconcile share.
+type scope struct {
+	now time.Time
+	exp *v1alpha1.ConnectivityExpectation
+	// before is the object as it was read; publish writes the difference.
+	before *v1alpha1.ConnectivityExpectation
+	// prior is the status that the last reconcile wanted, which the cache may not
+	// show yet. exp.Status starts as a copy of it.
+	prior v1alpha1.ConnectivityExpectationStatus
+	track *tracked
+
+	// pods are the probe pods of the current run, by name. Set by sweep.
+	pods map[string]*corev1.Pod
+	// snapshot, resolution, predictor and problems are set by gather.
+	snapshot   plan.Snapshot
+	resolution *plan.Resolution
+	predictor  *plan.Predictor
+	problems   []evaluator.Problem
+	// verdicts and summary are set by judge when a run has ended.
+	verdicts []verdict.Verdict
+	summary  *verdict.Summary
+	// duration and trigger are those of the run that has ended.
+	duration time.Duration
+	trigger  string
+
+	requeue time.Duration
+}
+
+func newScope(exp *v1alpha1.ConnectivityExpectation, t *tracked, now time.Time) *scope {
+	s := &scope{now: now, exp: exp, before: exp.DeepCopy(), track: t}
+	if t.status != nil {
+		exp.Status = *t.status.DeepCopy()
+	}
+	s.prior = *exp.Status.DeepCopy()
+	return s
+}
+
+// again asks for the next reconcile after d at the latest. The earliest wish wins.
+func (s *scope) again(d time.Duration) {
+	d = max(d, 10*time.Millisecond)
+	if s.requeue == 0 || d < s.requeue {
+		s.requeue = d
+	}
+}
+
+func (s *scope) requeueAfter() time.Duration { return s.requeue }
+
+// tracked is what the operator remembers of an expectation between reconciles.
+// The reconciler's queue never hands one expectation to two workers at a time.
+type tracked struct {
+	uid types.UID
+	// run is the one under way; nil between runs.
+	run *run
+	// last describes the last run that ended. It is seeded from the status and
+	// kept here because the cache may still hold the status before the last write.
+	last lastRun
+	// changedAt is when the provenance was first seen to differ from the last
+	// run's, and changedTo what it was then. Zero when it does not differ.
+	changedAt time.Time
+	changedTo string
+	// settledAt is when changedTo was first seen.
+	settledAt time.Time
+	// repeats counts runs in a row that raced a change.
+	repeats int
+	// status is what the last reconcile wanted to be written. The operator is its
+	// only writer, so this is the truth while the cache lags or a write failed.
+	status *v1alpha1.ConnectivityExpectationStatus
+	// told is the state of Ready that the last event was about.
+	told readyState
+	// inFlight is the number of pods of the run that exist. Other workers read it.
+	inFlight atomic.Int32
+}
+
+type lastRun struct {
+	startedAt, finishedAt time.Time
+	generation            int64
+	provenance            string
+	request               string
+}
+
+// tracker holds the tracked expectations.
+type tracker struct {
+	mu sync.Mutex
+	m  map[types.NamespacedName]*tracked
+}
+
+func newTracker() *tracker { return &tracker{m: map[types.NamespacedName]*tracked{}} }
+
+// get returns what is remembered of an expectation. One that was deleted and
+// created again under its name starts anew.
+func (t *tracker) get(exp *v1alpha1.ConnectivityExpectation) *tracked {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	key := client.ObjectKeyFromObject(exp)
+	if e, ok := t.m[key]; ok && e.uid == exp.UID {
+		return e
+	}
+	e := &tracked{uid: exp.UID}
+	if lr := exp.Status.LastRun; lr != nil {
+		e.last = lastRun{
+			startedAt: lr.StartedAt.Time, finishedAt: lr.FinishedAt.Time, generation: exp.Status.ObservedGeneration,
+			provenance: lr.Provenance, request: exp.Status.LastHandledRequest,
+		}
+	}
+	t.m[key] = e
+	return e
+}
+
+func (t *tracker) drop(key types.NamespacedName) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.m, key)
+}
+
+func (t *tracker) allInFlight() int {
+	all, _ := t.podsInFlight("")
+	return all
+}
+
+// podsInFlight counts the probe pods of all runs, and of those in one namespace.
+func (t *tracker) podsInFlight(namespace string) (all, here int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for key, e := range t.m {
+		n := e.inFlight.Load()
+		all += int(n)
+		if key.Namespace == namespace {
+			here += int(n)
+		}
+	}
+	return all, here
+}

@@ -1,0 +1,136 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/plan"
+	"github.com/pathproof/pathproof/probe/wire"
+)
+
+// PodExpectationIndex is the cache index of probe pods by the name of their
+// expectation.
+const PodExpectationIndex = "pathproof.dev/expectation"
+
+// concurrentReconciles is the number of expectations worked on at a time. A
+// reconcile waits for nothing but the API server.
+const concurrentReconciles = 4
+
+// SetupWithManager registers the index, the watches and the reconciler.
+func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
+	err := mgr.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, PodExpectationIndex, func(o client.Object) []string {
+		if name := o.GetAnnotations()[expectationAnnotation]; name != "" {
+			return []string{name}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("indexing probe pods: %w", err)
+	}
+	inReach := handler.EnqueueRequestsFromMapFunc(r.inReach)
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("connectivityexpectation").
+		For(&v1alpha1.ConnectivityExpectation{}, builder.WithPredicates(specChanged())).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.ofPod), builder.WithPredicates(podChanged())).
+		Watches(&networkingv1.NetworkPolicy{}, inReach, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&corev1.Namespace{}, inReach, builder.WithPredicates(predicate.Or(predicate.LabelChangedPredicate{}, namespaceTerminates()))).
+		Watches(&corev1.Service{}, inReach).
+		Watches(&discoveryv1.EndpointSlice{}, inReach).
+		WithOptions(controller.Options{MaxConcurrentReconciles: concurrentReconciles}).
+		Complete(r)
+}
+
+// inReach maps an object to the expectations that may depend on its namespace.
+// Whether they really do is what their provenance tells.
+func (r *ExpectationReconciler) inReach(ctx context.Context, o client.Object) []reconcile.Request {
+	ns := o.GetNamespace()
+	if ns == "" {
+		ns = o.GetName()
+	}
+	var list v1alpha1.ConnectivityExpectationList
+	if err := r.client.List(ctx, &list); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Listing expectations for a changed object")
+		return nil
+	}
+	var out []reconcile.Request
+	for i := range list.Items {
+		if reachOf(&list.Items[i], r.options.ClusterDNS.Namespace).includes(ns) {
+			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+	}
+	return out
+}
+
+// ofPod maps a probe pod to its expectation, and any other pod to the expectations
+// that may depend on it.
+func (r *ExpectationReconciler) ofPod(ctx context.Context, o client.Object) []reconcile.Request {
+	if pod, ok := o.(*corev1.Pod); ok && isProbePod(pod) {
+		return []reconcile.Request{{NamespacedName: client.ObjectKey{Namespace: pod.Namespace, Name: pod.Annotations[expectationAnnotation]}}}
+	}
+	return r.inReach(ctx, o)
+}
+
+// specChanged passes what a user can change: our own status writes must not start
+// another reconcile.
+func specChanged() predicate.Predicate {
+	return predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{})
+}
+
+// podChanged passes updates of a pod that a plan or a run can depend on.
+func podChanged() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		before, ok1 := e.ObjectOld.(*corev1.Pod)
+		after, ok2 := e.ObjectNew.(*corev1.Pod)
+		if !ok1 || !ok2 || isProbePod(after) {
+			return true
+		}
+		return !maps.Equal(before.Labels, after.Labels) || before.Spec.NodeName != after.Spec.NodeName ||
+			before.Status.Phase != after.Status.Phase || !slices.Equal(before.Status.PodIPs, after.Status.PodIPs) ||
+			plan.IsReady(before) != plan.IsReady(after) || (before.DeletionTimestamp == nil) != (after.DeletionTimestamp == nil)
+	}}
+}
+
+func namespaceTerminates() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		return (e.ObjectOld.GetDeletionTimestamp() == nil) != (e.ObjectNew.GetDeletionTimestamp() == nil)
+	}}
+}
+
+// StripPod keeps of a pod in the cache what the operator reads. In a cluster of
+// many pods, the rest is most of the operator's memory.
+func StripPod(o any) (any, error) {
+	pod, ok := o.(*corev1.Pod)
+	if !ok {
+		return o, nil
+	}
+	pod.ManagedFields = nil
+	if !isProbePod(pod) {
+		pod.Annotations = nil
+	} else {
+		// The plan has been delivered when the pod is in the cache.
+		delete(pod.Annotations, wire.PlanAnnotation)
+	}
+	pod.Spec.Volumes, pod.Spec.Affinity, pod.Spec.TopologySpreadConstraints = nil, nil, nil
+	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
+		for i := range list {
+			c := &list[i]
+			list[i] = corev1.Container{Name: c.Name, Ports: c.Ports, RestartPolicy: c.RestartPolicy}
+		}
+	}
+	return pod, nil
+}

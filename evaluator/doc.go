@@ -1,0 +1,27 @@
+// Package evaluator predicts whether NetworkPolicies allow a flow, and says why.
+//
+// It is pure: Compile turns a Snapshot into an Engine once, Decide answers one
+// flow. Neither knows a client, a clock, a context or a log, and neither fails:
+// bad input becomes a Problem, an answer that cannot be known becomes Undefined.
+//
+// The semantics are those of docs/semantics.md; its rule numbers (S2, S10, …) are
+// repeated at the code that implements them and in the names of the tests.
+//
+// # Three values
+//
+// Every question below a Decision ("does this peer match?", "does this port
+// match?") is answered no, maybe or yes. A peer or a port can only ever add an
+// allowed flow, so two extreme readings bound all others: the one that takes every
+// maybe for no, and the one that takes every maybe for yes. If a pod is allowed
+// under the first it is Allowed, if it is not allowed under the second it is
+// Denied, and otherwise the readings differ and the answer is Undefined.
+//
+// Host-network pods (S13) are different: the readings that the API permits change
+// which policies apply as well as who matches, in both directions at once. Each of
+// them is therefore evaluated from beginning to end, and the verdict stands only
+// if all agree. That is why a verdict can be Denied although each direction on its
+// own is Undefined.
+//
+// A policy that is invalid may or may not be in force, and may or may not allow
+// the flow, independently of every other policy (X1).
+package evaluator

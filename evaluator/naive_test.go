@@ -1,0 +1,294 @@
+package evaluator
+
+import (
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pathproof/pathproof/flow"
+)
+
+// The evaluator of this file answers yes or no, straight from the text of the API,
+// over the objects as they are, and shares no code with the package. What the API
+// leaves open is an argument: a world. The package is right if it answers Allowed
+// when every world allows, Denied when none does, and Undefined otherwise.
+
+// world settles what the API leaves open.
+type world struct {
+	blocksMatchPods  bool // S10: for pods and for nodes
+	hostPoliced      bool // S13: policies apply to host-network pods
+	hostSelectable   bool // S13: selectors select host-network pods
+	egressToOwnNode  bool // S14: a pod always reaches its node
+	identityHasNames bool // S7: a pod that does not exist declares the right port
+	// S13: the host-network pod behind a bare address of a node, counted from 1; 0 is
+	// the node itself.
+	fromProcess, toProcess int
+}
+
+// naiveEnd is an end of a flow. The pod is nil for an address that is no pod's.
+type naiveEnd struct {
+	pod      *corev1.Pod
+	addr     netip.Addr
+	identity bool
+	node     bool
+}
+
+func naiveEnded(p *corev1.Pod) bool {
+	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+}
+
+// naiveProcesses lists the host-network pods of a node.
+func naiveProcesses(s Snapshot, addr netip.Addr) []*corev1.Pod {
+	var list []*corev1.Pod
+	for _, p := range s.Pods {
+		if p.Spec.HostNetwork && !naiveEnded(p) && p.Status.HostIP == addr.String() {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+func naiveResolve(s Snapshot, e flow.Endpoint, process int) naiveEnd {
+	if e.Namespace != "" && e.Pod == "" {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: e.Namespace, Labels: e.Labels}}
+		return naiveEnd{pod: p, identity: true, addr: e.Addr}
+	}
+	for _, p := range s.Pods {
+		if naiveEnded(p) {
+			continue
+		}
+		named := p.Namespace == e.Namespace && p.Name == e.Pod
+		if named || (!p.Spec.HostNetwork && e.Addr.IsValid() && p.Status.PodIP == e.Addr.String()) {
+			return naiveEnd{pod: p, addr: netip.MustParseAddr(p.Status.PodIP), node: p.Spec.HostNetwork}
+		}
+	}
+	end := naiveEnd{addr: e.Addr}
+	for _, p := range s.Pods {
+		end.node = end.node || p.Status.HostIP == e.Addr.String()
+	}
+	if process > 0 {
+		end.pod = naiveProcesses(s, e.Addr)[process-1]
+	}
+	return end
+}
+
+func naiveAllows(s Snapshot, f flow.Flow, w world) bool {
+	from, to := naiveResolve(s, f.From, w.fromProcess), naiveResolve(s, f.To, w.toProcess)
+	if from.pod != nil && from.pod == to.pod && !from.identity {
+		return true
+	}
+	return naiveDirection(s, f, w, false, from, to) && naiveDirection(s, f, w, true, to, from)
+}
+
+// naiveDirection evaluates the policies of one end against the other end.
+func naiveDirection(s Snapshot, f flow.Flow, w world, isIngress bool, subject, other naiveEnd) bool {
+	if subject.pod == nil || (subject.node && !w.hostPoliced) {
+		return true
+	}
+	ownNode := other.node && subject.pod.Status.HostIP == other.addr.String()
+	if ownNode && (isIngress || w.egressToOwnNode) {
+		return true
+	}
+	target := other
+	if isIngress {
+		target = subject
+	}
+	isolated := false
+	for _, np := range s.NetworkPolicies {
+		if np.Namespace != subject.pod.Namespace || !naiveSelects(&np.Spec.PodSelector, subject.pod.Labels) {
+			continue
+		}
+		types := np.Spec.PolicyTypes
+		if len(types) == 0 {
+			types = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}
+			if len(np.Spec.Egress) > 0 {
+				types = append(types, networkingv1.PolicyTypeEgress)
+			}
+		}
+		if isIngress && slices.Contains(types, networkingv1.PolicyTypeIngress) {
+			isolated = true
+			for _, r := range np.Spec.Ingress {
+				if naivePorts(r.Ports, f, w, target) && naivePeers(s, np.Namespace, r.From, w, other) {
+					return true
+				}
+			}
+		}
+		if !isIngress && slices.Contains(types, networkingv1.PolicyTypeEgress) {
+			isolated = true
+			for _, r := range np.Spec.Egress {
+				if naivePorts(r.Ports, f, w, target) && naivePeers(s, np.Namespace, r.To, w, other) {
+					return true
+				}
+			}
+		}
+	}
+	return !isolated
+}
+
+func naivePorts(ports []networkingv1.NetworkPolicyPort, f flow.Flow, w world, target naiveEnd) bool {
+	if len(ports) == 0 {
+		return true
+	}
+	for _, p := range ports {
+		protocol := corev1.ProtocolTCP
+		if p.Protocol != nil {
+			protocol = *p.Protocol
+		}
+		if string(protocol) != string(f.Protocol) {
+			continue
+		}
+		switch {
+		case p.Port == nil:
+			return true
+		case p.Port.StrVal != "":
+			if naiveNamed(p.Port.StrVal, f, w, target) {
+				return true
+			}
+		case p.EndPort != nil:
+			if p.Port.IntVal <= int32(f.Port) && int32(f.Port) <= *p.EndPort {
+				return true
+			}
+		case p.Port.IntVal == int32(f.Port):
+			return true
+		}
+	}
+	return false
+}
+
+func naiveNamed(name string, f flow.Flow, w world, target naiveEnd) bool {
+	if target.identity {
+		return w.identityHasNames
+	}
+	if target.pod == nil || (target.node && !w.hostPoliced && !w.hostSelectable) {
+		return false
+	}
+	containers := slices.Clone(target.pod.Spec.Containers)
+	for _, c := range target.pod.Spec.InitContainers {
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			containers = append(containers, c)
+		}
+	}
+	for _, c := range containers {
+		for _, p := range c.Ports {
+			if p.Name == name && string(p.Protocol) == string(f.Protocol) && p.ContainerPort == int32(f.Port) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func naivePeers(s Snapshot, own string, peers []networkingv1.NetworkPolicyPeer, w world, other naiveEnd) bool {
+	if len(peers) == 0 {
+		return true
+	}
+	for _, p := range peers {
+		if p.IPBlock != nil {
+			if naiveBlock(p.IPBlock, w, other) {
+				return true
+			}
+			continue
+		}
+		if other.pod == nil || (other.node && !w.hostSelectable) {
+			continue
+		}
+		if p.PodSelector != nil && !naiveSelects(p.PodSelector, other.pod.Labels) {
+			continue
+		}
+		if p.NamespaceSelector == nil {
+			if other.pod.Namespace == own {
+				return true
+			}
+			continue
+		}
+		for _, ns := range s.Namespaces {
+			if ns.Name == other.pod.Namespace && naiveSelects(p.NamespaceSelector, ns.Labels) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func naiveBlock(b *networkingv1.IPBlock, w world, other naiveEnd) bool {
+	if (other.pod != nil || other.node) && !w.blocksMatchPods {
+		return false
+	}
+	if !other.addr.IsValid() {
+		return true
+	}
+	for _, x := range b.Except {
+		if netip.MustParsePrefix(x).Contains(other.addr) {
+			return false
+		}
+	}
+	return netip.MustParsePrefix(b.CIDR).Contains(other.addr)
+}
+
+func naiveSelects(s *metav1.LabelSelector, set map[string]string) bool {
+	for k, v := range s.MatchLabels {
+		if got, ok := set[k]; !ok || got != v {
+			return false
+		}
+	}
+	for _, x := range s.MatchExpressions {
+		got, ok := set[x.Key]
+		listed := ok && slices.Contains(x.Values, got)
+		switch x.Operator {
+		case metav1.LabelSelectorOpIn:
+			if !listed {
+				return false
+			}
+		case metav1.LabelSelectorOpNotIn:
+			if listed {
+				return false
+			}
+		case metav1.LabelSelectorOpExists:
+			if !ok {
+				return false
+			}
+		case metav1.LabelSelectorOpDoesNotExist:
+			if ok {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// naiveVerdict asks every world.
+func naiveVerdict(s Snapshot, f flow.Flow) Verdict {
+	processes := func(e flow.Endpoint) int {
+		if !e.Addr.IsValid() || e.Namespace != "" || naiveResolve(s, e, 0).pod != nil {
+			return 0
+		}
+		return len(naiveProcesses(s, e.Addr))
+	}
+	allowed, denied := false, false
+	for bits := range 1 << 5 {
+		w := world{
+			blocksMatchPods: bits&1 != 0, hostPoliced: bits&2 != 0, hostSelectable: bits&4 != 0,
+			egressToOwnNode: bits&8 != 0, identityHasNames: bits&16 != 0,
+		}
+		for w.fromProcess = range processes(f.From) + 1 {
+			for w.toProcess = range processes(f.To) + 1 {
+				if naiveAllows(s, f, w) {
+					allowed = true
+				} else {
+					denied = true
+				}
+			}
+		}
+	}
+	switch {
+	case allowed && denied:
+		return Undefined
+	case allowed:
+		return Allowed
+	default:
+		return Denied
+	}
+}

@@ -1,0 +1,134 @@
+package evaluator
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pathproof/pathproof/flow"
+)
+
+// pod is a compiled Pod.
+type pod struct {
+	namespace, name string
+	class           *class
+	addrs           []netip.Addr
+	// hostAddrs are the addresses of the pod's node.
+	hostAddrs   []netip.Addr
+	node        string
+	hostNetwork bool
+	// terminated pods (S19) have ended; their address may be in use elsewhere.
+	terminated bool
+	// ambiguous pods are defined more than once.
+	ambiguous bool
+	ports     map[portName][]uint16
+}
+
+// portName is the key by which a policy refers to a declared port (S7).
+type portName struct {
+	name     string
+	protocol flow.Protocol
+}
+
+// compilePod reads what the evaluation needs of a Pod; the class is set later.
+func compilePod(o *corev1.Pod, r reporter) *pod {
+	p := &pod{
+		namespace:   o.Namespace,
+		name:        o.Name,
+		node:        o.Spec.NodeName,
+		hostNetwork: o.Spec.HostNetwork,
+		terminated:  o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed,
+		ports:       declaredPorts(&o.Spec),
+	}
+	p.addrs = addAddr(p.addrs, o.Status.PodIP, "status.podIP", r)
+	for i, ip := range o.Status.PodIPs {
+		p.addrs = addAddr(p.addrs, ip.IP, fmt.Sprintf("status.podIPs[%d].ip", i), r)
+	}
+	p.hostAddrs = addAddr(p.hostAddrs, o.Status.HostIP, "status.hostIP", r)
+	for i, ip := range o.Status.HostIPs {
+		p.hostAddrs = addAddr(p.hostAddrs, ip.IP, fmt.Sprintf("status.hostIPs[%d].ip", i), r)
+	}
+	if p.hostNetwork {
+		// A host-network pod has the addresses of its node, whichever field says so.
+		for _, a := range p.addrs {
+			p.hostAddrs = appendNew(p.hostAddrs, a)
+		}
+		p.addrs = p.hostAddrs
+	}
+	return p
+}
+
+// addAddr appends an address of the status; an empty one is not set yet.
+func addAddr(list []netip.Addr, text, field string, r reporter) []netip.Addr {
+	if text == "" {
+		return list
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		r.report(field, fmt.Sprintf("%q is not an IP address, so it is ignored: write one such as 10.0.0.1 or 2001:db8::1", text))
+		return list
+	}
+	return appendNew(list, canonical(a))
+}
+
+// appendNew appends the address unless the list holds it.
+func appendNew(list []netip.Addr, a netip.Addr) []netip.Addr {
+	if slices.Contains(list, a) {
+		return list
+	}
+	return append(list, a)
+}
+
+// canonical makes addresses comparable: 10.0.0.1 and ::ffff:10.0.0.1 are one
+// address on the wire, and a zone has no meaning outside of its host.
+func canonical(a netip.Addr) netip.Addr {
+	return a.Unmap().WithZone("")
+}
+
+// declaredPorts lists the numbers behind each named port.
+func declaredPorts(spec *corev1.PodSpec) map[portName][]uint16 {
+	var ports map[portName][]uint16
+	add := func(c *corev1.Container) {
+		for _, cp := range c.Ports {
+			if cp.Name == "" || cp.ContainerPort < 1 || cp.ContainerPort > 65535 {
+				continue
+			}
+			key := portName{cp.Name, flow.Protocol(cp.Protocol)}
+			if key.protocol == "" {
+				key.protocol = flow.TCP
+			}
+			if ports == nil {
+				ports = map[portName][]uint16{}
+			}
+			if n := uint16(cp.ContainerPort); !slices.Contains(ports[key], n) {
+				ports[key] = append(ports[key], n)
+			}
+		}
+	}
+	// S8: an init container with restartPolicy Always is a sidecar that runs as long
+	// as the pod does, so its ports are the pod's. Other init containers have ended
+	// before the pod serves anything.
+	for i := range spec.InitContainers {
+		c := &spec.InitContainers[i]
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			add(c)
+		}
+	}
+	for i := range spec.Containers {
+		add(&spec.Containers[i])
+	}
+	return ports
+}
+
+// asNodeProcess returns the pod if its traffic carries the node's address.
+func (p *pod) asNodeProcess() []*pod {
+	if p.hostNetwork && !p.terminated {
+		return []*pod{p}
+	}
+	return nil
+}
+
+// String returns namespace/name.
+func (p *pod) String() string { return p.namespace + "/" + p.name }

@@ -1,0 +1,121 @@
+package evaluator
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// policy is a compiled NetworkPolicy.
+type policy struct {
+	ref PolicyRef
+	// selector is nil when it cannot be read; the policy could then select any pod
+	// of its namespace.
+	selector labels.Selector
+	// affects tells for each direction whether the policy isolates the pods that it
+	// selects, or, for a broken one, might.
+	affects [directions]bool
+	rules   [directions][]rule
+	// broken policies have a Problem (X1): nobody can say what they do.
+	broken bool
+}
+
+// rule is one entry of spec.ingress or spec.egress.
+type rule struct {
+	ref RuleRef
+	// No peers means everybody, no ports means every port.
+	peers []peer
+	ports []port
+}
+
+// selects tells whether the policy selects pods with these labels, or might.
+func (p *policy) selects(set labels.Set) bool {
+	return p.selector == nil || p.selector.Matches(set)
+}
+
+// compilePolicy compiles one policy. Whatever it cannot read is reported, and the
+// policy is broken then.
+func compilePolicy(o *networkingv1.NetworkPolicy, problems *[]Problem) *policy {
+	before := len(*problems)
+	r := reporter{kind: "NetworkPolicy", namespace: o.Namespace, name: o.Name, problems: problems}
+	p := &policy{ref: PolicyRef{Namespace: o.Namespace, Name: o.Name}}
+	if o.Namespace == "" {
+		r.report("metadata.namespace", "is missing, so the policy could be in any namespace: write the namespace")
+	}
+	if o.Name == "" {
+		r.report("metadata.name", "is missing: write a name")
+	}
+	// "An empty selector matches all pods in the policy's namespace."
+	p.selector = compileSelector(&o.Spec.PodSelector, "spec.podSelector", r)
+	p.affects = policyTypes(&o.Spec, r)
+
+	for i, in := range o.Spec.Ingress {
+		path := fmt.Sprintf("spec.ingress[%d]", i)
+		p.addRule(ingress, i, compilePeers(in.From, o.Namespace, path+".from", r), compilePorts(in.Ports, path+".ports", r))
+	}
+	for i, out := range o.Spec.Egress {
+		path := fmt.Sprintf("spec.egress[%d]", i)
+		p.addRule(egress, i, compilePeers(out.To, o.Namespace, path+".to", r), compilePorts(out.Ports, path+".ports", r))
+	}
+	p.broken = len(*problems) > before
+	return p
+}
+
+// addRule appends a compiled rule.
+func (p *policy) addRule(d direction, index int, peers []peer, ports []port) {
+	p.rules[d] = append(p.rules[d], rule{ref: RuleRef{PolicyRef: p.ref, Index: index}, peers: peers, ports: ports})
+}
+
+// policyTypes tells which directions the policy isolates (S2).
+func policyTypes(spec *networkingv1.NetworkPolicySpec, r reporter) (affects [directions]bool) {
+	// "If this field is not specified, it will default based on the existence of
+	// ingress or egress rules; policies that contain an egress section are assumed to
+	// affect egress, and all policies (whether or not they contain an ingress section)
+	// are assumed to affect ingress."
+	if len(spec.PolicyTypes) == 0 {
+		affects[ingress] = true
+		affects[egress] = len(spec.Egress) > 0
+		return affects
+	}
+	if len(spec.PolicyTypes) > int(directions) {
+		r.report("spec.policyTypes", "has more than two items: write each of Ingress and Egress at most once")
+	}
+	for i, t := range spec.PolicyTypes {
+		switch t {
+		case networkingv1.PolicyTypeIngress:
+			affects[ingress] = true
+		case networkingv1.PolicyTypeEgress:
+			affects[egress] = true
+		default:
+			r.report(fmt.Sprintf("spec.policyTypes[%d]", i), fmt.Sprintf("%q is unknown: write Ingress or Egress", t))
+			// Either direction may have been meant.
+			return [directions]bool{true, true}
+		}
+	}
+	return affects
+}
+
+// compileSelector returns nil, and reports why, if the selector cannot be read.
+func compileSelector(s *metav1.LabelSelector, field string, r reporter) labels.Selector {
+	sel, err := metav1.LabelSelectorAsSelector(s)
+	if err == nil {
+		return sel
+	}
+	operators := []metav1.LabelSelectorOperator{
+		metav1.LabelSelectorOpIn, metav1.LabelSelectorOpNotIn, metav1.LabelSelectorOpExists, metav1.LabelSelectorOpDoesNotExist,
+	}
+	for i, x := range s.MatchExpressions {
+		if !slices.Contains(operators, x.Operator) {
+			r.report(fmt.Sprintf("%s.matchExpressions[%d].operator", field, i),
+				fmt.Sprintf("%q is unknown: write In, NotIn, Exists or DoesNotExist", x.Operator))
+			return nil
+		}
+	}
+	r.report(field, fmt.Sprintf("is not a label selector (%s): write label keys and values as Kubernetes allows them, "+
+		"values for In and NotIn, and none for Exists and DoesNotExist", strings.TrimSpace(err.Error())))
+	return nil
+}

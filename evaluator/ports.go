@@ -1,0 +1,133 @@
+package evaluator
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/pathproof/pathproof/flow"
+)
+
+// port is one entry of ports: a range of numbers, or a name.
+type port struct {
+	numbers flow.PortRange
+	// name is set for a named port; numbers holds only its protocol then.
+	name string
+}
+
+// maxPort is the highest port number of TCP, UDP and SCTP.
+const maxPort = 65535
+
+// compilePorts compiles ports. It leaves out what it cannot read: the policy is
+// broken then, and its rules are never consulted.
+func compilePorts(list []networkingv1.NetworkPolicyPort, path string, r reporter) []port {
+	ports := make([]port, 0, len(list))
+	for i := range list {
+		if p, ok := compilePort(&list[i], fmt.Sprintf("%s[%d]", path, i), r); ok {
+			ports = append(ports, p)
+		}
+	}
+	return ports
+}
+
+// compilePort compiles one entry of ports.
+func compilePort(o *networkingv1.NetworkPolicyPort, path string, r reporter) (port, bool) {
+	// "If not specified, this field defaults to TCP." (S2)
+	protocol := flow.TCP
+	if o.Protocol != nil {
+		protocol = flow.Protocol(*o.Protocol)
+	}
+	if protocol != flow.TCP && protocol != flow.UDP && protocol != flow.SCTP {
+		r.report(path+".protocol", fmt.Sprintf("%q is unknown: write TCP, UDP or SCTP", protocol))
+		return port{}, false
+	}
+	if o.Port == nil {
+		if o.EndPort != nil {
+			r.report(path+".endPort", "is set without port: write the first port of the range as port")
+			return port{}, false
+		}
+		// "If this field is not provided, this matches all port names and numbers." The
+		// protocol still counts (S5).
+		return port{numbers: flow.PortRange{Protocol: protocol, First: 0, Last: maxPort}}, true
+	}
+	if o.Port.Type == intstr.Int {
+		return compileNumber(o.Port.IntVal, o.EndPort, protocol, path, r)
+	}
+	return compileName(o, protocol, path, r)
+}
+
+// compileNumber compiles a port number or a range of them.
+func compileNumber(first int32, endPort *int32, protocol flow.Protocol, path string, r reporter) (port, bool) {
+	if first < 1 || first > maxPort {
+		r.report(path+".port", fmt.Sprintf("%d is not a port: write a number from 1 to %d", first, maxPort))
+		return port{}, false
+	}
+	last := first
+	if endPort != nil {
+		last = *endPort
+	}
+	// "The endPort must be equal or greater than port." (S6)
+	if last < first || last > maxPort {
+		r.report(path+".endPort", fmt.Sprintf("%d does not end a range that starts at %d: write a number from %d to %d", last, first, first, maxPort))
+		return port{}, false
+	}
+	return port{numbers: flow.PortRange{Protocol: protocol, First: uint16(first), Last: uint16(last)}}, true
+}
+
+// compileName compiles a named port.
+func compileName(o *networkingv1.NetworkPolicyPort, protocol flow.Protocol, path string, r reporter) (port, bool) {
+	name := o.Port.StrVal
+	if o.EndPort != nil {
+		// "This field cannot be defined if the port field is not defined or if the port
+		// field is defined as a named (string) port."
+		r.report(path+".endPort", fmt.Sprintf("is set although port is the name %q: write port as a number, or leave endPort out", name))
+		return port{}, false
+	}
+	if !isPortName(name) {
+		hint := "write at most 15 lower-case letters, digits and single inner dashes, with at least one letter"
+		if name != "" && strings.Trim(name, "0123456789") == "" {
+			hint = "write the number without quotes"
+		}
+		r.report(path+".port", fmt.Sprintf("%q is not the name of a port: %s", name, hint))
+		return port{}, false
+	}
+	return port{numbers: flow.PortRange{Protocol: protocol}, name: name}, true
+}
+
+// isPortName tells whether a container can declare a port of this name.
+func isPortName(s string) bool {
+	const letters, others = "abcdefghijklmnopqrstuvwxyz", "0123456789-"
+	return len(s) <= 15 && strings.Trim(s, letters+others) == "" && strings.ContainsAny(s, letters) &&
+		!strings.Contains(s, "--") && s[0] != '-' && s[len(s)-1] != '-'
+}
+
+// matches tells whether the port allows traffic to a port of the destination. The
+// number is the pod's own port, after any Service translation (S9).
+func (p *port) matches(protocol flow.Protocol, number uint16, to *view) (truth, doubt) {
+	// "If present, only traffic on the specified protocol AND port will be matched."
+	if p.name == "" {
+		return truthOf(p.numbers.Contains(protocol, number)), certain
+	}
+	if p.numbers.Protocol != protocol {
+		return no, certain
+	}
+	// S7: a name is looked up among the ports that the destination pod declares, in
+	// both directions. A name that the pod does not declare matches nothing.
+	if to.kind == identityEnd {
+		return maybe, portsUnknown
+	}
+	if to.pod == nil || to.kind != podEnd {
+		return no, certain
+	}
+	numbers := to.pod.ports[portName{p.name, protocol}]
+	if !slices.Contains(numbers, number) {
+		return no, certain
+	}
+	if len(numbers) > 1 {
+		return maybe, portAmbiguous
+	}
+	return yes, certain
+}

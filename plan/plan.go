@@ -1,0 +1,171 @@
+// Package plan turns an expectation and a snapshot of the cluster into an
+// ordered, bounded list of checks, and places them on nodes. It is pure and
+// deterministic: the same input gives the same plan in every process.
+//
+// The steps are
+//
+//	Resolve   selectors, names and ranges to edges: one source identity, one
+//	          target address, one port
+//	Predict   each edge with the evaluator
+//	Place     edges in probe pods, such that every edge that policies close has an
+//	          edge beside it that they open: same target and port, same node pair.
+//	          Without that neighbour, silence proves nothing.
+package plan
+
+import (
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/evaluator"
+	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/probe/wire"
+)
+
+// MaxEdges bounds the checks of one expectation. A spec at all its limits could
+// ask for over a million.
+const MaxEdges = 2000
+
+// Snapshot is everything that a plan depends on. It must not hold probe pods:
+// they carry workload labels and would be taken for workloads.
+type Snapshot struct {
+	evaluator.Snapshot
+	Services       []*corev1.Service
+	EndpointSlices []*discoveryv1.EndpointSlice
+	Nodes          []*corev1.Node
+}
+
+// Input is what Resolve works on.
+type Input struct {
+	Expectation *v1alpha1.ConnectivityExpectation
+	Snapshot    Snapshot
+	// ClusterDNS names the Service that pods resolve names with.
+	ClusterDNS types.NamespacedName
+}
+
+// Source is an identity that edges begin at. Pods that no policy can tell apart
+// are one Source.
+type Source struct {
+	// Key identifies the source within the plan.
+	Key       string
+	Namespace string
+	// Labels are what the probe pod carries: those of the workload without the
+	// ones that its controllers own.
+	Labels map[string]string
+	// Name is the identity for people, as namespace/{labels}.
+	Name string
+	// Workload is one of the pods that the source stands for; nil for an identity
+	// that need not exist.
+	Workload *corev1.Pod
+	// Nodes are where the workload's pods run, in order of preference; empty for
+	// an identity that need not exist.
+	Nodes []string
+}
+
+// TargetKind says what an edge ends at.
+type TargetKind uint8
+
+// The kinds of target.
+const (
+	TargetPod TargetKind = iota
+	TargetResponder
+	TargetService
+	TargetAddress
+	TargetHost
+)
+
+// Backend is what a policy sees of a target: a pod, an identity or an address,
+// and the port after Service translation.
+type Backend struct {
+	Endpoint flow.Endpoint
+	Port     uint16
+}
+
+// Target is what an edge ends at.
+type Target struct {
+	Kind TargetKind
+	// Key identifies the target within the plan, without the port.
+	Key string
+	// Name is the target for people.
+	Name string
+	// Addr is the address to probe; zero for a host and for a responder that has
+	// not been started.
+	Addr netip.Addr
+	// Node is the node of the target pod, or of the only endpoint of a Service;
+	// empty when there is none or several.
+	Node  string
+	Ready bool
+	// Host is the name that a host target is resolved from.
+	Host string
+	// Labels are those of a responder.
+	Labels map[string]string
+	// Range is what an address target stands for; zero when it stands for itself.
+	Range netip.Prefix
+}
+
+// Edge is one check before it is placed: one source identity, one target, one
+// port.
+type Edge struct {
+	Path     string
+	Declared v1alpha1.Expect
+	Source   *Source
+	Target   Target
+	// Backends are what policies apply to. Empty for a host, whose addresses only
+	// the probe learns.
+	Backends  []Backend
+	Transport wire.Transport
+	Port      uint16
+	// QueryName and QueryType are the question of a DNS edge.
+	QueryName, QueryType string
+
+	// Prediction and Workload are set by Predict: the answer for the probe's
+	// identity, and for the workload that it stands for.
+	Prediction, Workload evaluator.Decision
+}
+
+// ID identifies the edge over runs.
+func (e *Edge) ID() string {
+	return flow.ID(e.Path, e.Source.Key, e.Target.Key, string(e.Transport), flow.PortRange{First: e.Port, Last: e.Port}.String(), e.QueryName, e.QueryType)
+}
+
+// listener identifies what must be alive for the edge to be answered. Checks of
+// the same listener are each other's positive controls.
+func (e *Edge) listener() string {
+	return flow.ID(e.Target.Key, string(e.Transport.Protocol()), flow.PortRange{First: e.Port, Last: e.Port}.String())
+}
+
+// Reasons of an Obstacle. They are causes of package verdict.
+const (
+	NoSourceMatched        = "NoSourceMatched"
+	NoTargetMatched        = "NoTargetMatched"
+	TargetNotReady         = "TargetNotReady"
+	PortNotFound           = "PortNotFound"
+	SourceNamespaceRefused = "SourceNamespaceRefused"
+	TooManyChecks          = "TooManyChecks"
+)
+
+// Obstacle is a path, or a part of one, that resolves to nothing that could be
+// checked. It counts as a check about which nothing is known.
+type Obstacle struct {
+	Path           string
+	Declared       v1alpha1.Expect
+	Reason         string
+	Message        string
+	Source, Target string
+	Transport      wire.Transport
+	Port           uint16
+}
+
+// Resolution is what an expectation resolves to.
+type Resolution struct {
+	Edges     []*Edge
+	Obstacles []Obstacle
+	// SourcesMatched, TargetsMatched and TargetsProbed count existing pods.
+	SourcesMatched, TargetsMatched, TargetsProbed int
+	// Provenance is the hash of everything in the snapshot that the edges and
+	// their predictions depend on.
+	Provenance string
+}

@@ -1,0 +1,217 @@
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/evaluator"
+	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/probe/wire"
+)
+
+// Predictor answers for edges.
+type Predictor struct {
+	engine   *evaluator.Engine
+	snapshot Snapshot
+}
+
+// NewPredictor returns a Predictor over a snapshot that engine was compiled from.
+func NewPredictor(engine *evaluator.Engine, s Snapshot) *Predictor {
+	return &Predictor{engine: engine, snapshot: s}
+}
+
+// Predict sets the predictions of the edges. Where the probe will stand for a
+// workload whose labels it does not carry in full, the workload's own prediction
+// is made too.
+func (p *Predictor) Predict(edges []*Edge) {
+	for _, e := range edges {
+		from := p.likelyAddr(e)
+		e.Prediction = p.Decide(e, from, nil)
+		e.Workload = e.Prediction
+		if w := e.Source.Workload; w != nil && len(w.Labels) != len(e.Source.Labels) {
+			e.Workload = p.decideFrom(e, flow.Endpoint{Namespace: e.Source.Namespace, Labels: w.Labels, Addr: from}, e.Backends)
+		}
+	}
+}
+
+// likelyAddr returns an address such as the probe pod will have: that of a pod of
+// the same workload, or else of any pod. Without one, every ipBlock that could
+// hold some pod would make the prediction undefined. judge predicts again with
+// the address that the probe pod really had.
+func (p *Predictor) likelyAddr(e *Edge) netip.Addr {
+	want := e.Target.Addr
+	match := func(pod *corev1.Pod) netip.Addr {
+		for _, a := range podAddrs(pod) {
+			// The target's own address would make it a pod that talks to itself.
+			own := slices.ContainsFunc(e.Backends, func(b Backend) bool { return b.Endpoint.Addr == a })
+			if !own && (!want.IsValid() || a.Is4() == want.Is4()) {
+				return a
+			}
+		}
+		return netip.Addr{}
+	}
+	if e.Source.Workload != nil {
+		if a := match(e.Source.Workload); a.IsValid() {
+			return a
+		}
+	}
+	for _, pod := range p.snapshot.Pods {
+		if isLive(pod) && !pod.Spec.HostNetwork {
+			if a := match(pod); a.IsValid() {
+				return a
+			}
+		}
+	}
+	return netip.Addr{}
+}
+
+// Diverges tells whether policies would treat the probe differently from the
+// workload that it stands for: then it proves nothing about the workload.
+func (e *Edge) Diverges() bool { return e.Workload.Verdict != e.Prediction.Verdict }
+
+// Decide predicts an edge from a probe pod at the given address (zero when it has
+// none yet). resolved holds the addresses that a host resolved to; the first one
+// was connected to.
+func (p *Predictor) Decide(e *Edge, from netip.Addr, resolved []netip.Addr) evaluator.Decision {
+	backends := e.Backends
+	if e.Target.Kind == TargetHost {
+		if len(resolved) == 0 {
+			return evaluator.Decision{Reason: "the name " + e.Target.Host + " is resolved by the probe only, so that its addresses are not known yet"}
+		}
+		backends = p.backendsAt(resolved[0], e.Transport, e.Port)
+	}
+	source := flow.Endpoint{Namespace: e.Source.Namespace, Labels: e.Source.Labels, Addr: from}
+	d := p.decideFrom(e, source, backends)
+	if e.Target.Range.IsValid() && d.Verdict != evaluator.Undefined {
+		return p.overRange(e, source, d)
+	}
+	return d
+}
+
+// decideFrom combines the decisions for all backends. "The result may be mixed"
+// (rule S9): then it depends on which endpoint a connection is sent to.
+func (p *Predictor) decideFrom(e *Edge, from flow.Endpoint, backends []Backend) evaluator.Decision {
+	var first evaluator.Decision
+	for i, b := range backends {
+		d := p.engine.Decide(flow.Flow{From: from, To: b.Endpoint, Protocol: e.Transport.Protocol(), Port: b.Port})
+		if i == 0 {
+			first = d
+			continue
+		}
+		if d.Verdict != first.Verdict {
+			return evaluator.Decision{
+				Rule:   "S9",
+				Reason: fmt.Sprintf("policies treat the endpoints of %s differently: %s is %s, %s is %s", e.Target.Name, backends[0].Endpoint, first.Verdict, b.Endpoint, d.Verdict),
+			}
+		}
+	}
+	return first
+}
+
+// overRange looks for an address of the range that policies treat differently
+// from the one that is probed. Verdicts can only change where an ipBlock begins
+// or ends, so these are the addresses to ask for.
+func (p *Predictor) overRange(e *Edge, from flow.Endpoint, d evaluator.Decision) evaluator.Decision {
+	r := e.Target.Range
+	for _, addr := range p.edgesOfBlocks(e.Source.Namespace, r) {
+		other := p.engine.Decide(flow.Flow{From: from, To: flow.Endpoint{Addr: addr}, Protocol: e.Transport.Protocol(), Port: e.Port})
+		if other.Verdict != d.Verdict {
+			return evaluator.Decision{Reason: fmt.Sprintf("policies treat parts of %s differently: %s is %s, %s is %s", r, e.Target.Addr, d.Verdict, addr, other.Verdict)}
+		}
+	}
+	return d
+}
+
+func (p *Predictor) edgesOfBlocks(ns string, r netip.Prefix) []netip.Addr {
+	out := []netip.Addr{r.Masked().Addr(), lastAddr(r)}
+	add := func(cidr string) {
+		block, err := netip.ParsePrefix(cidr)
+		if err != nil || !block.Overlaps(r) {
+			return
+		}
+		for _, a := range []netip.Addr{block.Masked().Addr(), lastAddr(block).Next()} {
+			if a.IsValid() && r.Contains(a) {
+				out = append(out, a)
+			}
+		}
+	}
+	for _, policy := range p.snapshot.NetworkPolicies {
+		if policy.Namespace != ns {
+			continue
+		}
+		for _, rule := range policy.Spec.Egress {
+			for _, block := range blocks(rule.To) {
+				add(block.CIDR)
+				for _, except := range block.Except {
+					add(except)
+				}
+			}
+		}
+	}
+	return out
+}
+
+func blocks(peers []networkingv1.NetworkPolicyPeer) []*networkingv1.IPBlock {
+	var out []*networkingv1.IPBlock
+	for _, peer := range peers {
+		if peer.IPBlock != nil {
+			out = append(out, peer.IPBlock)
+		}
+	}
+	return out
+}
+
+// lastAddr returns the highest address of a prefix.
+func lastAddr(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 1 << (7 - i%8)
+	}
+	last, _ := netip.AddrFromSlice(b)
+	return last
+}
+
+// backendsAt returns what policies see of an address: the pods behind it when it
+// is a Service's, the address otherwise (the evaluator knows the pods' own).
+func (p *Predictor) backendsAt(addr netip.Addr, t wire.Transport, port uint16) []Backend {
+	for _, svc := range p.snapshot.Services {
+		for _, ip := range svc.Spec.ClusterIPs {
+			if ip != addr.String() {
+				continue
+			}
+			r := &resolver{in: Input{Snapshot: p.snapshot}}
+			for _, sp := range svc.Spec.Ports {
+				if uint16(sp.Port) != port {
+					continue
+				}
+				var out []Backend
+				for _, b := range r.endpoints(svc, sp.Name, t.Protocol()) {
+					out = append(out, b.Backend)
+				}
+				return out
+			}
+		}
+	}
+	return []Backend{{Endpoint: flow.Endpoint{Addr: addr}, Port: port}}
+}
+
+// Goal is what the rounds of an edge wait for: the prediction, or what was declared
+// where the prediction is undefined.
+func (e *Edge) Goal() wire.Goal {
+	switch e.Prediction.Verdict {
+	case evaluator.Allowed:
+		return wire.GoalOpen
+	case evaluator.Denied:
+		return wire.GoalClosed
+	case evaluator.Undefined:
+	}
+	if e.Declared == v1alpha1.ExpectAllow {
+		return wire.GoalOpen
+	}
+	return wire.GoalClosed
+}

@@ -1,0 +1,86 @@
+package plan
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pathproof/pathproof/flow"
+)
+
+// provenance hashes what the edges and their predictions depend on: the policies
+// and labels of the namespaces at both ends, the sources with their nodes, and
+// the targets with addresses, nodes, ports and readiness. Restarted source pods,
+// changed annotations and everything in other namespaces leave it as it is.
+func provenance(in Input, res *Resolution) string {
+	h := sha256.New()
+	namespaces := map[string]bool{in.Expectation.Namespace: true}
+	for _, e := range res.Edges {
+		fmt.Fprintf(h, "edge %s %s %s %v %v\n", e.ID(), e.Source.Key, strings.Join(e.Source.Nodes, ","), e.Target.Ready, e.Target.Node)
+		for _, b := range e.Backends {
+			fmt.Fprintf(h, "backend %s %s %d\n", b.Endpoint.String(), b.Endpoint.Addr, b.Port)
+			if b.Endpoint.Namespace != "" {
+				namespaces[b.Endpoint.Namespace] = true
+			}
+		}
+	}
+	for _, o := range res.Obstacles {
+		fmt.Fprintf(h, "obstacle %s %s %s\n", o.Path, o.Reason, o.Target)
+	}
+	hashTargets(h, in, res)
+	hashPolicies(h, in, namespaces)
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// hashTargets hashes what policies see of target pods beyond their address: their
+// labels, ports and host network.
+func hashTargets(h io.Writer, in Input, res *Resolution) {
+	pods := map[string]*corev1.Pod{}
+	for _, p := range in.Snapshot.Pods {
+		pods[p.Namespace+"/"+p.Name] = p
+	}
+	seen := map[string]bool{}
+	for _, e := range res.Edges {
+		for _, b := range e.Backends {
+			key := b.Endpoint.Namespace + "/" + b.Endpoint.Pod
+			p := pods[key]
+			if p == nil || seen[key] {
+				continue
+			}
+			seen[key] = true
+			fmt.Fprintf(h, "pod %s %s %s %v\n", key, p.UID, flow.FormatLabels(p.Labels), p.Spec.HostNetwork)
+			for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
+				for _, port := range c.Ports {
+					fmt.Fprintf(h, "port %s %s %d\n", port.Name, port.Protocol, port.ContainerPort)
+				}
+			}
+		}
+	}
+}
+
+func hashPolicies(h io.Writer, in Input, namespaces map[string]bool) {
+	for _, ns := range in.Snapshot.Namespaces {
+		if namespaces[ns.Name] {
+			fmt.Fprintf(h, "namespace %s %s %s\n", ns.Name, flow.FormatLabels(ns.Labels), ns.Status.Phase)
+		}
+	}
+	lines := map[string]string{}
+	for _, p := range in.Snapshot.NetworkPolicies {
+		if !namespaces[p.Namespace] {
+			continue
+		}
+		// A spec of API types always marshals.
+		spec, _ := json.Marshal(p.Spec)
+		lines[p.Namespace+"/"+p.Name] = string(spec)
+	}
+	for _, key := range slices.Sorted(maps.Keys(lines)) {
+		fmt.Fprintf(h, "policy %s %s\n", key, lines[key])
+	}
+}

@@ -1,0 +1,238 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/probe/wire"
+)
+
+// controllerLabels are set by workload controllers on the pods they own. A probe
+// pod that carried them could be adopted by such a controller, which would then
+// delete it, or a real pod in its place.
+var controllerLabels = []string{
+	"pod-template-hash",
+	"pod-template-generation",
+	"controller-revision-hash",
+	"statefulset.kubernetes.io/pod-name",
+	"apps.kubernetes.io/pod-index",
+	"batch.kubernetes.io/controller-uid",
+	"batch.kubernetes.io/job-name",
+	"batch.kubernetes.io/job-completion-index",
+	"controller-uid",
+	"job-name",
+}
+
+// resolver carries what the steps of Resolve share.
+type resolver struct {
+	in      Input
+	ns      string
+	res     *Resolution
+	sources map[string]*Source
+	// matched and probed keep the pods of the coverage counts apart from each
+	// other when several paths select the same pod.
+	sourcePods, targetPods, probedPods map[string]bool
+}
+
+// Resolve finds the edges of an expectation. Their order is that of the paths in
+// the spec, then by source, target and port.
+func Resolve(in Input) *Resolution {
+	r := &resolver{
+		in: in, ns: in.Expectation.Namespace, res: &Resolution{}, sources: map[string]*Source{},
+		sourcePods: map[string]bool{}, targetPods: map[string]bool{}, probedPods: map[string]bool{},
+	}
+	for i := range in.Expectation.Spec.Paths {
+		r.path(&in.Expectation.Spec.Paths[i])
+	}
+	r.res.SourcesMatched, r.res.TargetsMatched, r.res.TargetsProbed = len(r.sourcePods), len(r.targetPods), len(r.probedPods)
+	if n := len(r.res.Edges); n > MaxEdges {
+		first := r.res.Edges[MaxEdges]
+		r.res.Obstacles = append(r.res.Obstacles, Obstacle{
+			Path: first.Path, Declared: first.Declared, Reason: TooManyChecks, Source: first.Source.Name, Target: first.Target.Name,
+			Message: fmt.Sprintf("the expectation resolves to %d checks and a run makes %d: lower coverage.maxSources or maxTargets, or split the expectation", n, MaxEdges),
+		})
+		r.res.Edges = r.res.Edges[:MaxEdges]
+	}
+	r.res.Provenance = provenance(in, r.res)
+	return r.res
+}
+
+func (r *resolver) path(p *v1alpha1.Path) {
+	if from := string(p.From.Namespace); from != "" && from != r.ns {
+		r.obstacle(p, SourceNamespaceRefused, fmt.Sprintf("from.namespace is %s: an expectation probes from its own namespace only; create it in %s instead", from, from), describeSource(from, p.From), "")
+		return
+	}
+	sources, why := r.resolveSources(p)
+	if len(sources) == 0 {
+		r.obstacle(p, NoSourceMatched, why, describeSource(r.ns, p.From), "")
+		return
+	}
+	for _, t := range r.targets(p) {
+		for _, s := range sources {
+			e := t.edge
+			e.Path, e.Declared, e.Source = p.Name, p.Expect, s
+			r.res.Edges = append(r.res.Edges, &e)
+		}
+	}
+}
+
+func (r *resolver) obstacle(p *v1alpha1.Path, reason, message, source, target string) {
+	r.res.Obstacles = append(r.res.Obstacles, Obstacle{
+		Path: p.Name, Declared: p.Expect, Reason: reason, Message: message, Source: source, Target: target,
+	})
+}
+
+// resolveSources returns the identities that a path begins at, or says why there
+// is none.
+func (r *resolver) resolveSources(p *v1alpha1.Path) ([]*Source, string) {
+	if p.From.Identity != nil {
+		return []*Source{r.source(v1alpha1.PlainLabels(p.From.Identity.Labels), nil)}, ""
+	}
+	selector, err := metav1.LabelSelectorAsSelector(p.From.PodSelector.AsMeta())
+	if err != nil {
+		return nil, fmt.Sprintf("from.podSelector cannot be parsed: %v", err)
+	}
+	groups := map[string][]*corev1.Pod{}
+	hostNetwork := 0
+	for _, pod := range r.in.Snapshot.Pods {
+		if pod.Namespace != r.ns || !isLive(pod) || !selector.Matches(labels.Set(pod.Labels)) {
+			continue
+		}
+		if pod.Spec.HostNetwork {
+			hostNetwork++
+			continue
+		}
+		r.sourcePods[pod.Namespace+"/"+pod.Name] = true
+		key := flow.FormatLabels(IdentityLabels(pod.Labels))
+		groups[key] = append(groups[key], pod)
+	}
+	var out []*Source
+	for _, key := range slices.Sorted(maps.Keys(groups)) {
+		pods := groups[key]
+		s := r.source(IdentityLabels(pods[0].Labels), pods[0])
+		s.Nodes = r.sourceNodes(pods)
+		out = append(out, s)
+	}
+	if len(out) == 0 && hostNetwork > 0 {
+		return nil, fmt.Sprintf("only host-network pods match %s: they have no identity of their own that could be probed", describeSource(r.ns, p.From))
+	}
+	return out, "no running pod matches " + describeSource(r.ns, p.From)
+}
+
+// source returns the one Source of an identity. An existing workload and an
+// identity with the same labels are the same to every policy.
+func (r *resolver) source(l map[string]string, workload *corev1.Pod) *Source {
+	key := flow.ID("source", r.ns, flow.FormatLabels(l))
+	s, ok := r.sources[key]
+	if !ok {
+		s = &Source{Key: key, Namespace: r.ns, Labels: l, Name: flow.Endpoint{Namespace: r.ns, Labels: l}.String()}
+		r.sources[key] = s
+	}
+	if s.Workload == nil {
+		s.Workload = workload
+	}
+	return s
+}
+
+// sourceNodes returns the nodes to probe from, at most coverage.maxSources.
+func (r *resolver) sourceNodes(pods []*corev1.Pod) []string {
+	chosen := sample(pods, int(r.coverage().MaxSources), r.coverage().Spread)
+	var nodes []string
+	for _, pod := range chosen {
+		if pod.Spec.NodeName != "" && !slices.Contains(nodes, pod.Spec.NodeName) {
+			nodes = append(nodes, pod.Spec.NodeName)
+		}
+	}
+	return nodes
+}
+
+// coverage returns the settings with the defaults of the API for those unset, so
+// that a spec that did not pass an API server works too.
+func (r *resolver) coverage() v1alpha1.Coverage {
+	c := r.in.Expectation.Spec.Coverage
+	c.MaxSources = cmp.Or(c.MaxSources, 2)
+	c.MaxTargets = cmp.Or(c.MaxTargets, 3)
+	c.Spread = cmp.Or(c.Spread, v1alpha1.SpreadNode)
+	return c
+}
+
+// sample chooses at most n pods: ready ones first, then by a hash of the name, so
+// that the choice does not favour the oldest or the first in the alphabet; with
+// SpreadNode, pods on nodes not chosen yet come first.
+func sample(pods []*corev1.Pod, n int, spread v1alpha1.Spread) []*corev1.Pod {
+	order := slices.Clone(pods)
+	slices.SortFunc(order, func(a, b *corev1.Pod) int {
+		return cmp.Or(cmp.Compare(boolRank(IsReady(a)), boolRank(IsReady(b))),
+			cmp.Compare(flow.ID(a.Namespace, a.Name), flow.ID(b.Namespace, b.Name)))
+	})
+	if spread == v1alpha1.SpreadNode {
+		seen := map[string]int{}
+		round := make(map[*corev1.Pod]int, len(order))
+		for _, p := range order {
+			round[p] = seen[p.Spec.NodeName]
+			seen[p.Spec.NodeName]++
+		}
+		slices.SortStableFunc(order, func(a, b *corev1.Pod) int { return cmp.Compare(round[a], round[b]) })
+	}
+	return order[:min(n, len(order))]
+}
+
+func boolRank(first bool) int {
+	if first {
+		return 0
+	}
+	return 1
+}
+
+// IdentityLabels returns the labels that a probe pod carries for a workload.
+func IdentityLabels(in map[string]string) map[string]string {
+	out := maps.Clone(in)
+	for _, l := range controllerLabels {
+		delete(out, l)
+	}
+	return out
+}
+
+// isLive tells whether a pod can take part in traffic: pods that ended and pods
+// that are being deleted cannot be relied on (rule S19).
+func isLive(p *corev1.Pod) bool {
+	return p.DeletionTimestamp == nil && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed
+}
+
+// IsReady tells whether a pod is Ready.
+func IsReady(p *corev1.Pod) bool {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+func describeSource(ns string, s v1alpha1.Source) string {
+	if s.Identity != nil {
+		return ns + "/{" + flow.FormatLabels(v1alpha1.PlainLabels(s.Identity.Labels)) + "}"
+	}
+	return ns + "/" + describeSelector(s.PodSelector)
+}
+
+func describeSelector(s *v1alpha1.LabelSelector) string {
+	if s == nil {
+		return "{}"
+	}
+	return "{" + strings.TrimSpace(metav1.FormatLabelSelector(s.AsMeta())) + "}"
+}
+
+// transportOf converts a protocol of the API; unset means TCP.
+func transportOf(p v1alpha1.Protocol) wire.Transport {
+	return wire.Transport(cmp.Or(string(p), string(wire.TCP)))
+}

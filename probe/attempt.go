@@ -1,0 +1,138 @@
+//go:build linux
+
+package probe
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/probe/wire"
+)
+
+const (
+	// maxDetailBytes is the bound of wire.Result.Detail.
+	maxDetailBytes = 120
+	// maxResolved bounds wire.Result.Resolved, so that a name with hundreds of
+	// addresses cannot fill the report.
+	maxResolved = 8
+)
+
+// attempt is how one attempt ended.
+type attempt struct {
+	outcome wire.Outcome
+	// rtt is the time to the target's answer; 0 when it did not answer.
+	rtt time.Duration
+	// seenAs is the source address that our responder saw, when NAT changed it.
+	seenAs netip.Addr
+	// resolved are the addresses of the check's host.
+	resolved []netip.Addr
+	detail   string
+}
+
+// outcomeError is an error that already knows which outcome it is.
+type outcomeError struct {
+	outcome wire.Outcome
+	detail  string
+}
+
+func (e *outcomeError) Error() string { return e.detail }
+
+// failed turns an error into an attempt. An error that nobody classified is the
+// probe's own: it proves nothing about the path.
+func failed(err error) attempt {
+	var oe *outcomeError
+	if errors.As(err, &oe) {
+		return attempt{outcome: oe.outcome, detail: oe.detail}
+	}
+	return attempt{outcome: wire.ProbeError, detail: err.Error()}
+}
+
+// cancelled is the error of an attempt that the end of the run cut short.
+func cancelled(ctx context.Context) error {
+	return &outcomeError{wire.ProbeError, "cancelled: " + context.Cause(ctx).Error()}
+}
+
+// attempt makes one attempt of a check on the wire.
+func (s *session) attempt(ctx context.Context, c wire.Check) attempt {
+	addr, resolved := c.Addr, []netip.Addr(nil)
+	if c.Host != "" {
+		var err error
+		if resolved, err = s.resolve(ctx, c.Host); err != nil {
+			return failed(err)
+		}
+		addr = s.reachable(resolved)
+	}
+	a := s.target(ctx, c, netip.AddrPortFrom(addr.Unmap(), c.Port))
+	a.resolved = resolved
+	return a
+}
+
+func (s *session) target(ctx context.Context, c wire.Check, target netip.AddrPort) attempt {
+	switch c.Transport {
+	case wire.TCP:
+		return s.stream(ctx, flow.TCP, target, c.Nonce)
+	case wire.SCTP:
+		return s.stream(ctx, flow.SCTP, target, c.Nonce)
+	case wire.UDP:
+		return s.datagram(ctx, target, c.Nonce)
+	case wire.DNSUDP, wire.DNSTCP:
+		a, _ := s.query(ctx, c.Transport, target, c.QueryName, c.QueryType, s.timeout)
+		return a
+	}
+	return attempt{outcome: wire.ProbeError, detail: "unknown transport " + string(c.Transport)}
+}
+
+// summarize makes the result of a round. Each distinct detail is kept once, in
+// the order of the attempts.
+func summarize(round []attempt) wire.Result {
+	var (
+		result  wire.Result
+		details []string
+	)
+	for _, a := range round {
+		result.Outcomes = append(result.Outcomes, a.outcome)
+		if us := int(a.rtt.Microseconds()); a.rtt > 0 && (result.RTTMicroseconds == 0 || us < result.RTTMicroseconds) {
+			// Below one microsecond would read as "no answer".
+			result.RTTMicroseconds = max(1, us)
+		}
+		if !result.SeenAs.IsValid() {
+			result.SeenAs = a.seenAs
+		}
+		result.Resolved = append(result.Resolved, a.resolved...)
+		if a.detail != "" && !slices.Contains(details, a.detail) {
+			details = append(details, a.detail)
+		}
+	}
+	slices.SortFunc(result.Resolved, netip.Addr.Compare)
+	result.Resolved = slices.Compact(result.Resolved)
+	result.Resolved = result.Resolved[:min(len(result.Resolved), maxResolved)]
+	result.Detail = clip(strings.Join(details, "; "))
+	return result
+}
+
+// clip makes a text fit for a report: printable, valid UTF-8, at most
+// maxDetailBytes. Details may quote what a stranger put into a DNS record.
+func clip(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+	if len(s) <= maxDetailBytes {
+		return s
+	}
+	const ellipsis = "…"
+	cut := maxDetailBytes - len(ellipsis)
+	for !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + ellipsis
+}

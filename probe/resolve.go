@@ -1,0 +1,155 @@
+//go:build linux
+
+package probe
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
+
+	"github.com/pathproof/pathproof/probe/wire"
+)
+
+// dnsPort is where the resolvers of resolv.conf(5) listen.
+const dnsPort = 53
+
+// resolve returns the addresses of a host, sorted, as the resolvers of the pod
+// give them. A and AAAA are asked for at the same time; addresses of one family
+// are enough. The name is fully qualified: the search list and /etc/hosts play
+// no part. It takes one timeout at most. Silence of all resolvers is
+// DNSTimedOut; a resolver that could not even be asked is the local error.
+func (s *session) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{addr.Unmap()}, nil
+	}
+	servers, err := resolvers(s.resolvConf)
+	if err != nil {
+		return nil, err
+	}
+	types := [2]string{"A", "AAAA"}
+	var (
+		wg       sync.WaitGroup
+		attempts [2]attempt
+		found    [2][]netip.Addr
+	)
+	for i, qtype := range types {
+		wg.Go(func() { attempts[i], found[i] = s.lookup(ctx, servers, host, qtype) })
+	}
+	wg.Wait()
+	if addrs := slices.Concat(found[0], found[1]); len(addrs) > 0 {
+		slices.SortFunc(addrs, netip.Addr.Compare)
+		return slices.Compact(addrs), nil
+	}
+	return nil, unresolved(attempts[:])
+}
+
+// resolvers reads the servers of a resolv.conf(5) file.
+func resolvers(path string) ([]netip.AddrPort, error) {
+	cfg, err := dns.ClientConfigFromFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading resolver configuration: %w", err)
+	}
+	var servers []netip.AddrPort
+	for _, text := range cfg.Servers {
+		addr, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, fmt.Errorf("reading resolver configuration: %w", err)
+		}
+		servers = append(servers, netip.AddrPortFrom(addr.Unmap(), dnsPort))
+	}
+	if len(servers) == 0 {
+		return nil, fmt.Errorf("reading resolver configuration: no nameserver in %s", path)
+	}
+	return servers, nil
+}
+
+// lookup asks one server after the other until one answers.
+func (s *session) lookup(ctx context.Context, servers []netip.AddrPort, host, qtype string) (attempt, []netip.Addr) {
+	var last attempt
+	for _, server := range servers {
+		a, m := s.query(ctx, wire.DNSUDP, server, host, qtype, s.timeout/time.Duration(len(servers)))
+		if m != nil && (a.outcome == wire.Connected || a.outcome == wire.NameNotFound) {
+			return a, addresses(m)
+		}
+		if last = a; ctx.Err() != nil {
+			break
+		}
+	}
+	return last, nil
+}
+
+func addresses(m *dns.Msg) (addrs []netip.Addr) {
+	for _, rr := range m.Answer {
+		var (
+			addr netip.Addr
+			ok   bool
+		)
+		switch rr := rr.(type) {
+		case *dns.A:
+			addr, ok = netip.AddrFromSlice(rr.A)
+		case *dns.AAAA:
+			addr, ok = netip.AddrFromSlice(rr.AAAA)
+		}
+		if ok {
+			addrs = append(addrs, addr.Unmap())
+		}
+	}
+	return addrs
+}
+
+// unresolved picks the outcome when no family had an address. That a name does
+// not exist is certain only when both families say so; anything else wins.
+func unresolved(attempts []attempt) error {
+	worst := attempts[0]
+	for _, a := range attempts[1:] {
+		if worst.outcome == wire.NameNotFound {
+			worst = a
+		}
+	}
+	e := &outcomeError{worst.outcome, "resolver: " + worst.outcome.String()}
+	if worst.detail != "" {
+		e.detail += " " + worst.detail
+	}
+	switch worst.outcome {
+	case wire.TimedOut, wire.Refused, wire.Rejected:
+		e.outcome = wire.DNSTimedOut
+	case wire.Connected:
+		e.outcome = wire.NameNotFound
+	case wire.Replied, wire.Delivered, wire.NoRoute, wire.AddressUnavailable, wire.NameNotFound, wire.ServerFailure,
+		wire.DNSRefused, wire.DNSTimedOut, wire.Truncated, wire.Unsupported, wire.ProbeError:
+	}
+	return e
+}
+
+// reachable returns the first address of a family that the pod has, that is one
+// for which it has a route and a source address. If there is none, it returns
+// the first address, so that the attempt ends with the kernel's own reason.
+func (s *stack) reachable(addrs []netip.Addr) netip.Addr {
+	for _, addr := range addrs {
+		if connectable(s.socket, addr) == nil {
+			return addr
+		}
+	}
+	return addrs[0]
+}
+
+// connectable asks the kernel whether it has a route to an address and a source
+// address for it. Connecting a UDP socket finds out and sends nothing.
+func connectable(socket socketFunc, addr netip.Addr) error {
+	domain := unix.AF_INET
+	if addr.Is6() {
+		domain = unix.AF_INET6
+	}
+	fd, err := socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return unix.Connect(fd, sockaddr(netip.AddrPortFrom(addr, dnsPort)))
+}

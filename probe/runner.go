@@ -1,0 +1,213 @@
+//go:build linux
+
+// Package probe puts checks on the wire and reports what happened, as package
+// wire names it. It has two halves: a Runner, which makes attempts (TCP, UDP,
+// SCTP, DNS) and says how each one ended, and a Responder, which answers them
+// and proves by an echoed nonce that it was the one who answered.
+//
+// Nothing here judges. A run states the outcome of every attempt of the last
+// round, also when they disagree; an error is never taken for a denial. What is
+// known only to the kernel (was it a RST or an ICMP error, and whose?) is read
+// from the socket's error queue and not guessed from errno.
+//
+// The package builds on Linux only: the error queue has no equivalent elsewhere.
+package probe
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pathproof/pathproof/probe/wire"
+)
+
+const (
+	// roundPause separates two rounds of a check. It keeps a check that fails at
+	// once (a RST, a local error) from spinning through the settle window, and it
+	// is the resolution with which enforcement latency can be measured.
+	roundPause = 200 * time.Millisecond
+	// pace separates the starts of two checks. Without it the first packets of a
+	// full plan arrive in one burst at a neighbour that is not resolved yet, and
+	// the kernel drops what exceeds its queue (unres_qlen_bytes, about 150
+	// packets), which would look like a policy. 500 checks start within 25 ms.
+	pace = 50 * time.Microsecond
+)
+
+// Runner runs plans. The zero Runner is ready to use.
+type Runner struct {
+	// ResolvConf is the resolver configuration that checks by host use. Empty
+	// means /etc/resolv.conf.
+	ResolvConf string
+
+	// socket opens a socket; nil means socket(2). Tests open theirs in network
+	// namespaces of their own.
+	socket socketFunc
+	// try makes one attempt; nil means on the wire.
+	try func(context.Context, wire.Check) attempt
+}
+
+// Run runs a plan with the zero Runner.
+func Run(ctx context.Context, plan wire.Plan) wire.Report {
+	return new(Runner).Run(ctx, plan)
+}
+
+// Run runs all checks of a plan and always returns a report: an invalid plan
+// gives one with Error, and whatever a cancelled context cut short is a
+// ProbeError. It takes the warm-up plus, for every round, (2 - 1/attempts)
+// times the timeout at most, independent of the number of checks; a check by
+// host takes up to one timeout more for its resolver.
+func (r *Runner) Run(ctx context.Context, plan wire.Plan) wire.Report {
+	start := time.Now()
+	report := wire.Report{Version: wire.Version, ID: plan.ID}
+	if err := plan.Validate(); err != nil {
+		report.Error = err.Error()
+		return report
+	}
+	s := r.session(plan)
+	sleep(ctx, time.Duration(plan.WarmUpMilliseconds)*time.Millisecond)
+	s.warm = time.Now()
+
+	report.Results = make([]wire.Result, len(plan.Checks))
+	var wg sync.WaitGroup
+	for i, c := range plan.Checks {
+		wg.Go(func() {
+			sleep(ctx, time.Duration(i)*pace)
+			report.Results[i] = s.rounds(ctx, c)
+		})
+	}
+	wg.Wait()
+	report.ElapsedMilliseconds = int(time.Since(start).Milliseconds())
+	return report
+}
+
+// session is the state of one run.
+type session struct {
+	*stack
+	attempts   int
+	timeout    time.Duration
+	settle     time.Duration
+	resolvConf string
+	try        func(context.Context, wire.Check) attempt
+	// warm is the end of the warm-up.
+	warm time.Time
+}
+
+func (r *Runner) session(plan wire.Plan) *session {
+	s := &session{
+		attempts:   plan.Attempts,
+		timeout:    time.Duration(plan.TimeoutMilliseconds) * time.Millisecond,
+		settle:     time.Duration(plan.SettleMilliseconds) * time.Millisecond,
+		resolvConf: r.ResolvConf,
+		try:        r.try,
+	}
+	if s.resolvConf == "" {
+		s.resolvConf = "/etc/resolv.conf"
+	}
+	if s.try == nil {
+		s.stack = newStack(r.socket, socketLimit())
+		s.try = s.attempt
+	}
+	return s
+}
+
+// rounds repeats the attempts of a check until its goal is met or no further
+// round may start, and returns the last round.
+func (s *session) rounds(ctx context.Context, c wire.Check) wire.Result {
+	for n := 1; ; n++ {
+		settled := time.Since(s.warm)
+		result := summarize(s.round(ctx, c))
+		result.Rounds = n
+		result.SettledMilliseconds = int(settled.Milliseconds())
+		if met(c.Goal, result.Outcomes) || time.Since(s.warm)+roundPause >= s.settle || !sleep(ctx, roundPause) {
+			return result
+		}
+	}
+}
+
+// met tells whether a round reached what the check waits for.
+func met(g wire.Goal, os wire.Outcomes) bool {
+	switch g {
+	case wire.GoalOpen:
+		return os.All(wire.Outcome.Answered)
+	case wire.GoalClosed:
+		return os.All(wire.Outcome.Closed)
+	case wire.GoalNone:
+	}
+	return true
+}
+
+// round starts the attempts of one round at equal distances, so that they
+// overlap: one does not wait for the end of the one before.
+func (s *session) round(ctx context.Context, c wire.Check) []attempt {
+	round := make([]attempt, s.attempts)
+	interval := s.timeout / time.Duration(s.attempts)
+	var wg sync.WaitGroup
+	for i := range round {
+		wg.Go(func() {
+			if !sleep(ctx, time.Duration(i)*interval) {
+				round[i] = failed(cancelled(ctx))
+				return
+			}
+			round[i] = s.guarded(ctx, c)
+		})
+	}
+	wg.Wait()
+	return round
+}
+
+// guarded turns a panic into a failed attempt: a bug in one check must not cost
+// the results of the others.
+func (s *session) guarded(ctx context.Context, c wire.Check) (a attempt) {
+	defer func() {
+		if p := recover(); p != nil {
+			a = attempt{outcome: wire.ProbeError, detail: fmt.Sprintf("panic: %v", p)}
+		}
+	}()
+	return s.try(ctx, c)
+}
+
+// sleep waits and tells whether the context is still alive.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+const (
+	// maxSockets is what the largest plan has in flight at once.
+	maxSockets = wire.MaxChecks * wire.MaxAttempts
+	// reservedFiles stay free for the standard streams, the poller, the plan and
+	// the report.
+	reservedFiles = 32
+)
+
+// socketLimit raises the soft limit of open files to the hard one and returns
+// how many sockets may be in flight: attempts beyond that wait for their turn
+// instead of ending in EMFILE.
+func socketLimit() int {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		return 256
+	}
+	if lim.Cur < lim.Max {
+		raised := unix.Rlimit{Cur: lim.Max, Max: lim.Max}
+		if unix.Setrlimit(unix.RLIMIT_NOFILE, &raised) == nil {
+			lim.Cur = lim.Max
+		}
+	}
+	if lim.Cur >= maxSockets+reservedFiles {
+		return maxSockets
+	}
+	return max(1, int(lim.Cur)-reservedFiles)
+}

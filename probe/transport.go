@@ -1,0 +1,178 @@
+//go:build linux
+
+package probe
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/probe/wire"
+)
+
+// politeClose is how long a closing connection may wait for the peer's end of
+// it. A close() with unread data sends a RST, which some servers log as an
+// aborted client.
+const politeClose = 100 * time.Millisecond
+
+// stream opens a TCP or SCTP connection. Without a nonce the handshake is all
+// there is; with one, our responder has to echo it.
+func (s *session) stream(ctx context.Context, p flow.Protocol, target netip.AddrPort, nonce string) attempt {
+	c, err := s.open(ctx, p, target, s.timeout)
+	if err != nil {
+		return failed(err)
+	}
+	defer c.close()
+	if err := c.connect(ctx); err != nil {
+		a := failed(err)
+		a.rtt = c.refusalTime(a.outcome)
+		return a
+	}
+	a := attempt{outcome: wire.Connected, rtt: c.elapsed()}
+	if nonce != "" {
+		c.echo(nonce, &a)
+	}
+	c.finish(ctx)
+	return a
+}
+
+// elapsed returns the time since the attempt began.
+func (c *conn) elapsed() time.Duration { return max(time.Since(c.opened), 1) }
+
+// refusalTime returns the elapsed time when the target itself refused: that is
+// an answer, and its time is a round trip.
+func (c *conn) refusalTime(o wire.Outcome) time.Duration {
+	if o == wire.Refused {
+		return c.elapsed()
+	}
+	return 0
+}
+
+// echo asks the peer of a connection to echo the nonce and records what came.
+// Whatever goes wrong, the connection was made: the outcome stays Connected.
+func (c *conn) echo(nonce string, a *attempt) {
+	line, err := c.exchangeLine(request(nonce))
+	if seen, ok := parseReply(line, nonce); ok {
+		a.outcome = wire.Replied
+		a.seenAs = c.translated(seen)
+		return
+	}
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		a.detail = "no echo: silence"
+	case err == nil:
+		a.detail = "no echo: another answer"
+	case errors.Is(err, io.EOF):
+		a.detail = "no echo: closed by peer"
+	default:
+		a.detail = "no echo: " + err.Error()
+	}
+}
+
+// translated returns the address that the responder saw if it is not ours.
+func (c *conn) translated(seen netip.Addr) netip.Addr {
+	if local := c.local(); local.IsValid() && local.WithZone("") != seen.Unmap() {
+		return seen.Unmap()
+	}
+	return netip.Addr{}
+}
+
+// exchangeLine sends a line and reads one of at most maxLine bytes.
+func (c *conn) exchangeLine(out []byte) ([]byte, error) {
+	if _, err := c.file.Write(out); err != nil {
+		return nil, err
+	}
+	line := make([]byte, 0, maxLine)
+	for len(line) < maxLine {
+		n, err := c.file.Read(line[len(line):maxLine])
+		line = line[:len(line)+n]
+		if i := bytes.IndexByte(line, '\n'); i >= 0 {
+			return line[:i+1], nil
+		}
+		if err != nil {
+			return line, err
+		}
+	}
+	return line, nil
+}
+
+// finish ends a connection as a client does that has got what it wanted: it
+// says so (FIN), reads what is left and lets the peer close.
+func (c *conn) finish(ctx context.Context) {
+	if ctx.Err() != nil {
+		return
+	}
+	err := c.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_WR) })
+	if err != nil || c.file.SetDeadline(time.Now().Add(politeClose)) != nil {
+		return
+	}
+	_, _ = io.Copy(io.Discard, io.LimitReader(c.file, 1<<16))
+}
+
+// datagram sends one datagram and waits for any answer.
+func (s *session) datagram(ctx context.Context, target netip.AddrPort, nonce string) attempt {
+	var a attempt
+	err := s.converse(ctx, target, request(nonce), s.timeout, func(c *conn, b []byte) bool {
+		a = attempt{outcome: wire.Connected, rtt: c.elapsed()}
+		if nonce == "" {
+			return true
+		}
+		if seen, ok := parseReply(b, nonce); ok {
+			a.outcome = wire.Replied
+			a.seenAs = c.translated(seen)
+		} else {
+			a.detail = "no echo: another answer"
+		}
+		return true
+	})
+	if err != nil {
+		return failed(err)
+	}
+	return a
+}
+
+// converse sends a datagram and hands every datagram that comes back to accept,
+// until that returns true. A connected socket takes none from other peers. The
+// error is an *outcomeError.
+func (s *stack) converse(ctx context.Context, target netip.AddrPort, out []byte, timeout time.Duration, accept func(*conn, []byte) bool) error {
+	c, err := s.open(ctx, flow.UDP, target, timeout)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	if err := c.connect(ctx); err != nil {
+		return err
+	}
+	if _, err := c.file.Write(out); err != nil {
+		return c.explainDatagram(ctx, err)
+	}
+	in := make([]byte, 1<<16)
+	for {
+		n, err := c.file.Read(in)
+		// An empty datagram reads like the end of a file.
+		if err != nil && !errors.Is(err, io.EOF) {
+			return c.explainDatagram(ctx, err)
+		}
+		if accept(c, in[:n]) {
+			return nil
+		}
+	}
+}
+
+// explainDatagram is explain for a protocol without handshake: there, a refusal
+// is always an ICMP error, even if another reader had emptied the queue.
+func (c *conn) explainDatagram(ctx context.Context, err error) error {
+	err = c.explain(ctx, err)
+	var oe *outcomeError
+	if errors.As(err, &oe) && oe.outcome == wire.Refused {
+		return &outcomeError{wire.Rejected, localDetail(unix.ECONNREFUSED)}
+	}
+	return err
+}

@@ -1,0 +1,216 @@
+// Package wire is the contract between the operator and its probe pods: the
+// plan that goes in (through a pod annotation), the report that comes out
+// (through the termination message), and the compact encoding of both. The
+// operator and the probe image may be of different releases for a while, so
+// both messages carry Version and a reader refuses any other.
+//
+// A report states outcomes and facts. It never says whether a path is open or
+// blocked: that needs evidence from other checks and is package verdict's job.
+package wire
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/pathproof/pathproof/flow"
+)
+
+// Version is the version of the contract. It changes whenever a reader of the
+// previous version would misunderstand a message.
+const Version = 1
+
+// Limits that both sides enforce.
+const (
+	// MaxChecks is the number of checks of one plan. The report of a full plan
+	// fits into MaxReportBytes even when no two outcomes are alike.
+	MaxChecks = 500
+	// MaxReportBytes is what the kubelet keeps of a termination message
+	// (kubernetes.io docs, "Determine the reason for Pod failure").
+	MaxReportBytes = 4096
+	// MaxAttempts bounds the attempts of one round.
+	MaxAttempts = 10
+)
+
+// PlanAnnotation is the pod annotation that carries the plan. The downward API
+// projects it into the file PlanPath of the probe container.
+const (
+	PlanAnnotation = "pathproof.dev/plan"
+	PlanPath       = "/etc/pathproof/plan"
+)
+
+// Transport says how a check talks to its target.
+type Transport string
+
+// The transports of a check. The DNS transports send a query; the others open
+// a connection (TCP, SCTP) or exchange a datagram (UDP).
+const (
+	TCP    Transport = "TCP"
+	UDP    Transport = "UDP"
+	SCTP   Transport = "SCTP"
+	DNSUDP Transport = "DNS/UDP"
+	DNSTCP Transport = "DNS/TCP"
+)
+
+// Protocol returns the protocol that a NetworkPolicy sees.
+func (t Transport) Protocol() flow.Protocol {
+	switch t {
+	case TCP, DNSTCP:
+		return flow.TCP
+	case UDP, DNSUDP:
+		return flow.UDP
+	case SCTP:
+		return flow.SCTP
+	}
+	return ""
+}
+
+// IsDNS tells whether the check sends a DNS query.
+func (t Transport) IsDNS() bool { return t == DNSUDP || t == DNSTCP }
+
+// Goal is what the rounds of a check wait for while the network settles. It is
+// no expectation: when the settle window ends, the last round is reported as it
+// is.
+type Goal string
+
+// The goals of a check.
+const (
+	// GoalNone reports the first round.
+	GoalNone Goal = ""
+	// GoalOpen repeats rounds until every attempt of one got an answer.
+	GoalOpen Goal = "Open"
+	// GoalClosed repeats rounds until no attempt of one got an answer.
+	GoalClosed Goal = "Closed"
+)
+
+// Plan is everything that one probe pod does in one run.
+type Plan struct {
+	Version int `json:"v"`
+	// ID names the run and the pod; the report repeats it.
+	ID string `json:"id"`
+	// WarmUpMilliseconds is the time to wait before the first attempt, for
+	// agents that program a new pod's rules after it has started.
+	WarmUpMilliseconds int `json:"warm,omitempty"`
+	// SettleMilliseconds bounds the time in which further rounds may start,
+	// counted from the end of the warm-up. 0 means one round.
+	SettleMilliseconds int `json:"settle,omitempty"`
+	// TimeoutMilliseconds is the time that one attempt waits for an answer.
+	TimeoutMilliseconds int `json:"timeout"`
+	// Attempts of one round, each from a source port of its own, started
+	// TimeoutMilliseconds/Attempts apart.
+	Attempts int `json:"attempts"`
+	// Checks are run concurrently. Their order is the order of the results.
+	Checks []Check `json:"checks"`
+}
+
+// Check is one target for the probe to try.
+type Check struct {
+	Transport Transport `json:"t"`
+	// Addr is the target's address. It is the zero Addr for a check by Host.
+	Addr netip.Addr `json:"a,omitzero"`
+	// Host is a fully qualified name that the probe resolves with its pod's own
+	// resolver before it connects.
+	Host string `json:"h,omitempty"`
+	Port uint16 `json:"p"`
+	// Nonce is set when the target is a responder of ours: the probe sends it
+	// and the echo proves which process answered.
+	Nonce string `json:"n,omitempty"`
+	// QueryName and QueryType are the question of a DNS check.
+	QueryName string `json:"q,omitempty"`
+	QueryType string `json:"qt,omitempty"`
+	Goal      Goal   `json:"g,omitempty"`
+}
+
+// Report is what one probe pod found. Results are in the order of the plan's
+// checks and of the same number, unless Error is set.
+type Report struct {
+	Version int    `json:"v"`
+	ID      string `json:"id"`
+	// Error says why the plan could not be run at all; Results is empty then.
+	Error string `json:"e,omitempty"`
+	// ElapsedMilliseconds is the time from the start of the probe to its end.
+	ElapsedMilliseconds int `json:"ms,omitempty"`
+	// KubeletProbes is the number of readiness probes that reached the pod while
+	// the plan ran. One is enough to know that the pod's interface works in both
+	// directions: policies cannot block the pod's own node.
+	KubeletProbes int      `json:"k,omitempty"`
+	Results       []Result `json:"r,omitempty"`
+	// Trimmed says that details or times were left out so that the report fits.
+	Trimmed bool `json:"x,omitempty"`
+}
+
+// Result is the last round of one check.
+type Result struct {
+	// Outcomes holds one outcome for each attempt of the last round, in the
+	// order in which the attempts were started.
+	Outcomes Outcomes `json:"o"`
+	// Rounds is the number of rounds that were run (at least 1).
+	Rounds int `json:"n,omitempty"`
+	// SettledMilliseconds is the time from the end of the warm-up to the start
+	// of the last round.
+	SettledMilliseconds int `json:"s,omitempty"`
+	// RTTMicroseconds is the shortest time to an answer in the last round; 0
+	// when there was none.
+	RTTMicroseconds int `json:"u,omitempty"`
+	// SeenAs is the source address that our responder saw, when it differs from
+	// the address that the probe sent from (NAT on the path).
+	SeenAs netip.Addr `json:"a,omitzero"`
+	// Resolved are the addresses that Host resolved to; the first one of the
+	// probe's families was connected to.
+	Resolved []netip.Addr `json:"h,omitempty"`
+	// Detail holds facts for people: the ICMP type, code and origin, the rcode,
+	// the local error. At most 120 bytes.
+	Detail string `json:"d,omitempty"`
+}
+
+// Validate tells whether a plan is within the bounds of this version, and what
+// is wrong with it otherwise.
+func (p Plan) Validate() error {
+	switch {
+	case p.Version != Version:
+		return fmt.Errorf("plan version %d is not understood by this probe, which speaks version %d: use operator and probe images of the same release", p.Version, Version)
+	case p.ID == "":
+		return fmt.Errorf("plan has no id")
+	case len(p.Checks) == 0 || len(p.Checks) > MaxChecks:
+		return fmt.Errorf("plan has %d checks, want 1 to %d", len(p.Checks), MaxChecks)
+	case p.Attempts < 1 || p.Attempts > MaxAttempts:
+		return fmt.Errorf("plan has %d attempts, want 1 to %d", p.Attempts, MaxAttempts)
+	case p.TimeoutMilliseconds < 10 || p.TimeoutMilliseconds > 60_000:
+		return fmt.Errorf("plan has a timeout of %d ms, want 10 to 60000", p.TimeoutMilliseconds)
+	case p.WarmUpMilliseconds < 0 || p.WarmUpMilliseconds > 300_000:
+		return fmt.Errorf("plan has a warm-up of %d ms, want 0 to 300000", p.WarmUpMilliseconds)
+	case p.SettleMilliseconds < 0 || p.SettleMilliseconds > 300_000:
+		return fmt.Errorf("plan has a settle window of %d ms, want 0 to 300000", p.SettleMilliseconds)
+	}
+	for i, c := range p.Checks {
+		if err := c.validate(); err != nil {
+			return fmt.Errorf("check %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (c Check) validate() error {
+	switch c.Transport {
+	case TCP, UDP, SCTP:
+		if c.QueryName != "" {
+			return fmt.Errorf("a %s check has a query name: use %s or %s", c.Transport, DNSUDP, DNSTCP)
+		}
+	case DNSUDP, DNSTCP:
+		if c.QueryName == "" || c.QueryType == "" {
+			return fmt.Errorf("a DNS check needs a query name and type")
+		}
+	default:
+		return fmt.Errorf("unknown transport %q", c.Transport)
+	}
+	if c.Addr.IsValid() == (c.Host != "") {
+		return fmt.Errorf("want exactly one of address and host")
+	}
+	if c.Port == 0 {
+		return fmt.Errorf("port 0 cannot be probed")
+	}
+	switch c.Goal {
+	case GoalNone, GoalOpen, GoalClosed:
+		return nil
+	}
+	return fmt.Errorf("unknown goal %q", c.Goal)
+}

@@ -1,0 +1,191 @@
+package wire
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+var allOutcomes = Outcomes{
+	Replied, Connected, Refused, Rejected, TimedOut, Delivered, NoRoute, AddressUnavailable,
+	NameNotFound, ServerFailure, DNSRefused, DNSTimedOut, Truncated, Unsupported, ProbeError,
+}
+
+func validPlan() Plan {
+	return Plan{
+		Version: Version, ID: "run-1", TimeoutMilliseconds: 1000, Attempts: 3,
+		Checks: []Check{{Transport: TCP, Addr: netip.MustParseAddr("10.0.0.1"), Port: 80, Goal: GoalOpen}},
+	}
+}
+
+func TestPlanRoundTrip(t *testing.T) {
+	want := validPlan()
+	want.Checks = append(want.Checks,
+		Check{Transport: DNSUDP, Addr: netip.MustParseAddr("fd00::1"), Port: 53, QueryName: "a.b.", QueryType: "A"},
+		Check{Transport: UDP, Host: "example.org.", Port: 9, Nonce: "abc"})
+	s, err := EncodePlan(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := DecodePlan(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Errorf("plan changed on the way (-want +got):\n%s", diff)
+	}
+}
+
+func TestPlanValidate(t *testing.T) {
+	cases := map[string]struct {
+		change  func(*Plan)
+		wantErr string
+	}{
+		"another version is refused":        {func(p *Plan) { p.Version = 2 }, "version 2"},
+		"a plan without an id":              {func(p *Plan) { p.ID = "" }, "no id"},
+		"no checks":                         {func(p *Plan) { p.Checks = nil }, "0 checks"},
+		"too many checks":                   {func(p *Plan) { p.Checks = make([]Check, MaxChecks+1) }, "501 checks"},
+		"no attempts":                       {func(p *Plan) { p.Attempts = 0 }, "0 attempts"},
+		"a timeout that nothing can meet":   {func(p *Plan) { p.TimeoutMilliseconds = 1 }, "timeout of 1 ms"},
+		"a negative warm-up":                {func(p *Plan) { p.WarmUpMilliseconds = -1 }, "warm-up of -1"},
+		"an endless settle window":          {func(p *Plan) { p.SettleMilliseconds = 1 << 30 }, "settle window"},
+		"an unknown transport":              {func(p *Plan) { p.Checks[0].Transport = "ICMP" }, `unknown transport "ICMP"`},
+		"neither address nor host":          {func(p *Plan) { p.Checks[0].Addr = netip.Addr{} }, "exactly one of address and host"},
+		"both address and host":             {func(p *Plan) { p.Checks[0].Host = "a." }, "exactly one of address and host"},
+		"port 0":                            {func(p *Plan) { p.Checks[0].Port = 0 }, "port 0"},
+		"a query without a type":            {func(p *Plan) { p.Checks[0].Transport = DNSTCP; p.Checks[0].QueryName = "a." }, "name and type"},
+		"a query name on a transport check": {func(p *Plan) { p.Checks[0].QueryName = "a." }, "has a query name"},
+		"an unknown goal":                   {func(p *Plan) { p.Checks[0].Goal = "Ajar" }, `unknown goal "Ajar"`},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			p := validPlan()
+			tc.change(&p)
+			if _, err := EncodePlan(p); err == nil || !strings.Contains(err.Error(), tc.wantErr) {
+				t.Errorf("got error %v, want one with %q", err, tc.wantErr)
+			}
+		})
+	}
+}
+
+// The largest plan must be reportable in the worst case: outcomes that do not
+// compress. Otherwise a run could end with a result that nobody can read.
+func TestFullReportFits(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	r := Report{Version: Version, ID: strings.Repeat("x", 40)}
+	for range MaxChecks {
+		var os Outcomes
+		for range 3 {
+			os = append(os, allOutcomes[rng.IntN(len(allOutcomes))])
+		}
+		r.Results = append(r.Results, Result{
+			Outcomes: os, Rounds: 1 + rng.IntN(9), RTTMicroseconds: rng.IntN(1e6), Detail: strings.Repeat("d", rng.IntN(120)),
+		})
+	}
+	s, err := EncodeReport(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := DecodeReport(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !got.Trimmed {
+		t.Error("report says that nothing was left out, want Trimmed")
+	}
+	for i := range r.Results {
+		if !cmp.Equal(r.Results[i].Outcomes, got.Results[i].Outcomes) || r.Results[i].Rounds != got.Results[i].Rounds {
+			t.Fatalf("result %d lost its outcomes: got %v, want %v", i, got.Results[i], r.Results[i])
+		}
+	}
+}
+
+func TestSmallReportIsNotTrimmed(t *testing.T) {
+	want := Report{Version: Version, ID: "a", Results: []Result{{
+		Outcomes: Outcomes{Rejected}, Rounds: 1, Detail: "icmp 3/13 from 10.0.0.9", SeenAs: netip.MustParseAddr("10.1.1.1"),
+	}}}
+	s, err := EncodeReport(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := DecodeReport(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Errorf("report changed on the way (-want +got):\n%s", diff)
+	}
+}
+
+func TestDecodeReportRefuses(t *testing.T) {
+	other, err := encode(Report{Version: 7, ID: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bomb, err := encode(strings.Repeat("a", maxDecodedBytes*2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	unknown, err := encode(map[string]any{"v": 1, "r": []map[string]string{{"o": "CZ"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cases := map[string]struct{ text, wantErr string }{
+		"a stack trace":             {"panic: runtime error", "not an encoded message"},
+		"nothing":                   {"", "not an encoded message"},
+		"broken base64":             {"pp1:%%%", "illegal base64"},
+		"another version":           {other, "version 7"},
+		"a decompression bomb":      {bomb, "larger than"},
+		"an outcome of the future":  {unknown, "unknown outcome 'Z'"},
+		"a message cut in the half": {other[:len(other)/2], "decoding report"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if _, err := DecodeReport(tc.text); err == nil || !strings.Contains(err.Error(), tc.wantErr) {
+				t.Errorf("got error %v, want one with %q", err, tc.wantErr)
+			}
+		})
+	}
+	if _, err := DecodeReport("x"); !errors.Is(err, ErrNotEncoded) {
+		t.Errorf("got %v, want ErrNotEncoded", err)
+	}
+}
+
+// Every outcome is exactly one of: answered, closed, or nothing learned.
+func TestOutcomeClasses(t *testing.T) {
+	nothingLearned := map[Outcome]bool{NoRoute: true, AddressUnavailable: true, Unsupported: true, ProbeError: true}
+	for _, o := range allOutcomes {
+		n := 0
+		for _, is := range []bool{o.Answered(), o.Closed(), nothingLearned[o]} {
+			if is {
+				n++
+			}
+		}
+		if n != 1 {
+			t.Errorf("%v belongs to %d classes, want 1", o, n)
+		}
+		if strings.HasPrefix(o.String(), "Outcome(") {
+			t.Errorf("%q has no name", byte(o))
+		}
+	}
+}
+
+func FuzzDecodeReport(f *testing.F) {
+	s, err := EncodeReport(Report{Version: Version, ID: "a", Results: []Result{{Outcomes: Outcomes{Connected}}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(s)
+	f.Add("pp1:")
+	f.Fuzz(func(t *testing.T, s string) {
+		r, err := DecodeReport(s)
+		if err == nil && r.Version != Version {
+			t.Errorf("a report of version %d was accepted", r.Version)
+		}
+	})
+}

@@ -1,0 +1,104 @@
+package agent
+
+import (
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+)
+
+// Snapshot is all that enforcement on one node depends on.
+type Snapshot struct {
+	Node string
+	// Namespaces holds the labels of each namespace.
+	Namespaces map[string]map[string]string
+	Pods       []Pod
+	Policies   []*networkingv1.NetworkPolicy
+}
+
+// Pod is a pod that can send or receive: it has an address of its own and has
+// not ended.
+type Pod struct {
+	Namespace, Name, Node string
+	Labels                map[string]string
+	Addrs                 []netip.Addr
+	Ports                 []NamedPort
+}
+
+// NamedPort is a port that a container of a pod declares under a name.
+type NamedPort struct {
+	Name     string
+	Protocol corev1.Protocol
+	Port     int32
+}
+
+// podOf reads a pod. It reports false for a pod that no policy can concern.
+//
+// "Pods that are running with hostNetwork: true" have no address of their own:
+// they are left out. So is a pod that has ended, because its address may by now
+// belong to another pod. A pod that is being deleted still has traffic and
+// stays in.
+func podOf(p *corev1.Pod, early []netip.Addr) (Pod, bool) {
+	ended := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+	if ended || p.Spec.HostNetwork {
+		return Pod{}, false
+	}
+	addrs := early
+	if len(addrs) == 0 {
+		addrs = statusAddrs(p)
+	}
+	if len(addrs) == 0 {
+		return Pod{}, false
+	}
+	return Pod{
+		Namespace: p.Namespace,
+		Name:      p.Name,
+		Node:      p.Spec.NodeName,
+		Labels:    p.Labels,
+		Addrs:     addrs,
+		Ports:     namedPorts(p.Spec),
+	}, true
+}
+
+// statusAddrs returns the IPv4 addresses that the kubelet reported. The lab is
+// an IPv4 cluster.
+func statusAddrs(p *corev1.Pod) []netip.Addr {
+	var addrs []netip.Addr
+	for _, ip := range p.Status.PodIPs {
+		if a, err := netip.ParseAddr(ip.IP); err == nil && a.Is4() {
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs
+}
+
+// namedPorts lists the ports of all containers that run as long as the pod
+// does. An init container with restartPolicy Always is one of them (a sidecar);
+// any other init container has ended before the pod serves anything.
+func namedPorts(spec corev1.PodSpec) []NamedPort {
+	var ports []NamedPort
+	add := func(c corev1.Container) {
+		for _, p := range c.Ports {
+			if p.Name == "" {
+				continue
+			}
+			ports = append(ports, NamedPort{Name: p.Name, Protocol: protocolOrTCP(p.Protocol), Port: p.ContainerPort})
+		}
+	}
+	for _, c := range spec.Containers {
+		add(c)
+	}
+	for _, c := range spec.InitContainers {
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			add(c)
+		}
+	}
+	return ports
+}
+
+func protocolOrTCP(p corev1.Protocol) corev1.Protocol {
+	if p == "" {
+		return corev1.ProtocolTCP
+	}
+	return p
+}

@@ -1,0 +1,76 @@
+package cluster
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+func TestNodesHaveDistinctAddresses(t *testing.T) {
+	seen := map[string]bool{}
+	for _, n := range nodes(MaxNodes) {
+		for _, value := range []string{n.Name, n.Netns, n.Addr.String(), n.PodCIDR.String(), n.Dir} {
+			if seen[value] {
+				t.Errorf("%s is used twice", value)
+			}
+			seen[value] = true
+		}
+		if !fabricPrefix.Contains(n.Addr) || !podRange.Overlaps(n.PodCIDR) {
+			t.Errorf("%s: %s or %s is out of range", n.Name, n.Addr, n.PodCIDR)
+		}
+		if !strings.HasPrefix(n.Netns, prefix+"-") {
+			t.Errorf("`down` would not find %s", n.Netns)
+		}
+		// The kernel allows a socket's path 107 bytes.
+		if len(n.containerd()+".ttrpc") > 107 {
+			t.Errorf("%s is too long for a socket", n.containerd())
+		}
+	}
+}
+
+func TestManifestsAreYAML(t *testing.T) {
+	for _, file := range []string{"agent.yaml", "coredns.yaml"} {
+		data, err := manifests.ReadFile("manifests/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for document := range strings.SplitSeq(string(data), "\n---\n") {
+			var object struct{ Kind string }
+			if err := yaml.Unmarshal([]byte(document), &object); err != nil || object.Kind == "" {
+				t.Errorf("%s: %v in\n%s", file, err, document)
+			}
+		}
+	}
+}
+
+// TestEveryProcessIsNamedOnce: two processes of one name would share a record,
+// and `down` would lose one of them.
+func TestEveryProcessIsNamedOnce(t *testing.T) {
+	l := &Lab{nodes: nodes(MaxNodes)}
+	seen := map[string]bool{}
+	for _, s := range l.all() {
+		if seen[s.Name] {
+			t.Errorf("%s is started twice", s.Name)
+		}
+		seen[s.Name] = true
+	}
+}
+
+func TestUnfinishedStateIsNotComplete(t *testing.T) {
+	for text, want := range map[string]bool{
+		`{}`:                               false,
+		`{"complete":true}`:                false,
+		`{"complete":true,"boot":"other"}`: false,
+	} {
+		l := New(nil)
+		l.state = state{}
+		if err := json.Unmarshal([]byte(text), &l.state); err != nil {
+			t.Fatal(err)
+		}
+		if got := l.Complete(); got != want {
+			t.Errorf("%s: complete %t, want %t", text, got, want)
+		}
+	}
+}

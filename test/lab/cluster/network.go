@@ -1,0 +1,111 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+)
+
+// network lays the lab's wires: the fabric bridge, and a namespace with one
+// port on it for this machine, each node and the outside world. The machine's
+// own interfaces, firewall and forwarding are left alone: frames between nodes
+// do not pass its namespace, and it only talks to the lab, never through it.
+func (l *Lab) network(ctx context.Context) error {
+	var b script
+	b.add("", "netns add "+fabricNetns)
+	b.add(fabricNetns, "link set lo up", "link add bridge type bridge", "link set bridge up")
+
+	// The machine's port. It reaches the pods by the nodes.
+	b.add("", fmt.Sprintf("link add %s type veth peer name host netns %s", hostLink, fabricNetns))
+	b.add(fabricNetns, "link set host master bridge", "link set host up")
+	b.add("", fmt.Sprintf("addr add %s/%d dev %s", hostAddr, fabricPrefix.Bits(), hostLink), "link set "+hostLink+" up")
+	// The root namespace gets no route to the external range: documentation ranges
+	// may be in real use on the host (by a module proxy, say), and only pods need
+	// to reach it.
+	l.podRoutes(&b, "", hostLink, "")
+
+	for _, n := range l.nodes {
+		b.port(n.Netns, strings.TrimPrefix(n.Netns, prefix+"-"), n.Addr.String())
+		// There is no default route: what is not in the lab is unreachable.
+		b.add(n.Netns, fmt.Sprintf("route add %s via %s dev eth0", externalRange, externalGate))
+		// The node's own processes use Services too. This route only makes the
+		// kernel consider the packet; kube-proxy then rewrites it.
+		b.add(n.Netns, fmt.Sprintf("route add %s dev eth0 scope link", serviceRange))
+		l.podRoutes(&b, n.Netns, "eth0", n.Name)
+	}
+
+	b.port(externalNetns, "external", externalGate.String())
+	for _, a := range ExternalAddrs {
+		b.add(externalNetns, fmt.Sprintf("addr add %s/%d dev eth0", a, externalRange.Bits()))
+	}
+	l.podRoutes(&b, externalNetns, "eth0", "")
+
+	if err := b.run(ctx); err != nil {
+		return fmt.Errorf("building the network: %w", err)
+	}
+	for _, n := range l.nodes {
+		// A node routes between its pods and the fabric, and refuses every
+		// denied packet in the rejecting modes, not only a few each second. All
+		// these settings exist per namespace; the machine's own stay as they are.
+		const settings = "cd /proc/sys/net/ipv4; echo 1 >ip_forward; echo 0 >conf/all/rp_filter; echo 0 >icmp_ratelimit"
+		if err := run(ctx, "nsenter", "--net=/run/netns/"+n.Netns, "sh", "-ec", settings); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// podRoutes routes every node's pods by that node, except by itself.
+func (l *Lab) podRoutes(b *script, netns, dev, except string) {
+	for _, n := range l.nodes {
+		if n.Name != except {
+			b.add(netns, fmt.Sprintf("route add %s via %s dev %s", n.PodCIDR, n.Addr, dev))
+		}
+	}
+}
+
+// script collects the arguments of ip commands, and in which namespace each of
+// them is to run.
+type script struct{ steps []step }
+
+type step struct{ netns, args string }
+
+func (s *script) add(netns string, commands ...string) {
+	for _, c := range commands {
+		s.steps = append(s.steps, step{netns, c})
+	}
+}
+
+// port makes a namespace whose eth0 is plugged into the bridge.
+func (s *script) port(netns, peer, addr string) {
+	s.add("", "netns add "+netns)
+	s.add(fabricNetns,
+		fmt.Sprintf("link add %s type veth peer name eth0 netns %s", peer, netns),
+		fmt.Sprintf("link set %s master bridge", peer), fmt.Sprintf("link set %s up", peer))
+	s.add(netns, "link set lo up", fmt.Sprintf("addr add %s/%d dev eth0", addr, fabricPrefix.Bits()), "link set eth0 up")
+}
+
+// run runs the steps in order, neighbours in the same namespace as one batch.
+func (s *script) run(ctx context.Context) error {
+	for len(s.steps) > 0 {
+		netns := s.steps[0].netns
+		var batch bytes.Buffer
+		for len(s.steps) > 0 && s.steps[0].netns == netns {
+			fmt.Fprintln(&batch, s.steps[0].args)
+			s.steps = s.steps[1:]
+		}
+		args := []string{"-batch", "-"}
+		if netns != "" {
+			args = append([]string{"-n", netns}, args...)
+		}
+		text := batch.String()
+		cmd := exec.CommandContext(ctx, "ip", args...)
+		cmd.Stdin = &batch
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("ip %s: %w: %s\n%s", strings.Join(args, " "), err, strings.TrimSpace(string(out)), text)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,253 @@
+package verdict
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/pathproof/pathproof/evaluator"
+	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/probe/wire"
+)
+
+// Judge returns one verdict for each check of a run, worst first. The checks are
+// each other's evidence, so all checks of a run must be judged together.
+func Judge(checks []Check) []Verdict {
+	ev := gather(checks)
+	out := make([]Verdict, 0, len(checks))
+	for _, c := range checks {
+		out = append(out, judge(c, ev))
+	}
+	rank := make(map[Cause]int, len(severity))
+	for i, c := range severity {
+		rank[c] = i
+	}
+	slices.SortStableFunc(out, func(a, b Verdict) int {
+		return cmp.Or(cmp.Compare(rank[a.Cause], rank[b.Cause]), cmp.Compare(a.Check.Path, b.Check.Path), cmp.Compare(a.Check.ID, b.Check.ID))
+	})
+	return out
+}
+
+func judge(c Check, ev evidence) Verdict {
+	v := Verdict{Check: c}
+	v.Observed, v.Inconclusive, v.Evidence = observe(c, ev)
+	v.Aligned = compare(c.Declared == Allow, c.Prediction.Verdict)
+	if v.Observed != Inconclusive {
+		open := v.Observed == Open
+		v.Enforced = compare(open, c.Prediction.Verdict)
+		v.Satisfied = status(open == (c.Declared == Allow))
+	}
+	v.Cause = cause(v)
+	if v.Cause == None && c.Declared == Allow && c.Transport.IsDNS() && !c.Result.Outcomes.All(resolved) {
+		// The resolver was reached, so the path is open; but "allow" of a DNS path
+		// means that the name resolves.
+		v.Cause, v.Satisfied = NameNotResolved, False
+	}
+	return v
+}
+
+func resolved(o wire.Outcome) bool { return o == wire.Connected }
+
+func compare(open bool, p evaluator.Verdict) Status {
+	switch p {
+	case evaluator.Allowed:
+		return status(open)
+	case evaluator.Denied:
+		return status(!open)
+	case evaluator.Undefined:
+		return Unknown
+	}
+	return Unknown
+}
+
+func status(holds bool) Status {
+	if holds {
+		return True
+	}
+	return False
+}
+
+// cause is the table of docs/architecture.md ("Verdicts"). A known disagreement
+// of declared and predicted outranks a missing observation: the policies are at
+// fault whatever the wire says.
+func cause(v Verdict) Cause {
+	predicted := v.Check.Prediction.Verdict
+	switch {
+	case v.Check.Obstacle == IdentityDivergence:
+		return IdentityDivergence
+	case v.Observed == Inconclusive && v.Aligned == False:
+		return PolicyDrift
+	case v.Observed == Inconclusive:
+		return v.Inconclusive
+	case predicted == evaluator.Undefined:
+		return ImplementationDefined
+	case v.Check.Declared == Allow:
+		switch {
+		case predicted == evaluator.Allowed && v.Observed == Open:
+			return None
+		case predicted == evaluator.Allowed:
+			return UnexpectedBlock
+		case v.Observed == Open:
+			return DriftMasked
+		default:
+			return PolicyDrift
+		}
+	case predicted == evaluator.Denied && v.Observed == Blocked:
+		return None
+	case predicted == evaluator.Denied:
+		return EnforcementMissing
+	case v.Observed == Open:
+		return PolicyDrift
+	default:
+		return BlockedOutsidePolicy
+	}
+}
+
+// evidence is what the checks of one run say about listeners, node pairs and
+// sources.
+type evidence struct {
+	// answered holds a source node for every listener that answered somebody.
+	answered map[listener]string
+	// fromNode holds the (source node, listener address) pairs that carried traffic.
+	fromNode map[nodeAddr]bool
+	// nodePair holds the node pairs that carried traffic.
+	nodePair map[[2]string]bool
+	// silentPair holds node pairs on which a path that policies allow was silent.
+	silentPair map[[2]string]bool
+	// alivePod holds the probe pods that got an answer of their own.
+	alivePod map[string]bool
+}
+
+type listener struct {
+	addr     netip.Addr
+	port     uint16
+	protocol flow.Protocol
+}
+
+type nodeAddr struct {
+	node string
+	addr netip.Addr
+}
+
+func listenerOf(c Check) listener {
+	return listener{addr: c.Addr, port: c.Port, protocol: c.Transport.Protocol()}
+}
+
+func gather(checks []Check) evidence {
+	ev := evidence{
+		answered: map[listener]string{}, fromNode: map[nodeAddr]bool{},
+		nodePair: map[[2]string]bool{}, silentPair: map[[2]string]bool{}, alivePod: map[string]bool{},
+	}
+	for _, c := range checks {
+		if c.Result == nil || c.Obstacle != "" || !c.Addr.IsValid() {
+			continue
+		}
+		pair := [2]string{c.SourceNode, c.TargetNode}
+		switch {
+		case c.Result.Outcomes.All(reached(c.Transport)):
+			ev.answered[listenerOf(c)] = c.SourceNode
+			ev.fromNode[nodeAddr{c.SourceNode, c.Addr}] = true
+			ev.alivePod[c.Pod] = true
+			if c.TargetNode != "" {
+				ev.nodePair[pair] = true
+			}
+		case c.Prediction.Verdict == evaluator.Allowed && c.TargetNode != "" && c.Result.Outcomes.All(silent):
+			ev.silentPair[pair] = true
+		}
+	}
+	return ev
+}
+
+func silent(o wire.Outcome) bool { return o == wire.TimedOut }
+
+// reached tells which outcomes prove that the target answered. The outcomes of
+// name resolution prove it for a DNS check only: in a host check they say that
+// the target was never tried.
+func reached(t wire.Transport) func(wire.Outcome) bool {
+	return func(o wire.Outcome) bool {
+		if nameOutcome(o) && !t.IsDNS() {
+			return false
+		}
+		return o.Answered()
+	}
+}
+
+func nameOutcome(o wire.Outcome) bool {
+	switch o {
+	case wire.NameNotFound, wire.ServerFailure, wire.DNSRefused, wire.DNSTimedOut, wire.Truncated:
+		return true
+	case wire.Replied, wire.Connected, wire.Refused, wire.Rejected, wire.TimedOut, wire.Delivered, wire.NoRoute,
+		wire.AddressUnavailable, wire.Unsupported, wire.ProbeError:
+		return false
+	}
+	return false
+}
+
+// observe turns the outcomes of a check into an observation, its reason when it
+// is inconclusive, and the words for it.
+func observe(c Check, ev evidence) (Observed, Cause, string) {
+	switch {
+	case c.Obstacle != "":
+		return Inconclusive, c.Obstacle, c.ObstacleDetail
+	case c.Result == nil:
+		return Inconclusive, ProbeFailed, "the probe reported nothing for this check"
+	}
+	outcomes := c.Result.Outcomes
+	switch {
+	case outcomes.All(func(o wire.Outcome) bool { return o == wire.Unsupported }):
+		return Inconclusive, Unsupported, fmt.Sprintf("the kernel of node %s has no %s sockets", c.SourceNode, c.Transport)
+	case !c.Transport.IsDNS() && outcomes.Any(nameOutcome):
+		return Inconclusive, NameNotResolved, "the name did not resolve inside the probe pod, so that the target was never tried" + detail(c)
+	case !outcomes.All(func(o wire.Outcome) bool { return o.Answered() || o.Closed() }):
+		return Inconclusive, ProbeFailed, "an attempt ended before any packet was sent" + detail(c)
+	case outcomes.All(reached(c.Transport)):
+		return Open, "", fmt.Sprintf("%d of %d attempts were answered", len(outcomes), len(outcomes))
+	case outcomes.Any(reached(c.Transport)):
+		return Inconclusive, Flapping, "attempts from different source ports disagree after the settle window"
+	}
+	return closed(c, ev)
+}
+
+// closed decides about a check that nothing answered: it was blocked only if it
+// would have been answered otherwise.
+func closed(c Check, ev evidence) (Observed, Cause, string) {
+	pair := [2]string{c.SourceNode, c.TargetNode}
+	_, heard := ev.answered[listenerOf(c)]
+	switch {
+	case !c.TargetReady:
+		return Inconclusive, TargetNotReady, "the target pod is not ready, so that silence says nothing about the path"
+	case c.Responder && !c.ListenerAlive:
+		return Inconclusive, TargetNotListening, "the kubelet did not see the responder listen during the whole run"
+	case !c.Responder && !heard && c.Result.Outcomes.Any(func(o wire.Outcome) bool { return o == wire.Refused }):
+		return Inconclusive, TargetNotListening, "the connection was reset and nobody else reached this port in this run: nothing listens there, or a filter resets"
+	case !c.Responder && !heard && c.Transport == wire.UDP && c.Result.Outcomes.All(func(o wire.Outcome) bool { return o == wire.Rejected }):
+		return Inconclusive, TargetNotListening, "the datagram was rejected and nobody else reached this port in this run: nothing listens there, or a filter rejects" + detail(c)
+	case !c.Responder && !heard:
+		return Inconclusive, NoPositiveControl, "no other check of this run reached this address and port, so that the listener is not known to be alive"
+	case !c.SourceProbed && !ev.alivePod[c.Pod]:
+		return Inconclusive, SourceNotReady, "neither the kubelet reached the probe pod nor did any of its checks get an answer"
+	case ev.fromNode[nodeAddr{c.SourceNode, c.Addr}] || (c.TargetNode != "" && ev.nodePair[pair]):
+		return Blocked, "", blockedEvidence(c)
+	case c.TargetNode != "" && ev.silentPair[pair]:
+		return Inconclusive, PathBroken, fmt.Sprintf("a path that policies allow is silent from node %s to node %s, too", c.SourceNode, c.TargetNode)
+	default:
+		return Inconclusive, NoPositiveControl, fmt.Sprintf("no other check of this run got through from node %s to the target's node", c.SourceNode)
+	}
+}
+
+func blockedEvidence(c Check) string {
+	alive := "the port answered another check of this run"
+	if c.Responder {
+		alive = "the kubelet saw the responder listen before and after"
+	}
+	return fmt.Sprintf("%s and the node pair carried traffic, while %d of %d attempts got no answer%s",
+		alive, len(c.Result.Outcomes), len(c.Result.Outcomes), detail(c))
+}
+
+func detail(c Check) string {
+	if c.Result.Detail == "" {
+		return ""
+	}
+	return " (" + c.Result.Detail + ")"
+}
