@@ -29,7 +29,7 @@ import (
 type Options struct {
 	// ProbeImage is the image of the probe pods.
 	ProbeImage string
-	// ProbeImagePullPolicy of the probe pods; empty means the default of Kubernetes.
+	// ProbeImagePullPolicy of the probe pods.
 	ProbeImagePullPolicy corev1.PullPolicy
 	// ImagePullSecrets are names of secrets in the namespaces of the expectations.
 	ImagePullSecrets []string
@@ -47,6 +47,9 @@ type Options struct {
 // DefaultOptions are what the flags of the manager default to.
 func DefaultOptions() Options {
 	return Options{
+		// A probe pod lives for seconds: asking a registry for every one would cost
+		// more than the run.
+		ProbeImagePullPolicy:     corev1.PullIfNotPresent,
 		ClusterDNS:               types.NamespacedName{Namespace: "kube-system", Name: "kube-dns"},
 		WarmUp:                   time.Second,
 		StartTimeout:             60 * time.Second,
@@ -81,7 +84,8 @@ func NewExpectationReconciler(c clock.Clock, cl client.Client, rec events.EventR
 // +kubebuilder:rbac:groups=discovery.k8s.io,resources=endpointslices,verbs=get;list;watch
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
-// +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,verbs=get;create;update
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=pathproof-system,resources=leases,verbs=get;create;update
+// +kubebuilder:rbac:groups="",namespace=pathproof-system,resources=events,verbs=create;patch
 // +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
 // +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create
 

@@ -51,6 +51,7 @@ func (r *ExpectationReconciler) schedule(ctx context.Context, s *scope) (bool, e
 		}
 		if s.track.run.generation == s.exp.Generation {
 			s.track.repeats++
+			s.track.changedAt, s.track.changedTo = s.now, ""
 		}
 		ctrl.LoggerFrom(ctx).V(1).Info("Giving up run that was overtaken by a change", "run", s.track.run.id)
 		if err := r.endRun(ctx, s); err != nil {
@@ -60,8 +61,10 @@ func (r *ExpectationReconciler) schedule(ctx context.Context, s *scope) (bool, e
 	trigger, wait := due(s)
 	if trigger == "" {
 		s.again(wait)
-		s.exp.Status.NextRunAt = nextRunAt(s)
-		r.markStale(s)
+		if !s.track.last.startedAt.IsZero() {
+			s.exp.Status.NextRunAt = nextRunAt(s)
+			r.markStale(s)
+		}
 		return true, nil
 	}
 	s.track.run = newRun(s, trigger)
@@ -78,6 +81,8 @@ func (r *ExpectationReconciler) schedule(ctx context.Context, s *scope) (bool, e
 func (r *ExpectationReconciler) noteChange(s *scope) {
 	current := s.resolution.Provenance
 	switch {
+	case s.track.repeats > 0:
+		// The wait after a run that was overtaken is under way.
 	case s.track.last.provenance == "" || s.track.last.provenance == current:
 		s.track.changedAt, s.track.changedTo = time.Time{}, ""
 	case s.track.changedAt.IsZero():
@@ -89,21 +94,25 @@ func (r *ExpectationReconciler) noteChange(s *scope) {
 func due(s *scope) (trigger string, wait time.Duration) {
 	last := s.track.last
 	switch {
+	case s.track.repeats > 0:
+		// Whatever made the last run useless may still be going on: the wait grows.
+		if left := s.debounceLeft(debounce << s.track.repeats); left > 0 {
+			return "", left
+		}
+		return triggerRepeated, 0
 	case last.startedAt.IsZero():
 		return triggerCreated, 0
 	case last.generation != s.exp.Generation:
 		return triggerSpecChanged, 0
 	case s.exp.Annotations[v1alpha1.RequestedAtAnnotation] != "" && truncate(s.exp.Annotations[v1alpha1.RequestedAtAnnotation], maxRequest) != last.request:
 		return triggerRequested, 0
-	case s.track.repeats > 0:
-		return triggerRepeated, 0
 	}
 	wait = nextRunAt(s).Sub(s.now)
 	if wait <= 0 {
 		return triggerInterval, 0
 	}
 	if onChange(s.exp) && !s.track.changedAt.IsZero() {
-		left := s.debounceLeft()
+		left := s.debounceLeft(debounce)
 		if left <= 0 {
 			return triggerChange, 0
 		}
@@ -112,9 +121,10 @@ func due(s *scope) (trigger string, wait time.Duration) {
 	return "", wait
 }
 
-// debounceLeft returns the time until a change may start a run. A further change
-// starts the wait anew, up to debounceLimit.
-func (s *scope) debounceLeft() time.Duration {
+// debounceLeft returns the time until a change may start a run: when the
+// configuration has been quiet for that long. A further change starts the wait
+// anew, up to debounceLimit.
+func (s *scope) debounceLeft(quiet time.Duration) time.Duration {
 	if s.track.changedTo != s.resolution.Provenance {
 		s.track.changedTo = s.resolution.Provenance
 		s.track.settledAt = s.now
@@ -123,7 +133,7 @@ func (s *scope) debounceLeft() time.Duration {
 	if s.track.settledAt.After(from) {
 		from = s.track.settledAt
 	}
-	return min(from.Add(debounce).Sub(s.now), s.track.changedAt.Add(debounceLimit).Sub(s.now))
+	return min(from.Add(quiet).Sub(s.now), s.track.changedAt.Add(max(quiet, debounceLimit)).Sub(s.now))
 }
 
 func onChange(exp *v1alpha1.ConnectivityExpectation) bool {

@@ -66,21 +66,22 @@ func hashTargets(h io.Writer, in Input, res *Resolution) {
 }
 
 func hashPolicies(h io.Writer, in Input, namespaces map[string]bool) {
+	// A cache lists objects in no order.
+	lines := map[string]string{}
 	for _, ns := range in.Snapshot.Namespaces {
 		if namespaces[ns.Name] {
-			fmt.Fprintf(h, "namespace %s %s %s\n", ns.Name, flow.FormatLabels(ns.Labels), ns.Status.Phase)
+			lines["namespace "+ns.Name] = flow.FormatLabels(ns.Labels) + " " + string(ns.Status.Phase)
 		}
 	}
-	lines := map[string]string{}
 	for _, p := range in.Snapshot.NetworkPolicies {
 		if !namespaces[p.Namespace] {
 			continue
 		}
 		// A spec of API types always marshals.
 		spec, _ := json.Marshal(p.Spec)
-		lines[p.Namespace+"/"+p.Name] = string(spec)
+		lines["policy "+p.Namespace+"/"+p.Name] = string(spec)
 	}
 	for _, key := range slices.Sorted(maps.Keys(lines)) {
-		fmt.Fprintf(h, "policy %s %s\n", key, lines[key])
+		fmt.Fprintf(h, "%s %s\n", key, lines[key])
 	}
 }

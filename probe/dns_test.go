@@ -51,60 +51,62 @@ func (n *namespace) nameserver(addr netip.Addr, tcp bool, handler dns.HandlerFun
 
 // zone answers by the first label of the name.
 func zone(t *testing.T) dns.HandlerFunc {
+	rcodes := map[string]int{
+		"nxdomain": dns.RcodeNameError, "servfail": dns.RcodeServerFailure,
+		"refused": dns.RcodeRefused, "notimp": dns.RcodeNotImplemented,
+	}
+	records := map[string][]string{
+		"empty": {}, "v4only": {"10.91.2.2"}, "v6only": {"fd91:2::2"}, "nowhere": {"10.99.0.1", "fd91:2::2"},
+		"a": {"10.91.2.3", "10.91.2.2", "fd91:2::2"},
+	}
 	return func(w dns.ResponseWriter, q *dns.Msg) {
+		label := dns.SplitDomainName(q.Question[0].Name)[0]
 		m := new(dns.Msg).SetReply(q)
-		question := q.Question[0]
-		_, overTCP := w.RemoteAddr().(*net.TCPAddr)
-		switch label := dns.SplitDomainName(question.Name)[0]; label {
-		case "silent":
+		if addrs, ok := records[label]; ok {
+			answer(t, m, addrs...)
+		} else if rcode, ok := rcodes[label]; ok {
+			m.Rcode = rcode
+		} else if !misbehave(t, label, w, m) {
 			return
-		case "nxdomain":
-			m.Rcode = dns.RcodeNameError
-		case "servfail":
-			m.Rcode = dns.RcodeServerFailure
-		case "refused":
-			m.Rcode = dns.RcodeRefused
-		case "notimp":
-			m.Rcode = dns.RcodeNotImplemented
-		case "big":
-			if m.Truncated = !overTCP; overTCP {
-				answer(t, m, "10.0.0.1", "10.0.0.2")
-			}
-		case "otherid":
-			m.Id++
-			answer(t, m, "10.6.6.6")
-		case "otherquestion":
-			m.Question[0].Name = "evil.test."
-			answer(t, m, "10.6.6.6")
-		case "forged":
-			forged := m.Copy()
-			forged.Id++
-			answer(t, forged, "10.6.6.6")
-			if err := w.WriteMsg(forged); err != nil {
-				t.Error(err)
-			}
-			answer(t, m, "10.0.0.1")
-		case "garbage":
-			if _, err := w.Write([]byte("not a message")); err != nil {
-				t.Error(err)
-			}
-			return
-		case "hangup":
-			_ = w.Close()
-			return
-		case "empty":
-		case "v4only":
-			answer(t, m, "10.91.2.2")
-		case "v6only":
-			answer(t, m, "fd91:2::2")
-		case "nowhere":
-			answer(t, m, "10.99.0.1", "fd91:2::2")
-		default:
-			answer(t, m, "10.91.2.3", "10.91.2.2", "fd91:2::2")
 		}
 		// A client that gave up is no matter.
 		_ = w.WriteMsg(m)
 	}
+}
+
+// misbehave plays a server that is broken, or a path that is, and tells whether
+// there is an answer to send.
+func misbehave(t *testing.T, label string, w dns.ResponseWriter, m *dns.Msg) bool {
+	switch label {
+	case "big":
+		_, overTCP := w.RemoteAddr().(*net.TCPAddr)
+		if m.Truncated = !overTCP; overTCP {
+			answer(t, m, "10.0.0.1", "10.0.0.2")
+		}
+	case "otherid":
+		m.Id++
+		answer(t, m, "10.6.6.6")
+	case "otherquestion":
+		m.Question[0].Name = "evil.test."
+		answer(t, m, "10.6.6.6")
+	case "forged":
+		forged := m.Copy()
+		forged.Id++
+		answer(t, forged, "10.6.6.6")
+		_ = w.WriteMsg(forged)
+		answer(t, m, "10.0.0.1")
+	case "garbage":
+		_, _ = w.Write([]byte("not a message"))
+		return false
+	case "hangup":
+		_ = w.Close()
+		return false
+	case "silent":
+		return false
+	default:
+		t.Errorf("question about %q, which is not in the zone", label)
+	}
+	return true
 }
 
 // answer adds those addresses that are of the type asked for.

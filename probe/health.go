@@ -6,6 +6,8 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -35,13 +37,20 @@ func (r *Responder) healthServer() *http.Server {
 		}
 		_, _ = fmt.Fprintln(w, "ok")
 	})
+	return newHealthServer(mux)
+}
+
+// newHealthServer returns a server that idle and slow clients cannot hold.
+func newHealthServer(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           mux,
+		Handler:           h,
 		ReadHeaderTimeout: connectionTime,
 		ReadTimeout:       connectionTime,
 		WriteTimeout:      connectionTime,
 		IdleTimeout:       connectionTime,
 		MaxHeaderBytes:    1 << 13,
+		// A client that speaks TLS to the port would otherwise fill the log.
+		ErrorLog: log.New(io.Discard, "", 0),
 	}
 }
 

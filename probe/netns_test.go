@@ -131,25 +131,6 @@ func (n *namespace) link(other *namespace, name string, here, there []string) {
 	})
 	n.addresses(name, here)
 	other.addresses(name, there)
-	n.awaitUp(name)
-	other.awaitUp(name)
-}
-
-// awaitUp waits until a link carries packets. The kernel notices a carrier in a
-// work queue of its own (linkwatch), and drops silently what is sent before.
-func (n *namespace) awaitUp(name string) {
-	n.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		up := false
-		n.do(func() {
-			link, err := netlink.LinkByName(name)
-			up = err == nil && link.Attrs().OperState == netlink.OperUp
-		})
-		if up {
-			return
-		}
-	}
-	n.t.Errorf("link %s did not come up", name)
 }
 
 func (n *namespace) addresses(name string, addrs []string) {
@@ -226,11 +207,41 @@ func newLab(t testing.TB) *lab {
 	if t.Failed() {
 		t.FailNow()
 	}
+	l.await(serverV4, serverV6)
 	return l
+}
+
+// await waits until the server answers the client at the addresses. The kernel
+// sets up links and IPv6 addresses in work queues, and drops silently what is
+// sent before it is done: the lab is not ready until a closed port refuses.
+func (l *lab) await(addrs ...netip.Addr) {
+	l.client.t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for _, addr := range addrs {
+		for {
+			plan := planOf(wire.Check{Transport: wire.TCP, Addr: addr, Port: 1})
+			plan.Attempts, plan.TimeoutMilliseconds = 1, 100
+			got := l.client.run(plan)[0]
+			if got.Outcomes[0] == wire.Refused {
+				break
+			}
+			if time.Now().After(deadline) {
+				l.client.t.Fatalf("the lab is not ready: %s answers with %v %s", addr, got.Outcomes, got.Detail)
+			}
+		}
+	}
 }
 
 // serve runs a responder in a namespace until the test ends.
 func (n *namespace) serve(cfg Config) *Responder {
+	n.t.Helper()
+	r := n.listen(cfg)
+	n.start(r)
+	return r
+}
+
+// listen opens a responder in a namespace.
+func (n *namespace) listen(cfg Config) *Responder {
 	n.t.Helper()
 	var (
 		r   *Responder
@@ -241,6 +252,11 @@ func (n *namespace) serve(cfg Config) *Responder {
 		n.t.Fatal(err)
 	}
 	r.newSocket = n.socket
+	return r
+}
+
+// start runs a responder until the test ends.
+func (n *namespace) start(r *Responder) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = r.Serve(ctx) })
@@ -248,7 +264,6 @@ func (n *namespace) serve(cfg Config) *Responder {
 		cancel()
 		wg.Wait()
 	})
-	return r
 }
 
 // handle serves TCP connections in a namespace until the test ends.

@@ -82,27 +82,13 @@ func TestReadinessFailsWhenAListenerIsDead(t *testing.T) {
 // A listener that accepts but does not echo is as dead as a closed one.
 func TestReadinessNeedsTheEchoNotTheHandshake(t *testing.T) {
 	n := newNamespace(t)
-	r := n.serve(Config{HealthPort: 8099, Listen: []flow.PortRange{ports(flow.TCP, 8080)}})
-	// All slots taken: the kernel still completes handshakes.
-	for range maxConnections - 2 {
+	r := n.listen(Config{HealthPort: 8099, Listen: []flow.PortRange{ports(flow.TCP, 8080)}})
+	// All slots taken before it starts: it accepts nothing, but the kernel still
+	// completes handshakes.
+	for range maxConnections {
 		r.slots <- struct{}{}
 	}
-	var held []net.Conn
-	n.do(func() {
-		for _, address := range []string{"127.0.0.1:8080", "[::1]:8080"} {
-			c, err := net.Dial("tcp", address)
-			n.must(err)
-			held = append(held, c)
-		}
-	})
-	t.Cleanup(func() {
-		for _, c := range held {
-			_ = c.Close()
-		}
-		for range maxConnections - 2 {
-			<-r.slots
-		}
-	})
+	n.start(r)
 	status, body := n.get("http://127.0.0.1:8099/ready")
 	if want := "not answering: TCP/8080 on IPv4: Connected no echo: silence, TCP/8080 on IPv6: Connected no echo: silence\n"; status != http.StatusServiceUnavailable || body != want {
 		t.Errorf("got %d %q, want 503 %q", status, body, want)
@@ -165,9 +151,11 @@ func TestResponderToleratesGarbage(t *testing.T) {
 func TestUDPReplyLeavesFromTheAddressThatWasAsked(t *testing.T) {
 	l := newLab(t)
 	l.server.addresses("server", []string{"10.91.2.77/24", "fd91:2::77/64"})
+	second := []netip.Addr{netip.MustParseAddr("10.91.2.77"), netip.MustParseAddr("fd91:2::77")}
+	l.await(second...)
 	l.server.serve(Config{Listen: []flow.PortRange{ports(flow.UDP, 8080)}})
-	for _, addr := range []string{"10.91.2.77", "10.91.2.2", "fd91:2::77", "fd91:2::2"} {
-		got := l.client.run(planOf(wire.Check{Transport: wire.UDP, Addr: netip.MustParseAddr(addr), Port: 8080, Nonce: "n1"}))[0]
+	for _, addr := range append(second, serverV4, serverV6) {
+		got := l.client.run(planOf(wire.Check{Transport: wire.UDP, Addr: addr, Port: 8080, Nonce: "n1"}))[0]
 		assertOutcome(t, got, wire.Replied, "")
 	}
 }

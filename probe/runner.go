@@ -41,6 +41,9 @@ type Runner struct {
 	// ResolvConf is the resolver configuration that checks by host use. Empty
 	// means /etc/resolv.conf.
 	ResolvConf string
+	// Kubelet counts the readiness probes of the pod for the report; nil counts
+	// none.
+	Kubelet *Kubelet
 
 	// socket opens a socket; nil means socket(2). Tests open theirs in network
 	// namespaces of their own.
@@ -58,7 +61,8 @@ func Run(ctx context.Context, plan wire.Plan) wire.Report {
 // gives one with Error, and whatever a cancelled context cut short is a
 // ProbeError. It takes the warm-up plus, for every round, (2 - 1/attempts)
 // times the timeout at most, independent of the number of checks; a check by
-// host takes up to one timeout more for its resolver.
+// host takes up to one timeout more for its resolver, and a run in which nothing
+// answered waits up to kubeletWait for a first readiness probe.
 func (r *Runner) Run(ctx context.Context, plan wire.Plan) wire.Report {
 	start := time.Now()
 	report := wire.Report{Version: wire.Version, ID: plan.ID}
@@ -79,8 +83,28 @@ func (r *Runner) Run(ctx context.Context, plan wire.Plan) wire.Report {
 		})
 	}
 	wg.Wait()
+	if r.Kubelet != nil {
+		if needsEvidence(report.Results) {
+			r.Kubelet.await(ctx)
+		}
+		report.KubeletProbes = r.Kubelet.Count()
+	}
 	report.ElapsedMilliseconds = int(time.Since(start).Milliseconds())
 	return report
+}
+
+// needsEvidence tells whether a run met silence or rejections and not one answer.
+// It proves something about the paths only if the pod's own interface is known
+// to work.
+func needsEvidence(results []wire.Result) bool {
+	closed := false
+	for _, r := range results {
+		if r.Outcomes.Any(wire.Outcome.Answered) {
+			return false
+		}
+		closed = closed || r.Outcomes.Any(wire.Outcome.Closed)
+	}
+	return closed
 }
 
 // session is the state of one run.
@@ -185,8 +209,11 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 const (
-	// maxSockets is what the largest plan has in flight at once.
-	maxSockets = wire.MaxChecks * wire.MaxAttempts
+	// maxSockets is what a full plan of 5 attempts has in flight at once. An attempt
+	// takes about 13 KiB, and the operator gives its pods 64 MiB: all 5000 attempts
+	// of the largest plan would not fit. They take their turns, which costs little,
+	// since half of them start when the first have ended.
+	maxSockets = 2500
 	// reservedFiles stay free for the standard streams, the poller, the plan and
 	// the report.
 	reservedFiles = 32

@@ -22,6 +22,11 @@ import (
 // aborted client.
 const politeClose = 100 * time.Millisecond
 
+// maxDatagram is how much of an answer is read. A resolver sends at most 512 bytes
+// to who asks without EDNS(0) (RFC 1035, section 4.2.1); some send more. Thousands
+// of attempts may hold such a buffer at the same time in a pod of 64 MiB.
+const maxDatagram = 2048
+
 // stream opens a TCP or SCTP connection. Without a nonce the handshake is all
 // there is; with one, our responder has to echo it.
 func (s *session) stream(ctx context.Context, p flow.Protocol, target netip.AddrPort, nonce string) attempt {
@@ -153,7 +158,7 @@ func (s *stack) converse(ctx context.Context, target netip.AddrPort, out []byte,
 	if _, err := c.file.Write(out); err != nil {
 		return c.explainDatagram(ctx, err)
 	}
-	in := make([]byte, 1<<16)
+	in := make([]byte, maxDatagram)
 	for {
 		n, err := c.file.Read(in)
 		// An empty datagram reads like the end of a file.

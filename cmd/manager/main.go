@@ -61,7 +61,7 @@ func parse(fs *flag.FlagSet, args []string) (*flags, error) {
 	fs.BoolVar(&f.elect, "leader-elect", false, "Run only while holding the lease, so that several replicas can stand by.")
 	fs.StringVar(&f.leaderNamespace, "leader-election-namespace", "", "Namespace of the lease; empty means the namespace that the manager runs in.")
 	fs.StringVar(&o.ProbeImage, "probe-image", os.Getenv("PATHPROOF_PROBE_IMAGE"), "Image of the probe pods. Required; the environment variable PATHPROOF_PROBE_IMAGE sets the default.")
-	fs.StringVar(&f.pullPolicy, "probe-image-pull-policy", "", "Pull policy of the probe image: Always, IfNotPresent or Never; empty means the default of Kubernetes.")
+	fs.StringVar(&f.pullPolicy, "probe-image-pull-policy", string(o.ProbeImagePullPolicy), "Pull policy of the probe image: Always, IfNotPresent or Never.")
 	fs.StringVar(&f.pullSecrets, "probe-image-pull-secrets", "", "Names of pull secrets in the namespaces of the expectations, separated by commas.")
 	fs.StringVar(&f.clusterDNS, "cluster-dns", o.ClusterDNS.String(), "Service that pods resolve names with, as namespace/name.")
 	fs.DurationVar(&o.WarmUp, "warm-up", o.WarmUp, "Time between the start of a probe pod and its first attempt. Raise it where the network plugin needs longer to program a new pod.")
@@ -93,7 +93,7 @@ func (f *flags) complete() error {
 	}
 	o.ClusterDNS = types.NamespacedName{Namespace: ns, Name: name}
 	switch p := corev1.PullPolicy(f.pullPolicy); p {
-	case "", corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever:
+	case corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever:
 		o.ProbeImagePullPolicy = p
 	default:
 		return fmt.Errorf("-probe-image-pull-policy is %q, want Always, IfNotPresent or Never", f.pullPolicy)

@@ -109,13 +109,12 @@ func (p program) run(ctx context.Context, args []string) int {
 	flags := flag.NewFlagSet("probe run", flag.ContinueOnError)
 	planPath := flags.String("plan", wire.PlanPath, "`file` with the plan, - for standard input")
 	reportPath := flags.String("report", "/dev/termination-log", "`file` to write the report to, - for standard output")
-	healthPort := flags.Uint("health-port", 0, "TCP `port` on which the kubelet's readiness probes are counted, 0 for none")
+	healthPort := flags.Uint("health-port", 0, "TCP `port` on which /ready answers the kubelet's readiness probes, which the report counts; 0 for none")
 	plain := flags.Bool("json", false, "read the plan and write the report as plain JSON, for people")
 	if code, ok := p.parse(flags, args); !ok {
 		return code
 	}
-	if *healthPort > 65535 {
-		p.logf("health port %d is above 65535", *healthPort)
+	if !p.validPort(*healthPort) {
 		return exitUsage
 	}
 	report := p.runPlan(ctx, *planPath, *plain, uint16(*healthPort))
@@ -136,18 +135,17 @@ func (p program) runPlan(ctx context.Context, planPath string, plain bool, healt
 	if err != nil {
 		return failed(plan.ID, err)
 	}
-	var alive *liveness
+	var runner probe.Runner
 	if healthPort != 0 {
-		if alive, err = watchLiveness(healthPort); err != nil {
+		k, err := probe.ListenKubelet(healthPort)
+		if err != nil {
 			return failed(plan.ID, err)
 		}
+		defer k.Close()
+		runner.Kubelet = k
 	}
 	p.logf("running %d checks of plan %s", len(plan.Checks), plan.ID)
-	report := probe.Run(ctx, plan)
-	if alive != nil {
-		alive.finish(ctx, &report)
-	}
-	return report
+	return runner.Run(ctx, plan)
 }
 
 func (p program) serve(ctx context.Context, args []string) int {
@@ -163,8 +161,7 @@ func (p program) serve(ctx context.Context, args []string) int {
 		p.logf("%v", err)
 		return exitUsage
 	}
-	if *healthPort > 65535 {
-		p.logf("health port %d is above 65535", *healthPort)
+	if !p.validPort(*healthPort) {
 		return exitUsage
 	}
 	cfg := probe.Config{Listen: ports, HealthPort: uint16(*healthPort), Logf: p.logf}
@@ -185,6 +182,14 @@ func (p program) serve(ctx context.Context, args []string) int {
 		return exitFailed
 	}
 	return exitOK
+}
+
+func (p program) validPort(port uint) bool {
+	if port > 65535 {
+		p.logf("health port %d is above 65535", port)
+		return false
+	}
+	return true
 }
 
 // seen returns a callback that prints nonces one line at a time.

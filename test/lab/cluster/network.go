@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os/exec"
 	"strings"
 )
 
@@ -96,15 +95,15 @@ func (s *script) run(ctx context.Context) error {
 			fmt.Fprintln(&batch, s.steps[0].args)
 			s.steps = s.steps[1:]
 		}
-		args := []string{"-batch", "-"}
+		command := []string{"ip", "-batch", "-"}
 		if netns != "" {
-			args = append([]string{"-n", netns}, args...)
+			command = []string{"ip", "-n", netns, "-batch", "-"}
 		}
 		text := batch.String()
-		cmd := exec.CommandContext(ctx, "ip", args...)
+		cmd := marked(ctx, command...)
 		cmd.Stdin = &batch
 		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("ip %s: %w: %s\n%s", strings.Join(args, " "), err, strings.TrimSpace(string(out)), text)
+			return fmt.Errorf("running %s: %w: %s\n%s", strings.Join(command, " "), err, strings.TrimSpace(string(out)), text)
 		}
 	}
 	return nil

@@ -135,11 +135,19 @@ func readSysctls() map[string]string {
 
 // run runs a command to its end. Its output is shown only if it fails.
 func run(ctx context.Context, command ...string) error {
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd := marked(ctx, command...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("running %s: %w: %s", strings.Join(command, " "), err, strings.TrimSpace(string(out)))
 	}
 	return nil
+}
+
+// marked prepares a command that `down` can find, should this program be killed
+// while the command runs.
+func marked(ctx context.Context, command ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd.Env = append(os.Environ(), process.Marker+"="+State)
+	return cmd
 }
 
 // removeFile removes a file that may already be gone.

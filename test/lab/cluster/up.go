@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -192,7 +191,7 @@ func (l *Lab) applyManifests(ctx context.Context) error {
 		all.WriteString("---\n")
 		all.Write(data)
 	}
-	cmd := exec.CommandContext(ctx, assets.Kubectl(l.binaries.Kubernetes),
+	cmd := marked(ctx, assets.Kubectl(l.binaries.Kubernetes),
 		"--kubeconfig", Kubeconfig, "--cache-dir", filepath.Join(State, "kubectl-cache"),
 		"apply", "--server-side", "--field-manager", apiName, "-f", "-")
 	cmd.Stdin = &all

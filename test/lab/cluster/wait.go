@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"strings"
 	"time"
 
@@ -101,7 +100,7 @@ func (l *Lab) awaitDNS(ctx context.Context) error {
 			return l.await(ctx, "cluster DNS on "+n.Name, []string{"kube-controller-manager", "kube-scheduler"}, func(ctx context.Context) error {
 				ctx, cancel := context.WithTimeout(ctx, time.Second)
 				defer cancel()
-				out, err := exec.CommandContext(ctx, "nsenter", "--net=/run/netns/"+n.Netns,
+				out, err := marked(ctx, "nsenter", "--net=/run/netns/"+n.Netns,
 					selfPath, "resolve", "kubernetes.default.svc.cluster.local.").CombinedOutput()
 				if err != nil {
 					return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))

@@ -1,0 +1,105 @@
+//go:build linux
+
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// kubeletWait bounds the wait for the first readiness probe at the end of a run.
+// It is three periods of the probe that the operator gives its pods: a run can
+// be over before the kubelet has come by once.
+const kubeletWait = 3 * time.Second
+
+// Kubelet answers the kubelet's readiness probes of a pod that runs a plan, and
+// counts them. Policies cannot block the pod's own node, so that one is enough
+// to know that the pod's interface works in both directions: then the silence of
+// a target is not the probe's own deafness. A request of anybody else that comes
+// from outside proves the same, and counts.
+type Kubelet struct {
+	server   *http.Server
+	listener net.Listener
+	served   sync.WaitGroup
+
+	mu sync.Mutex
+	// count is guarded by mu.
+	count int
+	// first is closed by the first probe.
+	first chan struct{}
+}
+
+// ListenKubelet answers GET /ready on a TCP port with 200 until Close.
+func ListenKubelet(port uint16) (*Kubelet, error) {
+	l, err := net.Listen("tcp", ":"+strconv.Itoa(int(port)))
+	if err != nil {
+		return nil, fmt.Errorf("listening on health port %d: %w", port, err)
+	}
+	k := &Kubelet{listener: l, first: make(chan struct{})}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, r *http.Request) {
+		if arrived(r) {
+			k.probed()
+		}
+		_, _ = io.WriteString(w, "ok\n")
+	})
+	k.server = newHealthServer(mux)
+	k.served.Go(func() {
+		if err := k.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			// Nobody can reach the pod then, and the count says so.
+			_ = l.Close()
+		}
+	})
+	return k, nil
+}
+
+// arrived tells whether a request came through the pod's interface. One from
+// loopback or from the pod's own address did not, and proves nothing about it.
+func arrived(r *http.Request) bool {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	if err != nil || !ok {
+		return false
+	}
+	addr := from.Addr().Unmap()
+	return !addr.IsLoopback() && addr != local.AddrPort().Addr().Unmap()
+}
+
+func (k *Kubelet) probed() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.count++; k.count == 1 {
+		close(k.first)
+	}
+}
+
+// Count returns the number of probes so far.
+func (k *Kubelet) Count() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.count
+}
+
+// await waits for the first probe, for kubeletWait at most.
+func (k *Kubelet) await(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, kubeletWait)
+	defer cancel()
+	select {
+	case <-k.first:
+	case <-ctx.Done():
+	}
+}
+
+// Close closes the port.
+func (k *Kubelet) Close() {
+	_ = k.server.Close()
+	k.served.Wait()
+}
