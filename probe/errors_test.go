@@ -100,7 +100,7 @@ func TestErrnoOutcomes(t *testing.T) {
 }
 
 func TestPortIsClaimedOncePerTarget(t *testing.T) {
-	s := newStack(nil, 1)
+	s := newStack(nil)
 	a, b := netip.MustParseAddrPort("10.0.0.1:80"), netip.MustParseAddrPort("10.0.0.1:81")
 	cases := []struct {
 		use  portUse

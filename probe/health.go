@@ -62,7 +62,7 @@ func (r *Responder) selfTest(ctx context.Context) []string {
 	if ctx.Err() != nil {
 		return []string{"request cancelled"}
 	}
-	s := &session{stack: newStack(r.newSocket, maxListeners), timeout: selfTestTimeout}
+	s := &session{stack: newStack(r.newSocket), timeout: selfTestTimeout}
 	attempts := make([]attempt, len(r.listeners))
 	var wg sync.WaitGroup
 	for i, l := range r.listeners {

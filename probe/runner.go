@@ -60,9 +60,11 @@ func Run(ctx context.Context, plan wire.Plan) wire.Report {
 // Run runs all checks of a plan and always returns a report: an invalid plan
 // gives one with Error, and whatever a cancelled context cut short is a
 // ProbeError. It takes the warm-up plus, for every round, (2 - 1/attempts)
-// times the timeout at most, independent of the number of checks; a check by
-// host takes up to one timeout more for its resolver, and a run in which nothing
-// answered waits up to kubeletWait for a first readiness probe.
+// times the timeout at most, independent of the number of checks as long as
+// they make at most maxInFlight attempts a round; beyond that some wait for
+// their turn, up to one timeout more. A check by host takes up to one timeout
+// more for its resolver, and a run in which nothing answered waits up to
+// kubeletWait for a first readiness probe.
 func (r *Runner) Run(ctx context.Context, plan wire.Plan) wire.Report {
 	start := time.Now()
 	report := wire.Report{Version: wire.Version, ID: plan.ID}
@@ -115,6 +117,8 @@ type session struct {
 	settle     time.Duration
 	resolvConf string
 	try        func(context.Context, wire.Check) attempt
+	// slots holds one token for each attempt in flight.
+	slots chan struct{}
 	// warm is the end of the warm-up.
 	warm time.Time
 }
@@ -126,12 +130,13 @@ func (r *Runner) session(plan wire.Plan) *session {
 		settle:     time.Duration(plan.SettleMilliseconds) * time.Millisecond,
 		resolvConf: r.ResolvConf,
 		try:        r.try,
+		slots:      make(chan struct{}, attemptLimit()),
 	}
 	if s.resolvConf == "" {
 		s.resolvConf = "/etc/resolv.conf"
 	}
 	if s.try == nil {
-		s.stack = newStack(r.socket, socketLimit())
+		s.stack = newStack(r.socket)
 		s.try = s.attempt
 	}
 	return s
@@ -168,18 +173,33 @@ func met(g wire.Goal, os wire.Outcomes) bool {
 func (s *session) round(ctx context.Context, c wire.Check) []attempt {
 	round := make([]attempt, s.attempts)
 	interval := s.timeout / time.Duration(s.attempts)
+	start := time.Now()
 	var wg sync.WaitGroup
 	for i := range round {
+		due := start.Add(time.Duration(i) * interval)
+		if !sleep(ctx, time.Until(due)) || !s.acquire(ctx) {
+			round[i] = failed(cancelled(ctx))
+			continue
+		}
+		// Not before it is due: thousands of sleeping goroutines would take more
+		// memory than those that work.
 		wg.Go(func() {
-			if !sleep(ctx, time.Duration(i)*interval) {
-				round[i] = failed(cancelled(ctx))
-				return
-			}
+			defer func() { <-s.slots }()
 			round[i] = s.guarded(ctx, c)
 		})
 	}
 	wg.Wait()
 	return round
+}
+
+// acquire waits for a free slot and tells whether the context is still alive.
+func (s *session) acquire(ctx context.Context) bool {
+	select {
+	case s.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // guarded turns a panic into a failed attempt: a bug in one check must not cost
@@ -209,23 +229,25 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 const (
-	// maxSockets is what a full plan of 5 attempts has in flight at once. An attempt
-	// takes about 13 KiB, and the operator gives its pods 64 MiB: all 5000 attempts
+	// maxInFlight is what a full plan of 5 attempts has in flight at once. An attempt
+	// takes about 12 KiB, and the operator gives its pods 64 MiB: all 5000 attempts
 	// of the largest plan would not fit. They take their turns, which costs little,
 	// since half of them start when the first have ended.
-	maxSockets = 2500
-	// reservedFiles stay free for the standard streams, the poller, the plan and
-	// the report.
-	reservedFiles = 32
+	maxInFlight = 2500
+	// socketsPerAttempt is for the two queries that resolve a host.
+	socketsPerAttempt = 2
+	// reservedFiles stay free for the standard streams, the poller, the plan, the
+	// report, the readiness endpoint, and for sockets with an unwanted source port.
+	reservedFiles = 64
 )
 
-// socketLimit raises the soft limit of open files to the hard one and returns
-// how many sockets may be in flight: attempts beyond that wait for their turn
-// instead of ending in EMFILE.
-func socketLimit() int {
+// attemptLimit raises the soft limit of open files to the hard one and returns
+// how many attempts may be in flight: those beyond wait for their turn instead of
+// ending in EMFILE.
+func attemptLimit() int {
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
-		return 256
+		return 1
 	}
 	if lim.Cur < lim.Max {
 		raised := unix.Rlimit{Cur: lim.Max, Max: lim.Max}
@@ -233,8 +255,8 @@ func socketLimit() int {
 			lim.Cur = lim.Max
 		}
 	}
-	if lim.Cur >= maxSockets+reservedFiles {
-		return maxSockets
+	if lim.Cur >= maxInFlight*socketsPerAttempt+reservedFiles {
+		return maxInFlight
 	}
-	return max(1, int(lim.Cur)-reservedFiles)
+	return max(1, (int(lim.Cur)-reservedFiles)/socketsPerAttempt)
 }

@@ -94,7 +94,7 @@ func TestRoundsRepeatUntilTheGoalIsMet(t *testing.T) {
 // A full plan in which everything is dropped takes (2 - 1/attempts) timeouts, not
 // that times the number of checks; and all attempts wait at the same time.
 func TestChecksOverlap(t *testing.T) {
-	for _, attempts := range []int{1, 2, 3, 10} {
+	for _, attempts := range []int{1, 2, 3, maxInFlight / wire.MaxChecks} {
 		synctest.Test(t, func(t *testing.T) {
 			plan := planOf()
 			plan.Attempts = attempts
@@ -320,13 +320,13 @@ func TestCancellationInterruptsSocketsInFlight(t *testing.T) {
 	}
 }
 
-// Attempts above the file limit wait for a free socket instead of failing, and
-// their timeout starts when they get one.
-func TestAttemptsWaitForAFreeSocket(t *testing.T) {
+// Attempts above the limit wait for their turn instead of failing, and their
+// timeout starts when they get it.
+func TestAttemptsWaitForTheirTurn(t *testing.T) {
 	l := newLab(t)
 	l.server.serve(Config{Listen: []flow.PortRange{ports(flow.UDP, 8080)}})
 	s := (&Runner{socket: l.client.socket}).session(planOf(local(wire.GoalNone)))
-	s.stack = newStack(l.client.socket, 1)
+	s.slots = make(chan struct{}, 1)
 	check := wire.Check{Transport: wire.UDP, Addr: serverV4, Port: 8080, Nonce: "n1"}
 	s.attempts = 10
 	got := summarize(s.round(t.Context(), check))

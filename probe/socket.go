@@ -23,13 +23,11 @@ import (
 // socketFunc is the signature of socket(2).
 type socketFunc func(domain, typ, proto int) (int, error)
 
-// stack opens the sockets of one run. It sees to it that no more of them are
-// open than the file limit allows, and that no source port is used twice for the
-// same target: a network may treat a known 5-tuple as an existing connection,
+// stack opens the sockets of one run. It sees to it that no source port is used
+// twice for the same target: a network may treat a known 5-tuple as an existing connection,
 // to which a new policy need not apply.
 type stack struct {
 	socket socketFunc
-	slots  chan struct{}
 
 	mu sync.Mutex
 	// used is guarded by mu.
@@ -42,11 +40,11 @@ type portUse struct {
 	target   netip.AddrPort
 }
 
-func newStack(socket socketFunc, limit int) *stack {
+func newStack(socket socketFunc) *stack {
 	if socket == nil {
 		socket = unix.Socket
 	}
-	return &stack{socket: socket, slots: make(chan struct{}, limit), used: map[portUse]struct{}{}}
+	return &stack{socket: socket, used: map[portUse]struct{}{}}
 }
 
 // claim reserves a source port for a target and tells whether it was unused.
@@ -72,22 +70,16 @@ type conn struct {
 	raw    syscall.RawConn
 	target netip.AddrPort
 	// opened is when the timeout began to run.
-	opened  time.Time
-	release func()
+	opened time.Time
+	// stop ends the watch over the context.
+	stop func() bool
 }
 
 // open returns a bound, not yet connected socket whose deadline is the timeout
-// from now; waiting for a free slot does not count. Cancelling the context ends
-// whatever the socket waits for. The error is an *outcomeError.
+// from now. Cancelling the context ends whatever the socket waits for. The error is an *outcomeError.
 func (s *stack) open(ctx context.Context, p flow.Protocol, target netip.AddrPort, timeout time.Duration) (*conn, error) {
-	select {
-	case s.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, cancelled(ctx)
-	}
 	fd, err := s.bound(p, target)
 	if err != nil {
-		<-s.slots
 		return nil, openError(err)
 	}
 	c := &conn{file: os.NewFile(uintptr(fd), string(p)), target: target, opened: time.Now()}
@@ -97,21 +89,16 @@ func (s *stack) open(ctx context.Context, p flow.Protocol, target netip.AddrPort
 	}
 	if err != nil {
 		_ = c.file.Close()
-		<-s.slots
 		return nil, fmt.Errorf("preparing socket: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = c.file.SetDeadline(time.Unix(1, 0)) })
-	c.release = func() {
-		stop()
-		<-s.slots
-	}
+	c.stop = context.AfterFunc(ctx, func() { _ = c.file.SetDeadline(time.Unix(1, 0)) })
 	return c, nil
 }
 
-// close closes the socket and frees its slot.
+// close closes the socket.
 func (c *conn) close() {
 	_ = c.file.Close()
-	c.release()
+	c.stop()
 }
 
 // maxPortTries bounds the search for an unused source port.

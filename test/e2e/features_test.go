@@ -1,0 +1,40 @@
+package e2e
+
+import (
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+)
+
+var _ = Describe("the features of NetworkPolicy", Ordered, func() {
+	BeforeAll(func(ctx SpecContext) {
+		requireLab() // the partner network is the lab's
+		Expect(bed.Kubectl(ctx, "apply", "-f", bed.Path("test/e2e/testdata/features.yaml"))).To(Succeed())
+		DeferCleanup(func(ctx SpecContext) {
+			Expect(bed.Kubectl(ctx, "delete", "namespace", "features", "--timeout=120s")).To(Succeed())
+		})
+	}, NodeTimeout(2*time.Minute))
+
+	AfterEach(func(ctx SpecContext) { Expect(bed.Heal(ctx)).To(Succeed()) })
+
+	DescribeTable("tells which one is not enforced", func(ctx SpecContext, mode, node string, want map[string][]string) {
+		Expect(bed.Break(ctx, mode, node)).To(Succeed())
+		exp := probe(ctx, features)
+		Expect(verdicts(exp)).To(Equal(want), describe(exp))
+		if len(want) == 0 {
+			expectAllMet(exp)
+		}
+	},
+		Entry("all of them are, by default", SpecTimeout(3*time.Minute), "correct", "", map[string][]string{}),
+		Entry("all of them are, with rejects", SpecTimeout(3*time.Minute), "reject", "", map[string][]string{}),
+		Entry("UDP", SpecTimeout(3*time.Minute), "udp-ignored", "", violations("EnforcementMissing", "stranger-to-udp")),
+		Entry("endPort, read as no end", SpecTimeout(3*time.Minute), "endport-ignored", "", violations("EnforcementMissing", "outside-range")),
+		Entry("endPort, read as a single port", SpecTimeout(3*time.Minute), "endport-single", "", violations("UnexpectedBlock", "inside-range")),
+		Entry("except", SpecTimeout(3*time.Minute), "except-ignored", "", violations("EnforcementMissing", "client-to-excepted")),
+		Entry("namespaceSelector", SpecTimeout(3*time.Minute), "namespaceselector-ignored", "", violations("EnforcementMissing", "stranger-to-guarded")),
+		Entry("ingress", SpecTimeout(3*time.Minute), "ingress-ignored", "",
+			violations("EnforcementMissing", "stranger-to-udp", "outside-range", "stranger-to-guarded")),
+		Entry("egress", SpecTimeout(3*time.Minute), "egress-ignored", "", violations("EnforcementMissing", "client-to-excepted")),
+	)
+})

@@ -1,0 +1,76 @@
+package testbed
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+)
+
+// poll is how often the cluster is looked at while waiting.
+const poll = 200 * time.Millisecond
+
+// Expectation reads an expectation.
+func (b *Bed) Expectation(ctx context.Context, key types.NamespacedName) (*v1alpha1.ConnectivityExpectation, error) {
+	exp := &v1alpha1.ConnectivityExpectation{}
+	if err := b.Client.Get(ctx, key, exp); err != nil {
+		return nil, fmt.Errorf("reading expectation %s: %w", key, err)
+	}
+	return exp, nil
+}
+
+// Probe asks for a run and waits for its result.
+func (b *Bed) Probe(ctx context.Context, key types.NamespacedName) (*v1alpha1.ConnectivityExpectation, error) {
+	exp, err := b.Expectation(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	request := strconv.FormatInt(time.Now().UnixNano(), 10)
+	base := exp.DeepCopy()
+	metav1.SetMetaDataAnnotation(&exp.ObjectMeta, v1alpha1.RequestedAtAnnotation, request)
+	if err := b.Client.Patch(ctx, exp, client.MergeFrom(base)); err != nil {
+		return nil, fmt.Errorf("asking for a run: %w", err)
+	}
+	return b.Await(ctx, key, func(e *v1alpha1.ConnectivityExpectation) bool {
+		return e.Status.LastHandledRequest == request && Ready(e).Reason != v1alpha1.ReasonPending
+	})
+}
+
+// Await waits until an expectation is as wanted. The context bounds the wait.
+func (b *Bed) Await(ctx context.Context, key types.NamespacedName, done func(*v1alpha1.ConnectivityExpectation) bool) (*v1alpha1.ConnectivityExpectation, error) {
+	var last *v1alpha1.ConnectivityExpectation
+	err := wait.PollUntilContextCancel(ctx, poll, true, func(ctx context.Context) (bool, error) {
+		exp, err := b.Expectation(ctx, key)
+		if err != nil {
+			// A server that restarts is no reason to give up.
+			return false, nil //nolint:nilerr // the context ends the wait
+		}
+		last = exp
+		return done(exp), nil
+	})
+	if err != nil && last != nil {
+		return last, fmt.Errorf("waiting for expectation %s: %w: Ready is %s %s: %s", key, err, Ready(last).Status, Ready(last).Reason, Ready(last).Message)
+	}
+	return last, err
+}
+
+// Condition returns a condition of an expectation; an empty one when it is not set.
+func Condition(e *v1alpha1.ConnectivityExpectation, conditionType string) metav1.Condition {
+	if c := meta.FindStatusCondition(e.Status.Conditions, conditionType); c != nil {
+		return *c
+	}
+	return metav1.Condition{Type: conditionType}
+}
+
+// Ready returns the condition Ready.
+func Ready(e *v1alpha1.ConnectivityExpectation) metav1.Condition {
+	return Condition(e, v1alpha1.ConditionReady)
+}
