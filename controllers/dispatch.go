@@ -16,6 +16,9 @@ import (
 // concurrent probe pods.
 const slotRetry = 500 * time.Millisecond
 
+// exitUnsupported is the exit code of a responder whose kernel lacks a protocol.
+const exitUnsupported = 3
+
 // sweep lists the probe pods of the expectation. Those of the run under way are
 // kept for the phases that follow; all others are deleted: they are left from a
 // run that was given up, or from an operator that died.
@@ -118,6 +121,9 @@ func (r *ExpectationReconciler) observeResponder(s *scope, resp *responderRun) {
 		resp.ready = true
 	case resp.ready:
 		// Whether it is still alive is asked for at the end of the run.
+	case pod != nil && containerTerminated(pod) != nil && containerTerminated(pod).ExitCode == exitUnsupported:
+		resp.obstacle = verdict.Unsupported
+		resp.detail = fmt.Sprintf("the kernel of node %s has no SCTP sockets, so that no responder can listen there", resp.node)
 	case pod != nil && containerTerminated(pod) != nil:
 		resp.obstacle = verdict.TargetNotListening
 		resp.detail = "the responder ended: " + describeTermination(pod)

@@ -63,7 +63,7 @@ func onHostNetwork(p *corev1.Pod) *corev1.Pod {
 	p.Spec.HostNetwork = true
 	p.Status.PodIP, p.Status.PodIPs = p.Status.HostIP, nil
 	for _, ip := range p.Status.HostIPs {
-		p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: ip.IP})
+		p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP(ip))
 	}
 	return p
 }

@@ -182,8 +182,6 @@ var (
 	clientV4 = netip.MustParseAddr("10.91.1.2")
 	routerV4 = netip.MustParseAddr("10.91.1.1")
 	serverV4 = netip.MustParseAddr("10.91.2.2")
-	clientV6 = netip.MustParseAddr("fd91:1::2")
-	routerV6 = netip.MustParseAddr("fd91:1::1")
 	serverV6 = netip.MustParseAddr("fd91:2::2")
 )
 

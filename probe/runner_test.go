@@ -153,8 +153,7 @@ func TestPanicCostsOneCheckOnly(t *testing.T) {
 		bad.Port = 666
 		r := &Runner{try: func(_ context.Context, c wire.Check) attempt {
 			if c.Port == 666 {
-				var m map[string]int
-				m["x"] = 1
+				panic("the check is broken")
 			}
 			return attempt{outcome: wire.Replied}
 		}}

@@ -39,7 +39,7 @@ const (
 const usage = `usage: probe COMMAND [FLAGS]
 
 commands:
-  run      run the checks of a plan once and write a report
+  run      make the checks of a plan once and write a report
   serve    answer probes on a set of ports
   version  print the version
 
@@ -51,7 +51,6 @@ var version = ""
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
 	p := program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, planWait: planWait}
 	code := p.main(ctx, os.Args[1:])
 	stop()

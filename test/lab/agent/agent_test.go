@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -182,7 +181,7 @@ func TestSlowQueuesTextsInOrder(t *testing.T) {
 		if err := store.Add(p); err != nil {
 			t.Fatal(err)
 		}
-		if err := e.enforce(context.Background(), "test"); err != nil {
+		if err := e.enforce(t.Context(), "test"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -24,7 +24,7 @@ func (l *Lab) repair(ctx context.Context) error {
 	for _, s := range l.all() {
 		r, known := l.processes.Get(s.Name)
 		alive := known && l.processes.Alive(r)
-		if alive && !(changed && slices.Contains(s.Command, selfPath)) {
+		if alive && (!changed || !slices.Contains(s.Command, selfPath)) {
 			continue
 		}
 		if alive {

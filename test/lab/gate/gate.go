@@ -70,8 +70,11 @@ func run(command string, stdin io.Reader, stdout io.Writer) error {
 			return fmt.Errorf("reading the configuration: %w", err)
 		}
 		var r result
-		if err := json.Unmarshal(c.PrevResult, &r); err != nil || len(r.IPs) == 0 {
-			return fmt.Errorf("reading the previous result %q: no address: %v", c.PrevResult, err)
+		if err := json.Unmarshal(c.PrevResult, &r); err != nil {
+			return fmt.Errorf("reading the previous result %q: %w", c.PrevResult, err)
+		}
+		if len(r.IPs) == 0 {
+			return fmt.Errorf("the previous result %q has no address", c.PrevResult)
 		}
 		if err := announce(c.Socket, announcement(os.Getenv("CNI_ARGS"), r.IPs[0].Address)); err != nil {
 			fmt.Fprintln(os.Stderr, "pod starts without the agent:", err)

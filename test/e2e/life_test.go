@@ -1,0 +1,141 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/test/testbed"
+)
+
+// The life of a run: what starts it, what ends it early, and what must not be left.
+var _ = Describe("a run", Ordered, func() {
+	const namespace = "life"
+	key := types.NamespacedName{Namespace: namespace, Name: "life"}
+
+	BeforeAll(func(ctx SpecContext) {
+		Expect(bed.Client.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})).To(Succeed())
+		DeferCleanup(func(ctx SpecContext) {
+			Expect(bed.Kubectl(ctx, "delete", "namespace", namespace, "--timeout=120s")).To(Succeed())
+		})
+	}, NodeTimeout(3*time.Minute))
+
+	create := func(ctx context.Context, paths string) {
+		GinkgoHelper()
+		file := filepath.Join(GinkgoT().TempDir(), "expectation.yaml")
+		text := "apiVersion: pathproof.dev/v1alpha1\nkind: ConnectivityExpectation\nmetadata: {name: life, namespace: life}\nspec:\n" +
+			"  probe: {intervalSeconds: 86400}\n  paths:\n" + paths
+		Expect(os.WriteFile(file, []byte(text), 0o600)).To(Succeed())
+		Expect(bed.Kubectl(ctx, "apply", "-f", file)).To(Succeed())
+		DeferCleanup(func(ctx SpecContext) {
+			Expect(bed.Kubectl(ctx, "-n", namespace, "delete", "cxp", "life", "--ignore-not-found")).To(Succeed())
+			Eventually(func() []string { return probePods(ctx, namespace) }).WithTimeout(30 * time.Second).Should(BeEmpty())
+		})
+	}
+
+	// One open path and the same path to a port that no policy closes, where
+	// nothing listens.
+	const open = "  - {name: open, expect: Allow, from: {identity: {labels: {app: a}}}, to: {identity: {labels: {app: b}}}, ports: [{port: 8080}]}\n"
+
+	It("is complete soon after the expectation was applied", func(ctx SpecContext) {
+		start := time.Now()
+		create(ctx, open)
+		exp := await(ctx, key, func(e *v1alpha1.ConnectivityExpectation) bool { return e.Status.LastRun != nil })
+		AddReportEntry("applied to complete status, with a responder", time.Since(start).Round(100*time.Millisecond).String())
+		expectAllMet(exp)
+		Expect(exp.Status.LastRun.Trigger).To(Equal("Created"))
+	}, SpecTimeout(3*time.Minute))
+
+	It("is not green for a port on which nothing listens", func(ctx SpecContext) {
+		create(ctx, "  - {name: dns-wrong-port, expect: Allow, from: {identity: {labels: {app: a}}}, "+
+			"to: {podSelector: {matchLabels: {k8s-app: kube-dns}}, namespace: kube-system}, ports: [{port: 9999}]}\n"+
+			"  - {name: denied-wrong-port, expect: Deny, from: {identity: {labels: {app: a}}}, "+
+			"to: {podSelector: {matchLabels: {k8s-app: kube-dns}}, namespace: kube-system}, ports: [{port: 9999}]}\n")
+		exp := await(ctx, key, func(e *v1alpha1.ConnectivityExpectation) bool { return e.Status.LastRun != nil })
+		Expect(verdicts(exp)).To(Equal(map[string][]string{"dns-wrong-port": {"TargetNotListening"}, "denied-wrong-port": {"PolicyDrift"}}), describe(exp))
+		Expect(exp.Status.Summary.Met).To(BeZero())
+	}, SpecTimeout(3*time.Minute))
+
+	It("is not green when no pod matches", func(ctx SpecContext) {
+		create(ctx, "  - {name: nobody, expect: Deny, from: {podSelector: {matchLabels: {app: nobody}}}, to: {identity: {labels: {app: b}}}, ports: [{port: 80}]}\n"+
+			"  - {name: nowhere, expect: Deny, from: {identity: {labels: {app: a}}}, to: {podSelector: {matchLabels: {app: nowhere}}}, ports: [{port: 80}]}\n")
+		exp := await(ctx, key, func(e *v1alpha1.ConnectivityExpectation) bool { return e.Status.LastRun != nil })
+		Expect(verdicts(exp)).To(Equal(map[string][]string{"nobody": {"NoSourceMatched"}, "nowhere": {"NoTargetMatched"}}), describe(exp))
+		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionUnknown))
+	}, SpecTimeout(3*time.Minute))
+
+	It("says so when the kernel lacks SCTP", func(ctx SpecContext) {
+		if fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 132); err == nil {
+			_ = syscall.Close(fd)
+			Skip("this kernel has SCTP sockets")
+		}
+		requireLab() // the nodes' kernel is this machine's
+		create(ctx, "  - {name: sctp, expect: Allow, from: {identity: {labels: {app: a}}}, to: {identity: {labels: {app: b}}}, ports: [{protocol: SCTP, port: 9000}]}\n")
+		exp := await(ctx, key, func(e *v1alpha1.ConnectivityExpectation) bool { return e.Status.LastRun != nil })
+		Expect(verdicts(exp)).To(Equal(map[string][]string{"sctp": {"Unsupported"}}), describe(exp))
+		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionUnknown))
+	}, SpecTimeout(3*time.Minute))
+
+	It("leaves no pod when the expectation is deleted in its midst", func(ctx SpecContext) {
+		create(ctx, open)
+		Eventually(func() []string { return probePods(ctx, namespace) }).WithTimeout(30 * time.Second).ShouldNot(BeEmpty())
+		Expect(bed.Kubectl(ctx, "-n", namespace, "delete", "cxp", "life")).To(Succeed())
+		Eventually(func() []string { return probePods(ctx, namespace) }).WithTimeout(10 * time.Second).Should(BeEmpty())
+	}, SpecTimeout(3*time.Minute))
+
+	DescribeTable("survives kill -9 of the operator", func(ctx SpecContext, delay time.Duration) {
+		requireLab() // the operator's process is one of this machine
+		create(ctx, open)
+		expectAllMet(await(ctx, key, func(e *v1alpha1.ConnectivityExpectation) bool { return e.Status.LastRun != nil }))
+		request := strconv.FormatInt(time.Now().UnixNano(), 10)
+		Expect(bed.Kubectl(ctx, "-n", namespace, "annotate", "cxp", "life", "--overwrite", v1alpha1.RequestedAtAnnotation+"="+request)).To(Succeed())
+		time.Sleep(delay) // the phase in which the operator dies
+		killOperator(ctx)
+		exp := await(ctx, key, func(e *v1alpha1.ConnectivityExpectation) bool { return e.Status.LastHandledRequest == request })
+		expectAllMet(exp)
+		Eventually(func() []string { return probePods(ctx, namespace) }).WithTimeout(15 * time.Second).Should(BeEmpty())
+	},
+		Entry("as the run begins", SpecTimeout(4*time.Minute), 100*time.Millisecond),
+		Entry("while the responder starts", SpecTimeout(4*time.Minute), 1500*time.Millisecond),
+		Entry("while the probe runs", SpecTimeout(4*time.Minute), 4*time.Second),
+	)
+})
+
+// killOperator kills the operator's process without warning.
+func killOperator(ctx context.Context) {
+	GinkgoHelper()
+	var pods corev1.PodList
+	Expect(bed.Client.List(ctx, &pods, client.InNamespace("pathproof-system"), client.MatchingLabels{"app.kubernetes.io/component": "manager"})).To(Succeed())
+	Expect(pods.Items).NotTo(BeEmpty())
+	killed := 0
+	entries, err := os.ReadDir("/proc")
+	Expect(err).NotTo(HaveOccurred())
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		cgroup, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+		for _, pod := range pods.Items {
+			if strings.TrimSpace(string(comm)) == "manager" && strings.Contains(string(cgroup), string(pod.UID)) {
+				Expect(syscall.Kill(pid, syscall.SIGKILL)).To(Succeed())
+				killed++
+			}
+		}
+	}
+	Expect(killed).To(BeNumerically(">", 0), "the operator's process was found")
+}
