@@ -1,0 +1,164 @@
+// Package docs tests that what the documentation says is accepted, complete and
+// linked.
+package docs
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/test/schema"
+	"github.com/pathproof/pathproof/verdict"
+)
+
+const root = "../.."
+
+// pages are all documents for people.
+func pages(t *testing.T) []string {
+	t.Helper()
+	docs, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	top, err := filepath.Glob(filepath.Join(root, "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(docs) < 6 || len(top) < 4 {
+		t.Fatalf("found %d and %d pages: the test looks in the wrong place", len(docs), len(top))
+	}
+	return append(top, docs...)
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+var fence = regexp.MustCompile("(?ms)^```ya?ml\n(.*?)^```")
+
+// Every YAML that a user may copy is accepted by the API server.
+func TestExamplesAreValid(t *testing.T) {
+	texts := map[string]string{}
+	for _, page := range pages(t) {
+		for i, m := range fence.FindAllStringSubmatch(read(t, page), -1) {
+			texts[fmt.Sprintf("%s#%d", filepath.Base(page), i)] = m[1]
+		}
+	}
+	for _, dir := range []string{"config/samples", "test/e2e/testdata"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d os.DirEntry, err error) error {
+			if err == nil && strings.HasSuffix(path, ".yaml") && d.Name() != "kustomization.yaml" {
+				texts[path] = read(t, path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	v, err := schema.New(filepath.Join(root, "config/crd/bases/pathproof.dev_connectivityexpectations.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectations := 0
+	for name, text := range texts {
+		docs, err := schema.Documents([]byte(text))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		for _, doc := range docs {
+			if doc["kind"] == "ConnectivityExpectation" {
+				expectations++
+				for _, err := range v.Validate(t.Context(), doc) {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+			if err := strict(doc); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	if expectations < 3 {
+		t.Errorf("found %d expectations, want at least those of README, samples and tests", expectations)
+	}
+}
+
+// strict decodes an object into its type; a field that the type lacks is an error.
+func strict(doc map[string]any) error {
+	kinds := map[string]any{
+		"ConnectivityExpectation": &v1alpha1.ConnectivityExpectation{}, "NetworkPolicy": &networkingv1.NetworkPolicy{},
+		"Namespace": &corev1.Namespace{}, "Service": &corev1.Service{}, "Deployment": &appsv1.Deployment{},
+	}
+	kind, _ := doc["kind"].(string)
+	into, ok := kinds[kind]
+	if !ok {
+		return fmt.Errorf("kind %q is not known to this test", kind)
+	}
+	text, err := yaml.Marshal(doc)
+	if err != nil {
+		return err
+	}
+	return yaml.UnmarshalStrict(text, into)
+}
+
+var heading = regexp.MustCompile(`(?m)^### (\w+)$`)
+
+// Whoever sees a reason in a condition finds it in the troubleshooting guide.
+func TestEveryReasonIsExplained(t *testing.T) {
+	want := []string{
+		verdict.ReasonReady, verdict.ReasonAligned, verdict.ReasonEnforced, verdict.ReasonSatisfied, verdict.ReasonNoChecks,
+		v1alpha1.ReasonPending, v1alpha1.ReasonSuspended, v1alpha1.ReasonStale, v1alpha1.ReasonAllPoliciesParsed, v1alpha1.ReasonInvalidPolicy,
+	}
+	for _, c := range verdict.Causes() {
+		if c != verdict.None {
+			want = append(want, string(c))
+		}
+	}
+	var got []string
+	for _, m := range heading.FindAllStringSubmatch(read(t, filepath.Join(root, "docs/troubleshooting.md")), -1) {
+		got = append(got, m[1])
+	}
+	for _, w := range want {
+		if !slices.Contains(got, w) {
+			t.Errorf("docs/troubleshooting.md has no heading %q", "### "+w)
+		}
+	}
+	for _, g := range got {
+		if !slices.Contains(want, g) {
+			t.Errorf("docs/troubleshooting.md explains %s, which is no reason", g)
+		}
+	}
+}
+
+var link = regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+
+func TestLinksResolve(t *testing.T) {
+	for _, page := range pages(t) {
+		for _, m := range link.FindAllStringSubmatch(read(t, page), -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
+				t.Errorf("%s links to %s: %v", page, m[1], err)
+			}
+		}
+	}
+}
+
+func TestReadmeIsShort(t *testing.T) {
+	if n := strings.Count(read(t, filepath.Join(root, "README.md")), "\n"); n > 200 {
+		t.Errorf("README.md has %d lines, want at most 200", n)
+	}
+}

@@ -1,0 +1,358 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/controllers"
+	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/test/testbed"
+)
+
+const paths = `paths:
+- {name: allowed, expect: Allow, from: {identity: {labels: {app: web}}}, to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 5432}]}
+- {name: denied, expect: Deny, from: {identity: {labels: {app: stranger}}}, to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 5432}]}
+`
+
+// world is one namespace with a database, the policy that protects it, and an
+// expectation of its own.
+type world struct {
+	ns      string
+	kubelet *kubelet
+}
+
+var worlds int
+
+func newWorld(ctx context.Context, labels map[string]string) *world {
+	GinkgoHelper()
+	worlds++
+	w := &world{ns: fmt.Sprintf("world-%d", worlds)}
+	Expect(k8s.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.ns, Labels: labels}})).To(Succeed())
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "db", Labels: map[string]string{"app": "db"}},
+		Spec: corev1.PodSpec{NodeName: "node-b", SecurityContext: restricted(), Containers: []corev1.Container{{Name: "db", Image: "db", SecurityContext: &corev1.SecurityContext{
+			AllowPrivilegeEscalation: new(bool), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		}}}},
+	}
+	Expect(k8s.Create(ctx, pod)).To(Succeed())
+	pod.Status = corev1.PodStatus{
+		Phase: corev1.PodRunning, PodIP: "10.8.0.1", PodIPs: []corev1.PodIP{{IP: "10.8.0.1"}},
+		Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
+	}
+	Expect(k8s.Status().Update(ctx, pod)).To(Succeed())
+	Expect(k8s.Create(ctx, w.policy())).To(Succeed())
+	w.kubelet = startKubelet(w.ns)
+	w.kubelet.outcome = enforced
+	return w
+}
+
+func restricted() *corev1.PodSecurityContext {
+	yes := true
+	return &corev1.PodSecurityContext{RunAsNonRoot: &yes, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}}
+}
+
+func (w *world) policy() *networkingv1.NetworkPolicy {
+	return &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "db"}, Spec: networkingv1.NetworkPolicySpec{
+		PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}},
+		Ingress:     []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}}}}},
+	}}
+}
+
+// enforced drops what comes from strangers.
+func enforced(pod *corev1.Pod, _ wire.Check) wire.Outcome {
+	if pod.Labels["app"] == "stranger" {
+		return wire.TimedOut
+	}
+	return wire.Connected
+}
+
+func (w *world) expect(ctx context.Context, spec string) *v1alpha1.ConnectivityExpectation {
+	GinkgoHelper()
+	exp := &v1alpha1.ConnectivityExpectation{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "x"}}
+	Expect(yaml.UnmarshalStrict([]byte(spec), &exp.Spec)).To(Succeed())
+	Expect(k8s.Create(ctx, exp)).To(Succeed())
+	return exp
+}
+
+func (w *world) get(ctx context.Context) *v1alpha1.ConnectivityExpectation {
+	exp := &v1alpha1.ConnectivityExpectation{}
+	if err := k8s.Get(ctx, client.ObjectKey{Namespace: w.ns, Name: "x"}, exp); err != nil {
+		return &v1alpha1.ConnectivityExpectation{}
+	}
+	return exp
+}
+
+// result waits for a run that ended after the given number of runs had.
+func (w *world) result(ctx context.Context) *v1alpha1.ConnectivityExpectation {
+	GinkgoHelper()
+	Eventually(func() bool {
+		e := w.get(ctx)
+		return e.Status.LastRun != nil && testbed.Ready(e).Reason != v1alpha1.ReasonPending
+	}).WithTimeout(20 * time.Second).Should(BeTrue())
+	return w.get(ctx)
+}
+
+func (w *world) pods(ctx context.Context) []string {
+	GinkgoHelper()
+	var list corev1.PodList
+	Expect(k8s.List(ctx, &list, client.InNamespace(w.ns))).To(Succeed())
+	var out []string
+	for _, p := range list.Items {
+		if strings.HasPrefix(p.Name, "pathproof-") {
+			out = append(out, p.Name)
+		}
+	}
+	return out
+}
+
+func (w *world) leavesNothing(ctx context.Context) {
+	GinkgoHelper()
+	Eventually(func() []string { return w.pods(ctx) }).WithTimeout(10 * time.Second).Should(BeEmpty())
+}
+
+func causes(e *v1alpha1.ConnectivityExpectation) map[string]string {
+	out := map[string]string{}
+	for _, f := range e.Status.Findings {
+		out[f.Path] = f.Cause
+	}
+	return out
+}
+
+var _ = Describe("an expectation", func() {
+	It("is met, and says so once", func(ctx SpecContext) {
+		_, metrics := startOperator(nil)
+		w := newWorld(ctx, nil)
+		w.expect(ctx, paths)
+		exp := w.result(ctx)
+		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionTrue), testbed.Ready(exp).Message)
+		Expect(exp.Status.ObservedGeneration).To(Equal(exp.Generation))
+		Expect(exp.Status.Summary.Met).To(Equal(exp.Status.Summary.Checks))
+		w.leavesNothing(ctx)
+		Expect(testutil.CollectAndCount(metrics, "pathproof_checks")).To(Equal(1))
+
+		By("telling of the transition, and not of the same again")
+		requestRun(ctx, w)
+		Expect(events(ctx, w)).To(ConsistOf("AllPathsMet"))
+
+		By("dropping its series when it is gone")
+		Expect(k8s.Delete(ctx, w.get(ctx))).To(Succeed())
+		Eventually(func() int {
+			return testutil.CollectAndCount(metrics, "pathproof_checks", "pathproof_conclusive_run_age_seconds")
+		}).Should(BeZero())
+	}, SpecTimeout(time.Minute))
+
+	It("names path, node and policy when enforcement is missing", func(ctx SpecContext) {
+		startOperator(nil)
+		w := newWorld(ctx, nil)
+		w.kubelet.set(func(k *kubelet) { k.outcome = nil })
+		w.expect(ctx, paths)
+		exp := w.result(ctx)
+		Expect(causes(exp)).To(Equal(map[string]string{"denied": "EnforcementMissing"}))
+		f := exp.Status.Findings[0]
+		Expect(f.TargetNode).To(Equal("node-b"))
+		Expect(f.Predicted.Policies).To(ConsistOf(w.ns + "/db"))
+		Expect(testbed.Condition(exp, v1alpha1.ConditionPolicyAligned).Status).To(Equal(metav1.ConditionTrue))
+		Expect(testbed.Condition(exp, v1alpha1.ConditionEnforced).Status).To(Equal(metav1.ConditionFalse))
+		Expect(events(ctx, w)).To(ConsistOf("EnforcementMissing"))
+	}, SpecTimeout(time.Minute))
+
+	It("sees drift when its policy is deleted, without waiting for the interval", func(ctx SpecContext) {
+		startOperator(nil)
+		w := newWorld(ctx, nil)
+		w.expect(ctx, paths)
+		w.result(ctx)
+		w.kubelet.set(func(k *kubelet) { k.outcome = nil })
+		Expect(k8s.Delete(ctx, w.policy())).To(Succeed())
+		Eventually(func() string { return testbed.Ready(w.get(ctx)).Reason }).WithTimeout(15 * time.Second).Should(Equal("PolicyDrift"))
+		Expect(w.get(ctx).Status.LastRun.Trigger).To(Equal("Change"))
+	}, SpecTimeout(time.Minute))
+
+	DescribeTable("is never green when the probe", func(ctx SpecContext, want string, end func(*corev1.Pod) *corev1.PodStatus) {
+		startOperator(nil)
+		w := newWorld(ctx, nil)
+		w.kubelet.set(func(k *kubelet) { k.end = end })
+		w.expect(ctx, paths)
+		exp := w.result(ctx)
+		Expect(causes(exp)).To(Equal(map[string]string{"allowed": want, "denied": want}))
+		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionUnknown))
+		w.leavesNothing(ctx)
+	},
+		Entry("never starts", SpecTimeout(time.Minute), "SourceNotReady", func(p *corev1.Pod) *corev1.PodStatus {
+			return &corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{{Name: "probe", State: corev1.ContainerState{
+				Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}}}}}
+		}),
+		Entry("dies without a report", SpecTimeout(time.Minute), "ProbeFailed", func(p *corev1.Pod) *corev1.PodStatus {
+			return terminated(corev1.PodFailed, corev1.ContainerStateTerminated{Reason: "OOMKilled", ExitCode: 137})
+		}),
+		Entry("leaves garbage", SpecTimeout(time.Minute), "ProbeFailed", func(p *corev1.Pod) *corev1.PodStatus {
+			return terminated(corev1.PodSucceeded, corev1.ContainerStateTerminated{Reason: "Completed", Message: "panic: x"})
+		}),
+		Entry("reports on another plan", SpecTimeout(time.Minute), "ProbeFailed", func(p *corev1.Pod) *corev1.PodStatus {
+			text, err := wire.EncodeReport(wire.Report{Version: wire.Version, ID: "other", Results: []wire.Result{{Outcomes: wire.Outcomes{wire.Connected}}}})
+			Expect(err).NotTo(HaveOccurred())
+			return terminated(corev1.PodSucceeded, corev1.ContainerStateTerminated{Reason: "Completed", Message: text})
+		}),
+		Entry("is evicted", SpecTimeout(time.Minute), "ProbeFailed", func(p *corev1.Pod) *corev1.PodStatus {
+			return &corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "the node was low on memory"}
+		}),
+	)
+
+	It("refuses a probe that a ReplicaSet would adopt", func(ctx SpecContext) {
+		startOperator(nil)
+		w := newWorld(ctx, nil)
+		Expect(k8s.Create(ctx, &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "bare"}, Spec: appsv1.ReplicaSetSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "stranger"}},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "stranger"}}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "c"}}}},
+		}})).To(Succeed())
+		w.expect(ctx, paths)
+		exp := w.result(ctx)
+		Expect(causes(exp)).To(Equal(map[string]string{"denied": "ProbeRefused"}))
+		Expect(exp.Status.Findings[0].Message).To(ContainSubstring("ReplicaSet bare"))
+	}, SpecTimeout(time.Minute))
+
+	It("probes where Pod Security is restricted, and says when a quota forbids it", func(ctx SpecContext) {
+		startOperator(nil)
+		w := newWorld(ctx, map[string]string{"pod-security.kubernetes.io/enforce": "restricted"})
+		w.expect(ctx, paths)
+		Expect(testbed.Ready(w.result(ctx)).Status).To(Equal(metav1.ConditionTrue))
+
+		quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "none"}, Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("0")}}}
+		Expect(k8s.Create(ctx, quota)).To(Succeed())
+		quota.Status.Hard, quota.Status.Used = quota.Spec.Hard, corev1.ResourceList{corev1.ResourcePods: resource.MustParse("1")}
+		Expect(k8s.Status().Update(ctx, quota)).To(Succeed())
+		requestRun(ctx, w)
+		exp := w.get(ctx)
+		Expect(causes(exp)).To(Equal(map[string]string{"allowed": "ProbeRefused", "denied": "ProbeRefused"}))
+		Expect(exp.Status.Findings[0].Message).To(ContainSubstring("exceeded quota"))
+	}, SpecTimeout(time.Minute))
+
+	It("ends its run when it is suspended, changed or deleted", func(ctx SpecContext) {
+		startOperator(func(o *controllers.Options) { o.StartTimeout = time.Minute })
+		w := newWorld(ctx, nil)
+		w.kubelet.set(func(k *kubelet) { k.held = true })
+		exp := w.expect(ctx, paths)
+		Eventually(func() []string { return w.pods(ctx) }).WithTimeout(10 * time.Second).ShouldNot(BeEmpty())
+
+		patch(ctx, exp, func() { exp.Spec.Suspend = true })
+		w.leavesNothing(ctx)
+		Eventually(func() string { return testbed.Ready(w.get(ctx)).Reason }).Should(Equal(v1alpha1.ReasonSuspended))
+
+		patch(ctx, exp, func() { exp.Spec.Suspend = false })
+		Eventually(func() []string { return w.pods(ctx) }).WithTimeout(10 * time.Second).ShouldNot(BeEmpty())
+		old := w.pods(ctx)
+		patch(ctx, exp, func() { exp.Spec.Probe.Attempts = 5 })
+		Eventually(func() []string { return w.pods(ctx) }).WithTimeout(10 * time.Second).ShouldNot(Or(BeEmpty(), ContainElements(old[0])))
+
+		Expect(k8s.Delete(ctx, exp)).To(Succeed())
+		w.leavesNothing(ctx)
+	}, SpecTimeout(time.Minute))
+
+	It("survives a restart of the operator in the midst of a run", func(ctx SpecContext) {
+		stop, _ := startOperator(func(o *controllers.Options) { o.StartTimeout = time.Minute })
+		w := newWorld(ctx, nil)
+		w.kubelet.set(func(k *kubelet) { k.held = true })
+		w.expect(ctx, paths)
+		Eventually(func() []string { return w.pods(ctx) }).WithTimeout(10 * time.Second).ShouldNot(BeEmpty())
+		stop()
+		before := w.pods(ctx)
+		startOperator(nil)
+		Eventually(func() []string { return w.pods(ctx) }).WithTimeout(10 * time.Second).ShouldNot(Or(BeEmpty(), ContainElements(before[0])))
+		w.kubelet.set(func(k *kubelet) { k.held = false })
+		Expect(testbed.Ready(w.result(ctx)).Status).To(Equal(metav1.ConditionTrue))
+		w.leavesNothing(ctx)
+	}, SpecTimeout(time.Minute))
+
+	It("says so when the configuration changes during every run", func(ctx SpecContext) {
+		startOperator(func(o *controllers.Options) { o.StartTimeout = time.Minute })
+		w := newWorld(ctx, nil)
+		n := 0
+		w.kubelet.set(func(k *kubelet) {
+			k.end = func(p *corev1.Pod) *corev1.PodStatus {
+				n++
+				policy := w.policy()
+				policy.Spec.Ingress[0].From[0].PodSelector.MatchLabels["n"] = fmt.Sprint(n)
+				Expect(k8s.Update(ctx, policy)).To(Succeed())
+				return nil
+			}
+		})
+		w.expect(ctx, paths)
+		Eventually(func() string { return testbed.Ready(w.get(ctx)).Reason }).WithTimeout(40 * time.Second).Should(Equal("ChangedDuringProbe"))
+		Expect(w.get(ctx).Status.Summary.Met).To(BeZero())
+	}, SpecTimeout(time.Minute))
+
+	It("runs in waves under a limit, responders included", func(ctx SpecContext) {
+		startOperator(func(o *controllers.Options) { o.MaxProbePods, o.MaxProbePodsPerNamespace = 1, 1 })
+		w := newWorld(ctx, nil)
+		w.expect(ctx, `paths:
+- {name: one, expect: Allow, from: {identity: {labels: {app: a}}}, to: {identity: {labels: {app: r}}}, ports: [{port: 80}]}
+- {name: two, expect: Allow, from: {identity: {labels: {app: b}}}, to: {identity: {labels: {app: r}}}, ports: [{port: 80}]}
+`)
+		exp := w.result(ctx)
+		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionTrue), testbed.Ready(exp).Message)
+		w.leavesNothing(ctx)
+	}, SpecTimeout(time.Minute))
+
+	It("is refused by the API server when it is wrong", func(ctx SpecContext) {
+		w := newWorld(ctx, nil)
+		for spec, want := range map[string]string{
+			strings.Replace(paths, "port: 5432", "port: 0", 1):         "port must be a number from 1 to 65535",
+			strings.Replace(paths, "matchLabels: {app: db}", "", 1):    "an empty selector would select everything",
+			strings.Replace(paths, "to: {", "to: {host: a.b, ", 1):     "to takes exactly one of",
+			strings.Replace(paths, "name: denied", "name: allowed", 1): "Duplicate value",
+			"paths: []": "should have at least 1 items",
+		} {
+			exp := &v1alpha1.ConnectivityExpectation{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "bad"}}
+			Expect(yaml.Unmarshal([]byte(spec), &exp.Spec)).To(Succeed())
+			Expect(k8s.Create(ctx, exp)).To(MatchError(ContainSubstring(want)))
+		}
+	}, SpecTimeout(time.Minute))
+})
+
+func terminated(phase corev1.PodPhase, t corev1.ContainerStateTerminated) *corev1.PodStatus {
+	return &corev1.PodStatus{Phase: phase, ContainerStatuses: []corev1.ContainerStatus{{Name: "probe", State: corev1.ContainerState{Terminated: &t}}}}
+}
+
+func patch(ctx context.Context, exp *v1alpha1.ConnectivityExpectation, change func()) {
+	GinkgoHelper()
+	base := exp.DeepCopy()
+	change()
+	Expect(k8s.Patch(ctx, exp, client.MergeFrom(base))).To(Succeed())
+}
+
+// requestRun asks for a run and waits for its result.
+func requestRun(ctx context.Context, w *world) {
+	GinkgoHelper()
+	exp := w.get(ctx)
+	value := time.Now().String()
+	patch(ctx, exp, func() { metav1.SetMetaDataAnnotation(&exp.ObjectMeta, v1alpha1.RequestedAtAnnotation, value) })
+	Eventually(func() string { return w.get(ctx).Status.LastHandledRequest }).WithTimeout(15 * time.Second).Should(Equal(value))
+}
+
+func events(ctx context.Context, w *world) []string {
+	GinkgoHelper()
+	var list eventsv1.EventList
+	Eventually(func() int {
+		Expect(k8s.List(ctx, &list, client.InNamespace(w.ns))).To(Succeed())
+		return len(list.Items)
+	}).WithTimeout(10 * time.Second).Should(BeNumerically(">", 0))
+	var out []string
+	for _, e := range list.Items {
+		out = append(out, e.Reason)
+	}
+	return out
+}

@@ -1,0 +1,206 @@
+// Package integration tests the reconciler against a real API server with the
+// generated CRDs. There are no nodes in it, so the kubelet is a fake: it is the
+// one part of these tests that is not real, and the end-to-end tests have it.
+package integration
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/controllers"
+	"github.com/pathproof/pathproof/probe/wire"
+)
+
+func TestIntegration(t *testing.T) {
+	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
+		t.Skip("KUBEBUILDER_ASSETS is not set: `make integration` sets it to a folder with kube-apiserver and etcd")
+	}
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "integration")
+}
+
+var (
+	restConfig *rest.Config
+	scheme     = runtime.NewScheme()
+	// k8s reads from the API server, without a cache.
+	k8s client.Client
+)
+
+var _ = BeforeSuite(func(ctx SpecContext) {
+	ctrl.SetLogger(zap.New(zap.WriteTo(GinkgoWriter)))
+	Expect(clientgoscheme.AddToScheme(scheme)).To(Succeed())
+	Expect(v1alpha1.AddToScheme(scheme)).To(Succeed())
+	env := &envtest.Environment{CRDDirectoryPaths: []string{filepath.Join("..", "..", "config", "crd", "bases")}, ErrorIfCRDPathMissing: true}
+	var err error
+	restConfig, err = env.Start()
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(env.Stop)
+	k8s, err = client.New(restConfig, client.Options{Scheme: scheme})
+	Expect(err).NotTo(HaveOccurred())
+	for _, name := range []string{"node-a", "node-b"} {
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		Expect(k8s.Create(ctx, node)).To(Succeed())
+		node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.Now(), LastTransitionTime: metav1.Now()}}
+		Expect(k8s.Status().Update(ctx, node)).To(Succeed())
+		// The API server taints nodes that registered without being ready.
+		node.Spec.Taints = nil
+		Expect(k8s.Update(ctx, node)).To(Succeed())
+	}
+}, NodeTimeout(2*time.Minute))
+
+// startOperator runs the operator as the manager does, until stop is called.
+func startOperator(change func(*controllers.Options)) (stop func(), metrics *controllers.Metrics) {
+	GinkgoHelper()
+	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
+		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"},
+		Controller: config.Controller{SkipNameValidation: ptr.To(true)},
+		Cache:      cache.Options{ByObject: map[client.Object]cache.ByObject{&corev1.Pod{}: {Transform: controllers.StripPod}}},
+	})
+	Expect(err).NotTo(HaveOccurred())
+	o := controllers.DefaultOptions()
+	o.ProbeImage, o.WarmUp, o.StartTimeout = "probe:test", 0, 4*time.Second
+	if change != nil {
+		change(&o)
+	}
+	metrics = controllers.NewMetrics(clock.RealClock{})
+	ctx, cancel := context.WithCancel(context.Background())
+	r := controllers.NewExpectationReconciler(clock.RealClock{}, mgr.GetClient(), mgr.GetEventRecorder("pathproof"), metrics, o)
+	Expect(r.SetupWithManager(ctx, mgr)).To(Succeed())
+	done := make(chan struct{})
+	go func() {
+		defer GinkgoRecover()
+		defer close(done)
+		Expect(mgr.Start(ctx)).To(Succeed())
+	}()
+	var once sync.Once
+	stop = func() { once.Do(func() { cancel(); <-done }) }
+	DeferCleanup(stop)
+	return stop, metrics
+}
+
+// kubelet is a fake: it schedules pods, gives them addresses, makes responders
+// ready, and ends probes with a report of the outcomes that the test wants.
+type kubelet struct {
+	namespace string
+
+	mu sync.Mutex
+	// outcome answers for a check from a pod; nil means connected.
+	outcome func(*corev1.Pod, wire.Check) wire.Outcome
+	// end replaces the report of a probe by a status of the test's own.
+	end func(*corev1.Pod) *corev1.PodStatus
+	// held keeps pods from running while it is true.
+	held bool
+	next int
+}
+
+func startKubelet(namespace string) *kubelet {
+	k := &kubelet{namespace: namespace}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer GinkgoRecover()
+		defer close(done)
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-tick.C:
+				k.sync(ctx)
+			}
+		}
+	}()
+	DeferCleanup(func() { cancel(); <-done })
+	return k
+}
+
+func (k *kubelet) set(change func(*kubelet)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	change(k)
+}
+
+func (k *kubelet) sync(ctx context.Context) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var pods corev1.PodList
+	if err := k8s.List(ctx, &pods, client.InNamespace(k.namespace)); err != nil {
+		return
+	}
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		if pod.DeletionTimestamp != nil {
+			// The kubelet confirms that the containers are gone.
+			_ = k8s.Delete(ctx, pod, client.GracePeriodSeconds(0))
+			continue
+		}
+		if pod.Annotations["pathproof.dev/run"] == "" || k.held || pod.Status.Phase != corev1.PodPending {
+			continue
+		}
+		k.run(ctx, pod)
+	}
+}
+
+func (k *kubelet) run(ctx context.Context, pod *corev1.Pod) {
+	if pod.Spec.NodeName == "" {
+		terms := pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+		binding := &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: pod.Name}, Target: corev1.ObjectReference{Kind: "Node", Name: terms[0].MatchFields[0].Values[0]}}
+		if k8s.SubResource("binding").Create(ctx, pod, binding) != nil {
+			return
+		}
+	}
+	k.next++
+	pod.Status.Phase = corev1.PodRunning
+	pod.Status.PodIP = "10.9.0." + string(rune('0'+k.next%10))
+	pod.Status.PodIPs = []corev1.PodIP{{IP: pod.Status.PodIP}}
+	container := corev1.ContainerStatus{Name: "probe", Ready: true, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}}}
+	if encoded := pod.Annotations[wire.PlanAnnotation]; encoded != "" {
+		pod.Status.Phase, container.Ready = corev1.PodSucceeded, false
+		container.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Completed", Message: k.report(pod, encoded)}}
+	}
+	pod.Status.ContainerStatuses = []corev1.ContainerStatus{container}
+	if k.end != nil {
+		if status := k.end(pod); status != nil {
+			pod.Status = *status
+		}
+	}
+	_ = k8s.Status().Update(ctx, pod)
+}
+
+func (k *kubelet) report(pod *corev1.Pod, encoded string) string {
+	plan, err := wire.DecodePlan(encoded)
+	Expect(err).NotTo(HaveOccurred())
+	report := wire.Report{Version: wire.Version, ID: plan.ID, KubeletProbes: 1}
+	for _, c := range plan.Checks {
+		outcome := wire.Connected
+		if k.outcome != nil {
+			outcome = k.outcome(pod, c)
+		}
+		report.Results = append(report.Results, wire.Result{Outcomes: wire.Outcomes{outcome, outcome, outcome}, Rounds: 1})
+	}
+	text, err := wire.EncodeReport(report)
+	Expect(err).NotTo(HaveOccurred())
+	return text
+}
