@@ -106,6 +106,9 @@ func (r *ExpectationReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		return ctrl.Result{}, r.forget(ctx, req.NamespacedName)
 	}
 	s := newScope(exp, r.tracker.get(exp), r.clock.Now())
+	if s.track.unwritten {
+		return ctrl.Result{RequeueAfter: time.Millisecond}, r.publish(ctx, s)
+	}
 	for _, p := range []phase{
 		r.sweep,    // delete pods of runs that are not under way
 		r.suspend,  // end here when asked to

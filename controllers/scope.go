@@ -82,6 +82,10 @@ type tracked struct {
 	// status is what the last reconcile wanted to be written. The operator is its
 	// only writer, so this is the truth while the cache lags or a write failed.
 	status *v1alpha1.ConnectivityExpectationStatus
+	// unwritten is set while a write of status has failed. It is written before
+	// anything else is done: the next phase could take back a result that nobody
+	// has seen.
+	unwritten bool
 	// told is the state of Ready that the last event was about.
 	told readyState
 	// inFlight is the number of pods of the run that exist. Other workers read it.

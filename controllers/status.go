@@ -60,7 +60,7 @@ func (r *ExpectationReconciler) publish(ctx context.Context, s *scope) error {
 	}
 	r.metrics.Conclusive(client.ObjectKeyFromObject(s.exp), s.exp.Status.LastConclusiveAt)
 	r.metrics.ProbePods.Set(float64(r.tracker.allInFlight()))
-	s.track.status = s.exp.Status.DeepCopy()
+	s.track.status, s.track.unwritten = s.exp.Status.DeepCopy(), false
 	if equality.Semantic.DeepEqual(s.before.Status, s.exp.Status) {
 		return nil
 	}
@@ -71,6 +71,7 @@ func (r *ExpectationReconciler) publish(ctx context.Context, s *scope) error {
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
+		s.track.unwritten = true
 		return fmt.Errorf("writing status: %w", err)
 	}
 	r.emit(s)

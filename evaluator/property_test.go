@@ -6,9 +6,8 @@ import (
 	"sync"
 	"testing"
 
-	networkingv1 "k8s.io/api/networking/v1"
-
 	"github.com/google/go-cmp/cmp"
+	networkingv1 "k8s.io/api/networking/v1"
 	"pgregory.net/rapid"
 )
 

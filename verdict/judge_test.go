@@ -230,7 +230,7 @@ func TestOrderIsIrrelevant(t *testing.T) {
 		check("c", Allow, evaluator.Denied, wire.TimedOut), check("d", Allow, evaluator.Undefined, wire.Connected),
 	}
 	want := Judge(checks)
-	for range len(checks) {
+	for range checks {
 		checks = append(checks[1:], checks[0])
 		if diff := cmp.Diff(causes(want), causes(Judge(checks))); diff != "" {
 			t.Fatalf("verdicts depend on the order of the checks:\n%s", diff)

@@ -291,7 +291,8 @@ var _ = Describe("an expectation", func() {
 			}
 		})
 		w.expect(ctx, paths)
-		Eventually(func() string { return testbed.Ready(w.get(ctx)).Reason }).WithTimeout(40 * time.Second).Should(Equal("ChangedDuringProbe"))
+		// Ready is soon Pending again, since the change starts another run.
+		Eventually(func() string { return testbed.Condition(w.get(ctx), v1alpha1.ConditionEnforced).Reason }).WithTimeout(40 * time.Second).Should(Equal("ChangedDuringProbe"))
 		Expect(w.get(ctx).Status.Summary.Met).To(BeZero())
 	}, SpecTimeout(time.Minute))
 
