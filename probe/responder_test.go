@@ -130,12 +130,10 @@ func TestResponderToleratesGarbage(t *testing.T) {
 			if _, ok := parseReply(in[:k], "after"); err != nil || !ok {
 				t.Errorf("UDP: got %q, %v, want the echo of the good request", in[:k], err)
 			}
-			if _, err := tcp.Write(b); err != nil {
-				t.Fatal(err)
-			}
-			if err := tcp.(*net.TCPConn).CloseWrite(); err != nil {
-				t.Fatal(err)
-			}
+			// The responder may reset the connection at any time from here on: what
+			// counts is that it says nothing.
+			_, _ = tcp.Write(b)
+			_ = tcp.(*net.TCPConn).CloseWrite()
 			got, err := io.ReadAll(tcp)
 			// A connection is reset when the responder has not read it all. Over TCP,
 			// where no source can be forged, a short request is as good as any.

@@ -159,7 +159,7 @@ func TestPanicCostsOneCheckOnly(t *testing.T) {
 		}}
 		got := r.Run(t.Context(), planOf(local(wire.GoalNone), bad, local(wire.GoalNone))).Results
 		assertOutcome(t, got[0], wire.Replied, "")
-		assertOutcome(t, got[1], wire.ProbeError, "panic: assignment to entry in nil map")
+		assertOutcome(t, got[1], wire.ProbeError, "panic: the check is broken")
 		assertOutcome(t, got[2], wire.Replied, "")
 	})
 }
