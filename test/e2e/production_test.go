@@ -115,7 +115,7 @@ var _ = Describe("the production scenario", Ordered, func() {
 		Expect(verdicts(exp)).To(Equal(violations("PolicyDrift", closedByIngress...)), describe(exp))
 		Expect(testbed.Condition(exp, v1alpha1.ConditionPolicyAligned).Status).To(Equal(metav1.ConditionFalse))
 		Expect(testbed.Condition(exp, v1alpha1.ConditionEnforced).Status).To(Equal(metav1.ConditionTrue))
-		Expect(exp.Status.LastRun.Trigger).To(BeElementOf("Change", "Repeated"))
+		Expect(exp.Status.LastRun.Trigger).To(BeElementOf("Change", "Repeated", "Interval"))
 	}, SpecTimeout(5*time.Minute))
 
 	It("calls it drift over UDP and TCP when DNS egress is forgotten", func(ctx SpecContext) {
