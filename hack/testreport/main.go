@@ -16,7 +16,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -168,19 +170,24 @@ func (c *counts) add(k key, res *result, parent bool) {
 	}
 }
 
+// closing is the last line of a ginkgo suite, once its colours are gone.
+var (
+	closing = regexp.MustCompile(`! -- (\d+) Passed \| (\d+) Failed \| (\d+) Pending \| (\d+) Skipped`)
+	colour  = regexp.MustCompile("\x1b\\[[0-9;]*m")
+)
+
 // ginkgo reads the closing line of a suite, which stands for many specs.
 func ginkgo(output []string) (passed, failed, skipped int, ok bool) {
-	for _, line := range output {
-		_, rest, found := strings.Cut(strings.TrimSpace(line), "! -- ")
-		if !found {
-			continue
-		}
-		var pending int
-		if n, _ := fmt.Sscanf(rest, "%d Passed | %d Failed | %d Pending | %d Skipped", &passed, &failed, &pending, &skipped); n == 4 {
-			return passed, failed, skipped + pending, true
-		}
+	m := closing.FindStringSubmatch(colour.ReplaceAllString(strings.Join(output, ""), ""))
+	if m == nil {
+		return 0, 0, 0, false
 	}
-	return 0, 0, 0, false
+	var n [4]int
+	for i := range n {
+		// The expression admits digits only.
+		n[i], _ = strconv.Atoi(m[i+1])
+	}
+	return n[0], n[1], n[2] + n[3], true
 }
 
 // report prints the output of failures and the reasons of skips.
