@@ -47,7 +47,7 @@ func (r *ExpectationReconciler) collect(ctx context.Context, s *scope) (bool, er
 		}
 		resp.done = true
 		pod := s.pods[resp.name]
-		resp.alive = resp.ready && pod != nil && containerReady(pod) && pod.Status.ContainerStatuses[0].RestartCount == 0
+		resp.alive = resp.ready && pod != nil && containerReady(pod) && container(pod).RestartCount == 0
 		if !resp.createdAt.IsZero() {
 			s.track.inFlight.Add(-1)
 		}
@@ -103,11 +103,14 @@ func (r *ExpectationReconciler) read(s *scope, p *probeRun, pod *corev1.Pod) {
 	}
 }
 
+// container returns the status of our container: a webhook may have injected others.
 func container(pod *corev1.Pod) *corev1.ContainerStatus {
-	if len(pod.Status.ContainerStatuses) == 0 {
-		return nil
+	for i := range pod.Status.ContainerStatuses {
+		if c := &pod.Status.ContainerStatuses[i]; c.Name == containerName {
+			return c
+		}
 	}
-	return &pod.Status.ContainerStatuses[0]
+	return nil
 }
 
 func containerReady(pod *corev1.Pod) bool {

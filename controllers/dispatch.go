@@ -56,6 +56,9 @@ func (r *ExpectationReconciler) dispatch(ctx context.Context, s *scope) (bool, e
 	}
 	for _, resp := range current.responders {
 		if !resp.ready && resp.obstacle == "" {
+			if resp.createdAt.IsZero() {
+				return true, nil // ensure asked for another reconcile
+			}
 			s.again(r.until(s, resp.createdAt.Add(r.options.StartTimeout)))
 			return true, nil
 		}
@@ -79,8 +82,9 @@ func (r *ExpectationReconciler) ensure(ctx context.Context, s *scope, p *podRun,
 		return nil
 	}
 	all, here := r.tracker.podsInFlight(s.exp.Namespace)
-	// A run whose responders are up may always have one probe pod: otherwise runs
-	// could wait for each other's responders for ever.
+	// A run that has a responder may always have its other responders, and then one
+	// probe pod: otherwise runs could wait for each other's responders, or a run for
+	// its own, for ever.
 	if (all >= r.options.MaxProbePods || here >= r.options.MaxProbePodsPerNamespace) && !s.track.run.onlyResponders() {
 		s.again(slotRetry)
 		return nil

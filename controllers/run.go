@@ -115,8 +115,9 @@ func (r *run) responder(key string) *responderRun {
 
 // onlyResponders tells whether responders are all that the run has in flight.
 func (r *run) onlyResponders() bool {
+	listening := slices.ContainsFunc(r.responders, func(x *responderRun) bool { return !x.createdAt.IsZero() })
 	probing := slices.ContainsFunc(r.probes, func(p *probeRun) bool { return !p.createdAt.IsZero() && !p.done })
-	return r.placed && len(r.responders) > 0 && !probing
+	return listening && !probing
 }
 
 // edgesTo returns one edge for each address of the responder.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -121,6 +122,11 @@ func (t *tracker) get(exp *v1alpha1.ConnectivityExpectation) *tracked {
 		e.last = lastRun{
 			startedAt: lr.StartedAt.Time, finishedAt: lr.FinishedAt.Time, generation: exp.Status.ObservedGeneration,
 			provenance: lr.Provenance, request: exp.Status.LastHandledRequest,
+		}
+		if ready := meta.FindStatusCondition(exp.Status.Conditions, v1alpha1.ConditionReady); ready != nil && ready.Reason == v1alpha1.ReasonPending {
+			// A run was under way when the operator ended: its generation is observed,
+			// but was not measured.
+			e.last.generation = 0
 		}
 	}
 	t.m[key] = e

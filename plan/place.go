@@ -76,6 +76,9 @@ type placement struct {
 	maxSources int
 	usable     []string
 	edges      []*Edge
+	// open holds the edges that can be controls, by listener and by target node. A
+	// plan at its limit has too many edges to compare each with each.
+	open, openOn map[string][]*Edge
 	// at holds, for each source and node, the edges that are probed from there.
 	at map[string]map[string][]*Edge
 }
@@ -86,6 +89,7 @@ type placement struct {
 // beside it, where the edges of the expectation hold one.
 func Place(edges []*Edge, nodes []*corev1.Node, maxSources int) []Pod {
 	p := &placement{maxSources: max(1, maxSources), usable: usableNodes(nodes), edges: edges, at: map[string]map[string][]*Edge{}}
+	p.indexControls()
 	for _, e := range edges {
 		for _, node := range e.Source.Nodes {
 			p.add(e, node)
@@ -141,19 +145,34 @@ func (p *placement) nodesForIdentity(e *Edge) []string {
 // the same listener, then (for responders, whose listener the kubelet vouches
 // for) any edge to the same node.
 func (p *placement) controls(e *Edge) []*Edge {
-	var same, near []*Edge
-	for _, c := range p.edges {
-		if c == e || c.Prediction.Verdict != evaluator.Allowed || c.Diverges() {
-			continue
-		}
-		switch {
-		case c.listener() == e.listener():
-			same = append(same, c)
-		case e.Target.Kind == TargetResponder && e.Target.Node != "" && c.Target.Node == e.Target.Node:
-			near = append(near, c)
+	same := p.open[e.listener()]
+	out := slices.DeleteFunc(slices.Clone(same), func(c *Edge) bool { return c == e })
+	if e.Target.Kind != TargetResponder || e.Target.Node == "" {
+		return out
+	}
+	for _, c := range p.openOn[e.Target.Node] {
+		if c != e && sameFamily(c, e) && !slices.Contains(same, c) {
+			out = append(out, c)
 		}
 	}
-	return append(same, near...)
+	return out
+}
+
+func (p *placement) indexControls() {
+	p.open, p.openOn = map[string][]*Edge{}, map[string][]*Edge{}
+	for _, e := range p.edges {
+		if e.Prediction.Verdict != evaluator.Allowed || e.Diverges() {
+			continue
+		}
+		p.open[e.listener()] = append(p.open[e.listener()], e)
+		p.openOn[e.Target.Node] = append(p.openOn[e.Target.Node], e)
+	}
+}
+
+// sameFamily tells whether two edges use the same kind of address, or may. Nodes
+// that carry one kind need not carry the other.
+func sameFamily(a, b *Edge) bool {
+	return !a.Target.Addr.IsValid() || !b.Target.Addr.IsValid() || a.Target.Addr.Is4() == b.Target.Addr.Is4()
 }
 
 // addControls probes positive controls from every node from which an edge is

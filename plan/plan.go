@@ -60,6 +60,10 @@ type Source struct {
 	// Workload is one of the pods that the source stands for; nil for an identity
 	// that need not exist.
 	Workload *corev1.Pod
+	// variants are the label sets of those pods, with what their controllers set;
+	// seen keeps them apart.
+	variants []map[string]string
+	seen     map[string]bool
 	// Nodes are where the workload's pods run, in order of preference; empty for
 	// an identity that need not exist.
 	Nodes []string
@@ -122,7 +126,9 @@ type Edge struct {
 	QueryName, QueryType string
 
 	// Prediction and Workload are set by Predict: the answer for the probe's
-	// identity, and for the workload that it stands for.
+	// identity, and for the workload that it stands for. If only some of the
+	// workload's pods are treated differently from the probe, it is the answer for
+	// those.
 	Prediction, Workload evaluator.Decision
 }
 

@@ -2,11 +2,14 @@ package plan
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/evaluator"
@@ -18,11 +21,38 @@ import (
 type Predictor struct {
 	engine   *evaluator.Engine
 	snapshot Snapshot
+	// pods are those of the snapshot, sorted: a cache lists objects in no order.
+	pods []*corev1.Pod
+	// byController is set when a policy selects pods by a label that controllers
+	// own. Otherwise no policy can tell a probe from its workload.
+	byController bool
 }
 
 // NewPredictor returns a Predictor over a snapshot that engine was compiled from.
 func NewPredictor(engine *evaluator.Engine, s Snapshot) *Predictor {
-	return &Predictor{engine: engine, snapshot: s}
+	pods := slices.Clone(s.Pods)
+	slices.SortFunc(pods, byName)
+	return &Predictor{engine: engine, snapshot: s, pods: pods, byController: slices.ContainsFunc(s.NetworkPolicies, selectsByController)}
+}
+
+func selectsByController(p *networkingv1.NetworkPolicy) bool {
+	selectors := []*metav1.LabelSelector{&p.Spec.PodSelector}
+	add := func(peers []networkingv1.NetworkPolicyPeer) {
+		for _, peer := range peers {
+			selectors = append(selectors, peer.PodSelector)
+		}
+	}
+	for _, rule := range p.Spec.Ingress {
+		add(rule.From)
+	}
+	for _, rule := range p.Spec.Egress {
+		add(rule.To)
+	}
+	owned := func(key string) bool { return slices.Contains(controllerLabels, key) }
+	return slices.ContainsFunc(selectors, func(s *metav1.LabelSelector) bool {
+		return s != nil && (slices.ContainsFunc(slices.Collect(maps.Keys(s.MatchLabels)), owned) ||
+			slices.ContainsFunc(s.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool { return owned(r.Key) }))
+	})
 }
 
 // Predict sets the predictions of the edges. Where the probe will stand for a
@@ -33,8 +63,14 @@ func (p *Predictor) Predict(edges []*Edge) {
 		from := p.likelyAddr(e)
 		e.Prediction = p.Decide(e, from, nil)
 		e.Workload = e.Prediction
-		if w := e.Source.Workload; w != nil && len(w.Labels) != len(e.Source.Labels) {
-			e.Workload = p.decideFrom(e, flow.Endpoint{Namespace: e.Source.Namespace, Labels: w.Labels, Addr: from}, e.Backends)
+		if !p.byController {
+			continue
+		}
+		for _, l := range e.Source.variants {
+			if len(l) == len(e.Source.Labels) || e.Diverges() {
+				continue
+			}
+			e.Workload = p.decideAs(e, l, from, nil)
 		}
 	}
 }
@@ -60,7 +96,7 @@ func (p *Predictor) likelyAddr(e *Edge) netip.Addr {
 			return a
 		}
 	}
-	for _, pod := range p.snapshot.Pods {
+	for _, pod := range p.pods {
 		if isLive(pod) && !pod.Spec.HostNetwork {
 			if a := match(pod); a.IsValid() {
 				return a
@@ -78,14 +114,21 @@ func (e *Edge) Diverges() bool { return e.Workload.Verdict != e.Prediction.Verdi
 // none yet). resolved holds the addresses that a host resolved to; the first one
 // was connected to.
 func (p *Predictor) Decide(e *Edge, from netip.Addr, resolved []netip.Addr) evaluator.Decision {
+	return p.decideAs(e, e.Source.Labels, from, resolved)
+}
+
+// decideAs predicts an edge from a pod with the given labels.
+func (p *Predictor) decideAs(e *Edge, labels map[string]string, from netip.Addr, resolved []netip.Addr) evaluator.Decision {
 	backends := e.Backends
 	if e.Target.Kind == TargetHost {
 		if len(resolved) == 0 {
 			return evaluator.Decision{Reason: "the name " + e.Target.Host + " is resolved by the probe only, so that its addresses are not known yet"}
 		}
-		backends = p.backendsAt(resolved[0], e.Transport, e.Port)
+		if backends = p.backendsAt(resolved[0], e.Transport, e.Port); len(backends) == 0 {
+			return evaluator.Decision{Reason: fmt.Sprintf("the name %s resolved to %s, a Service without a ready endpoint for this port", e.Target.Host, resolved[0])}
+		}
 	}
-	source := flow.Endpoint{Namespace: e.Source.Namespace, Labels: e.Source.Labels, Addr: from}
+	source := flow.Endpoint{Namespace: e.Source.Namespace, Labels: labels, Addr: from}
 	d := p.decideFrom(e, source, backends)
 	if e.Target.Range.IsValid() && d.Verdict != evaluator.Undefined {
 		return p.overRange(e, source, d)
@@ -184,17 +227,18 @@ func (p *Predictor) backendsAt(addr netip.Addr, t wire.Transport, port uint16) [
 			if ip != addr.String() {
 				continue
 			}
+			sp := findServicePort(svc, t.Protocol(), intstr.FromInt32(int32(port)))
+			if sp == nil {
+				continue
+			}
 			r := &resolver{in: Input{Snapshot: p.snapshot}}
-			for _, sp := range svc.Spec.Ports {
-				if uint16(sp.Port) != port {
-					continue
-				}
-				var out []Backend
-				for _, b := range r.endpoints(svc, sp.Name, t.Protocol()) {
+			var out []Backend
+			for _, b := range r.endpoints(svc, sp.Name, t.Protocol()) {
+				if b.Endpoint.Addr.Is4() == addr.Is4() {
 					out = append(out, b.Backend)
 				}
-				return out
 			}
+			return out
 		}
 	}
 	return []Backend{{Endpoint: flow.Endpoint{Addr: addr}, Port: port}}

@@ -23,7 +23,9 @@ func provenance(in Input, res *Resolution) string {
 	h := sha256.New()
 	namespaces := map[string]bool{in.Expectation.Namespace: true}
 	for _, e := range res.Edges {
-		fmt.Fprintf(h, "edge %s %s %s %v %v\n", e.ID(), e.Source.Key, strings.Join(e.Source.Nodes, ","), e.Target.Ready, e.Target.Node)
+		// Which node comes first hangs on the names of the source's pods.
+		nodes := strings.Join(slices.Sorted(slices.Values(e.Source.Nodes)), ",")
+		fmt.Fprintf(h, "edge %s %s %s %v %v\n", e.ID(), e.Source.Key, nodes, e.Target.Ready, e.Target.Node)
 		for _, b := range e.Backends {
 			fmt.Fprintf(h, "backend %s %s %d\n", b.Endpoint.String(), b.Endpoint.Addr, b.Port)
 			if b.Endpoint.Namespace != "" {

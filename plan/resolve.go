@@ -76,7 +76,13 @@ func (r *resolver) path(p *v1alpha1.Path) {
 		r.obstacle(p, NoSourceMatched, why, describeSource(r.ns, p.From), "")
 		return
 	}
-	for _, t := range r.targets(p) {
+	obstacles := len(r.res.Obstacles)
+	targets := r.targets(p)
+	if len(targets) == 0 && len(r.res.Obstacles) == obstacles {
+		// A path that silently vanished would leave the rest green.
+		r.obstacle(p, NoTargetMatched, "the target resolves to nothing that could be probed", describeSource(r.ns, p.From), "")
+	}
+	for _, t := range targets {
 		for _, s := range sources {
 			e := t.edge
 			e.Path, e.Declared, e.Source = p.Name, p.Expect, s
@@ -118,8 +124,10 @@ func (r *resolver) resolveSources(p *v1alpha1.Path) ([]*Source, string) {
 	var out []*Source
 	for _, key := range slices.Sorted(maps.Keys(groups)) {
 		pods := groups[key]
+		slices.SortFunc(pods, byName)
 		s := r.source(IdentityLabels(pods[0].Labels), pods[0])
 		s.Nodes = r.sourceNodes(pods)
+		s.addVariants(pods)
 		out = append(out, s)
 	}
 	if len(out) == 0 && hostNetwork > 0 {
@@ -141,6 +149,25 @@ func (r *resolver) source(l map[string]string, workload *corev1.Pod) *Source {
 		s.Workload = workload
 	}
 	return s
+}
+
+// addVariants notes the different label sets of the pods that the source stands
+// for: a policy may tell them apart although the probe cannot.
+func (s *Source) addVariants(pods []*corev1.Pod) {
+	if s.seen == nil {
+		s.seen = map[string]bool{}
+	}
+	for _, pod := range pods {
+		if key := flow.FormatLabels(pod.Labels); !s.seen[key] {
+			s.seen[key] = true
+			s.variants = append(s.variants, pod.Labels)
+		}
+	}
+}
+
+// byName orders pods by namespace and name.
+func byName(a, b *corev1.Pod) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
 // sourceNodes returns the nodes to probe from, at most coverage.maxSources.

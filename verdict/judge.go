@@ -32,17 +32,23 @@ func Judge(checks []Check) []Verdict {
 func judge(c Check, ev evidence) Verdict {
 	v := Verdict{Check: c}
 	v.Observed, v.Inconclusive, v.Evidence = observe(c, ev)
-	v.Aligned = compare(c.Declared == Allow, c.Prediction.Verdict)
+	if c.Obstacle != IdentityDivergence {
+		// Otherwise the prediction is the probe's, and the workload's differs.
+		v.Aligned = compare(c.Declared == Allow, c.Prediction.Verdict)
+	}
 	if v.Observed != Inconclusive {
 		open := v.Observed == Open
 		v.Enforced = compare(open, c.Prediction.Verdict)
 		v.Satisfied = status(open == (c.Declared == Allow))
 	}
 	v.Cause = cause(v)
-	if v.Cause == None && c.Declared == Allow && c.Transport.IsDNS() && !c.Result.Outcomes.All(resolved) {
+	if v.Observed == Open && c.Declared == Allow && c.Transport.IsDNS() && !c.Result.Outcomes.All(resolved) {
 		// The resolver was reached, so the path is open; but "allow" of a DNS path
-		// means that the name resolves.
-		v.Cause, v.Satisfied = NameNotResolved, False
+		// means that the name resolves, whatever the policies say.
+		v.Satisfied = False
+		if v.Cause == None {
+			v.Cause = NameNotResolved
+		}
 	}
 	return v
 }
@@ -112,9 +118,9 @@ type evidence struct {
 	// fromNode holds the (source node, listener address) pairs that carried traffic.
 	fromNode map[nodeAddr]bool
 	// nodePair holds the node pairs that carried traffic.
-	nodePair map[[2]string]bool
+	nodePair map[nodePair]bool
 	// silentPair holds node pairs on which a path that policies allow was silent.
-	silentPair map[[2]string]bool
+	silentPair map[nodePair]bool
 	// alivePod holds the probe pods that got an answer of their own.
 	alivePod map[string]bool
 }
@@ -130,6 +136,17 @@ type nodeAddr struct {
 	addr netip.Addr
 }
 
+// nodePair is a direction between two nodes. A dual-stack cluster routes each
+// family on its own: IPv4 that works says nothing about IPv6.
+type nodePair struct {
+	from, to string
+	is4      bool
+}
+
+func pairOf(c Check) nodePair {
+	return nodePair{from: c.SourceNode, to: c.TargetNode, is4: c.Addr.Unmap().Is4()}
+}
+
 func listenerOf(c Check) listener {
 	return listener{addr: c.Addr, port: c.Port, protocol: c.Transport.Protocol()}
 }
@@ -137,13 +154,13 @@ func listenerOf(c Check) listener {
 func gather(checks []Check) evidence {
 	ev := evidence{
 		answered: map[listener]string{}, fromNode: map[nodeAddr]bool{},
-		nodePair: map[[2]string]bool{}, silentPair: map[[2]string]bool{}, alivePod: map[string]bool{},
+		nodePair: map[nodePair]bool{}, silentPair: map[nodePair]bool{}, alivePod: map[string]bool{},
 	}
 	for _, c := range checks {
 		if c.Result == nil || c.Obstacle != "" || !c.Addr.IsValid() {
 			continue
 		}
-		pair := [2]string{c.SourceNode, c.TargetNode}
+		pair := pairOf(c)
 		switch {
 		case c.Result.Outcomes.All(reached(c.Transport)):
 			ev.answered[listenerOf(c)] = c.SourceNode
@@ -212,7 +229,7 @@ func observe(c Check, ev evidence) (Observed, Cause, string) {
 // closed decides about a check that nothing answered: it was blocked only if it
 // would have been answered otherwise.
 func closed(c Check, ev evidence) (Observed, Cause, string) {
-	pair := [2]string{c.SourceNode, c.TargetNode}
+	pair := pairOf(c)
 	_, heard := ev.answered[listenerOf(c)]
 	switch {
 	case !c.TargetReady:

@@ -103,8 +103,11 @@ func enforcedCause(v Verdict) Cause {
 }
 
 func satisfiedCause(v Verdict) Cause {
-	if v.Satisfied == Unknown {
+	switch {
+	case v.Satisfied == Unknown:
 		return v.Inconclusive
+	case v.Satisfied == False && v.Observed == Open && v.Check.Declared == Allow:
+		return NameNotResolved
 	}
 	return v.Cause
 }

@@ -4,10 +4,14 @@ package docs
 
 import (
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -116,13 +120,47 @@ func strict(doc map[string]any) error {
 	return yaml.UnmarshalStrict(text, into)
 }
 
+// constants returns the values of the string constants of a file whose names have
+// a prefix, so that a new one cannot be forgotten here.
+func constants(t *testing.T, file, prefix string) []string {
+	t.Helper()
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	ast.Inspect(parsed, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		for i, name := range spec.Names {
+			if !strings.HasPrefix(name.Name, prefix) || i >= len(spec.Values) {
+				continue
+			}
+			if lit, ok := spec.Values[i].(*ast.BasicLit); ok && lit.Kind == token.STRING {
+				value, err := strconv.Unquote(lit.Value)
+				if err != nil {
+					t.Fatalf("%s: %s: %v", file, name.Name, err)
+				}
+				out = append(out, value)
+			}
+		}
+		return true
+	})
+	return out
+}
+
 var heading = regexp.MustCompile(`(?m)^### (\w+)$`)
 
 // Whoever sees a reason in a condition finds it in the troubleshooting guide.
 func TestEveryReasonIsExplained(t *testing.T) {
-	want := []string{
-		verdict.ReasonReady, verdict.ReasonAligned, verdict.ReasonEnforced, verdict.ReasonSatisfied, verdict.ReasonNoChecks,
-		v1alpha1.ReasonPending, v1alpha1.ReasonSuspended, v1alpha1.ReasonStale, v1alpha1.ReasonAllPoliciesParsed, v1alpha1.ReasonInvalidPolicy,
+	want := slices.Concat(
+		constants(t, filepath.Join(root, "verdict/summary.go"), "Reason"),
+		constants(t, filepath.Join(root, "api/v1alpha1/conditions.go"), "Reason"),
+	)
+	if len(want) < 10 {
+		t.Fatalf("found the reasons %q only: the test looks in the wrong place", want)
 	}
 	for _, c := range verdict.Causes() {
 		if c != verdict.None {
@@ -132,6 +170,9 @@ func TestEveryReasonIsExplained(t *testing.T) {
 	var got []string
 	for _, m := range heading.FindAllStringSubmatch(read(t, filepath.Join(root, "docs/troubleshooting.md")), -1) {
 		got = append(got, m[1])
+	}
+	if sorted := slices.Sorted(slices.Values(got)); len(slices.Compact(sorted)) != len(got) {
+		t.Errorf("docs/troubleshooting.md explains a reason twice: %q", got)
 	}
 	for _, w := range want {
 		if !slices.Contains(got, w) {

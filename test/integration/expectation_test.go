@@ -15,6 +15,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -58,6 +59,11 @@ func newWorld(ctx context.Context, labels map[string]string) *world {
 	Expect(k8s.Create(ctx, w.policy())).To(Succeed())
 	w.kubelet = startKubelet(w.ns)
 	w.kubelet.outcome = enforced
+	DeferCleanup(func(ctx SpecContext) {
+		// Every operator sees every namespace: the next one must not find this one's.
+		exp := &v1alpha1.ConnectivityExpectation{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "x"}}
+		Expect(client.IgnoreNotFound(k8s.Delete(ctx, exp))).To(Succeed())
+	})
 	return w
 }
 
@@ -133,6 +139,15 @@ func causes(e *v1alpha1.ConnectivityExpectation) map[string]string {
 	return out
 }
 
+// reasons returns status and reason of every condition.
+func reasons(e *v1alpha1.ConnectivityExpectation) map[string]string {
+	out := map[string]string{}
+	for _, c := range e.Status.Conditions {
+		out[c.Type] = string(c.Status) + " " + c.Reason
+	}
+	return out
+}
+
 var _ = Describe("an expectation", func() {
 	It("is met, and says so once", func(ctx SpecContext) {
 		_, metrics := startOperator(nil)
@@ -141,7 +156,19 @@ var _ = Describe("an expectation", func() {
 		exp := w.result(ctx)
 		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionTrue), testbed.Ready(exp).Message)
 		Expect(exp.Status.ObservedGeneration).To(Equal(exp.Generation))
+		Expect(exp.Status.Summary.Checks).To(BeNumerically(">=", 2))
 		Expect(exp.Status.Summary.Met).To(Equal(exp.Status.Summary.Checks))
+		Expect(reasons(exp)).To(Equal(map[string]string{
+			"Ready": "True AllPathsMet", "PolicyAligned": "True PoliciesMatchIntent", "Enforced": "True NetworkMatchesPolicies",
+			"Satisfied": "True NetworkMatchesIntent", "PoliciesValid": "True AllPoliciesParsed",
+		}))
+		for _, c := range exp.Status.Conditions {
+			Expect(c.ObservedGeneration).To(Equal(exp.Generation), c.Type)
+		}
+		Expect(exp.Status.LastRun.Trigger).To(Equal("Created"))
+		Expect(exp.Status.LastConclusiveAt).NotTo(BeNil())
+		Expect(exp.Status.NextRunAt.Time).To(BeTemporally(">", time.Now().Add(4*time.Minute)))
+		Expect(exp.Status.Findings).To(BeEmpty())
 		w.leavesNothing(ctx)
 		Expect(testutil.CollectAndCount(metrics, "pathproof_checks")).To(Equal(1))
 
@@ -165,7 +192,9 @@ var _ = Describe("an expectation", func() {
 		Expect(causes(exp)).To(Equal(map[string]string{"denied": "EnforcementMissing"}))
 		f := exp.Status.Findings[0]
 		Expect(f.TargetNode).To(Equal("node-b"))
+		Expect(f.SourceNode).To(HavePrefix("node-"))
 		Expect(f.Predicted.Policies).To(ConsistOf(w.ns + "/db"))
+		Expect(testbed.Ready(exp).Message).To(SatisfyAll(HavePrefix("path denied: "), ContainSubstring("on "+f.SourceNode+" to "), ContainSubstring("on node-b"), ContainSubstring("policy "+w.ns+"/db")))
 		Expect(testbed.Condition(exp, v1alpha1.ConditionPolicyAligned).Status).To(Equal(metav1.ConditionTrue))
 		Expect(testbed.Condition(exp, v1alpha1.ConditionEnforced).Status).To(Equal(metav1.ConditionFalse))
 		Expect(events(ctx, w)).To(ConsistOf("EnforcementMissing"))
@@ -210,20 +239,51 @@ var _ = Describe("an expectation", func() {
 		Entry("is evicted", SpecTimeout(time.Minute), "ProbeFailed", func(p *corev1.Pod) *corev1.PodStatus {
 			return &corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "the node was low on memory"}
 		}),
+		Entry("reports for fewer checks than it was given", SpecTimeout(time.Minute), "ProbeFailed", func(p *corev1.Pod) *corev1.PodStatus {
+			return reported(p, func(r *wire.Report) { r.Results = nil })
+		}),
+		Entry("could not run its plan", SpecTimeout(time.Minute), "ProbeFailed", func(p *corev1.Pod) *corev1.PodStatus {
+			return reported(p, func(r *wire.Report) { r.Results, r.Error = nil, "no such file" })
+		}),
+		Entry("is of another release", SpecTimeout(time.Minute), "ProbeFailed", func(p *corev1.Pod) *corev1.PodStatus {
+			return reported(p, func(r *wire.Report) { r.Version++ })
+		}),
+		Entry("is deleted by somebody while it runs", SpecTimeout(time.Minute), "ProbeFailed", func(p *corev1.Pod) *corev1.PodStatus {
+			go func() {
+				defer GinkgoRecover()
+				time.Sleep(300 * time.Millisecond)
+				Expect(client.IgnoreNotFound(k8s.Delete(context.Background(), p, client.GracePeriodSeconds(0)))).To(Succeed())
+			}()
+			return running(corev1.ContainerStatus{Name: "probe", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}}})
+		}),
+		Entry("hides behind an injected container that ended well", SpecTimeout(time.Minute), "ProbeFailed", func(p *corev1.Pod) *corev1.PodStatus {
+			good := reported(p, func(*wire.Report) {}).ContainerStatuses[0]
+			good.Name = "injected"
+			bad := corev1.ContainerStatus{Name: "probe", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "OOMKilled", ExitCode: 137}}}
+			return running(good, bad)
+		}),
 	)
 
-	It("refuses a probe that a ReplicaSet would adopt", func(ctx SpecContext) {
+	stranger := map[string]string{"app": "stranger"}
+	template := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: stranger}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "c"}}}}
+	DescribeTable("refuses a probe whose labels are selected by a", func(ctx SpecContext, want string, object client.Object) {
 		startOperator(nil)
 		w := newWorld(ctx, nil)
-		Expect(k8s.Create(ctx, &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "bare"}, Spec: appsv1.ReplicaSetSpec{
-			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "stranger"}},
-			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "stranger"}}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "c"}}}},
-		}})).To(Succeed())
+		object.SetNamespace(w.ns)
+		object.SetName("bare")
+		Expect(k8s.Create(ctx, object)).To(Succeed())
 		w.expect(ctx, paths)
 		exp := w.result(ctx)
 		Expect(causes(exp)).To(Equal(map[string]string{"denied": "ProbeRefused"}))
-		Expect(exp.Status.Findings[0].Message).To(ContainSubstring("ReplicaSet bare"))
-	}, SpecTimeout(time.Minute))
+		Expect(exp.Status.Findings[0].Message).To(ContainSubstring(want))
+		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionUnknown))
+		Expect(w.kubelet.apps()).NotTo(ContainElement("stranger"))
+	},
+		Entry("ReplicaSet", SpecTimeout(time.Minute), "ReplicaSet bare", &appsv1.ReplicaSet{Spec: appsv1.ReplicaSetSpec{Selector: &metav1.LabelSelector{MatchLabels: stranger}, Template: template}}),
+		Entry("ReplicationController", SpecTimeout(time.Minute), "ReplicationController bare", &corev1.ReplicationController{Spec: corev1.ReplicationControllerSpec{Selector: stranger, Template: &template}}),
+		Entry("DaemonSet", SpecTimeout(time.Minute), "DaemonSet bare", &appsv1.DaemonSet{Spec: appsv1.DaemonSetSpec{Selector: &metav1.LabelSelector{MatchLabels: stranger}, Template: template}}),
+		Entry("Service of pods that are not ready", SpecTimeout(time.Minute), "Service bare", &corev1.Service{Spec: corev1.ServiceSpec{Selector: stranger, PublishNotReadyAddresses: true, Ports: []corev1.ServicePort{{Port: 80}}}}),
+	)
 
 	It("probes where Pod Security is restricted, and says when a quota forbids it", func(ctx SpecContext) {
 		startOperator(nil)
@@ -244,7 +304,7 @@ var _ = Describe("an expectation", func() {
 	It("ends its run when it is suspended, changed or deleted", func(ctx SpecContext) {
 		startOperator(func(o *controllers.Options) { o.StartTimeout = time.Minute })
 		w := newWorld(ctx, nil)
-		w.kubelet.set(func(k *kubelet) { k.held = true })
+		w.kubelet.set(func(k *kubelet) { k.hold = everyPod })
 		exp := w.expect(ctx, paths)
 		Eventually(func() []string { return w.pods(ctx) }).WithTimeout(10 * time.Second).ShouldNot(BeEmpty())
 
@@ -259,21 +319,6 @@ var _ = Describe("an expectation", func() {
 		Eventually(func() []string { return w.pods(ctx) }).WithTimeout(10 * time.Second).ShouldNot(Or(BeEmpty(), ContainElements(old[0])))
 
 		Expect(k8s.Delete(ctx, exp)).To(Succeed())
-		w.leavesNothing(ctx)
-	}, SpecTimeout(time.Minute))
-
-	It("survives a restart of the operator in the midst of a run", func(ctx SpecContext) {
-		stop, _ := startOperator(func(o *controllers.Options) { o.StartTimeout = time.Minute })
-		w := newWorld(ctx, nil)
-		w.kubelet.set(func(k *kubelet) { k.held = true })
-		w.expect(ctx, paths)
-		Eventually(func() []string { return w.pods(ctx) }).WithTimeout(10 * time.Second).ShouldNot(BeEmpty())
-		stop()
-		before := w.pods(ctx)
-		startOperator(nil)
-		Eventually(func() []string { return w.pods(ctx) }).WithTimeout(10 * time.Second).ShouldNot(Or(BeEmpty(), ContainElements(before[0])))
-		w.kubelet.set(func(k *kubelet) { k.held = false })
-		Expect(testbed.Ready(w.result(ctx)).Status).To(Equal(metav1.ConditionTrue))
 		w.leavesNothing(ctx)
 	}, SpecTimeout(time.Minute))
 
@@ -296,17 +341,24 @@ var _ = Describe("an expectation", func() {
 		Expect(w.get(ctx).Status.Summary.Met).To(BeZero())
 	}, SpecTimeout(time.Minute))
 
-	It("runs in waves under a limit, responders included", func(ctx SpecContext) {
+	DescribeTable("runs in waves under a limit of one pod", func(ctx SpecContext, spec string) {
 		startOperator(func(o *controllers.Options) { o.MaxProbePods, o.MaxProbePodsPerNamespace = 1, 1 })
 		w := newWorld(ctx, nil)
-		w.expect(ctx, `paths:
-- {name: one, expect: Allow, from: {identity: {labels: {app: a}}}, to: {identity: {labels: {app: r}}}, ports: [{port: 80}]}
-- {name: two, expect: Allow, from: {identity: {labels: {app: b}}}, to: {identity: {labels: {app: r}}}, ports: [{port: 80}]}
-`)
+		w.expect(ctx, spec)
 		exp := w.result(ctx)
 		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionTrue), testbed.Ready(exp).Message)
 		w.leavesNothing(ctx)
-	}, SpecTimeout(time.Minute))
+	},
+		Entry("without responders", SpecTimeout(time.Minute), paths),
+		Entry("with one responder", SpecTimeout(time.Minute), `paths:
+- {name: one, expect: Allow, from: {identity: {labels: {app: a}}}, to: {identity: {labels: {app: r}}}, ports: [{port: 80}]}
+- {name: two, expect: Allow, from: {identity: {labels: {app: b}}}, to: {identity: {labels: {app: r}}}, ports: [{port: 80}]}
+`),
+		Entry("with more responders than the limit", SpecTimeout(time.Minute), `paths:
+- {name: one, expect: Allow, from: {identity: {labels: {app: a}}}, to: {identity: {labels: {app: r}}}, ports: [{port: 80}]}
+- {name: two, expect: Allow, from: {identity: {labels: {app: b}}}, to: {identity: {labels: {app: s}}}, ports: [{port: 80}]}
+`),
+	)
 
 	It("is refused by the API server when it is wrong", func(ctx SpecContext) {
 		w := newWorld(ctx, nil)
@@ -315,14 +367,59 @@ var _ = Describe("an expectation", func() {
 			strings.Replace(paths, "matchLabels: {app: db}", "", 1):    "an empty selector would select everything",
 			strings.Replace(paths, "to: {", "to: {host: a.b, ", 1):     "to takes exactly one of",
 			strings.Replace(paths, "name: denied", "name: allowed", 1): "Duplicate value",
-			"paths: []": "should have at least 1 items",
+			"paths: []":                "should have at least 1 items",
+			"paths:\n" + many(65):      "must have at most 64 items",
+			address("192.0.2.1/24"):    "the range has bits set behind its prefix length",
+			address("198.51.100.0/24"): "every one of ips must lie in cidr",
 		} {
 			exp := &v1alpha1.ConnectivityExpectation{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "bad"}}
 			Expect(yaml.Unmarshal([]byte(spec), &exp.Spec)).To(Succeed())
 			Expect(k8s.Create(ctx, exp)).To(MatchError(ContainSubstring(want)))
 		}
+
+		By("naming a field that does not exist")
+		typo := &unstructured.Unstructured{}
+		Expect(yaml.Unmarshal([]byte("spec:\n  suspended: true\n  "+strings.ReplaceAll(strings.TrimSpace(paths), "\n", "\n  ")), &typo.Object)).To(Succeed())
+		typo.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("ConnectivityExpectation"))
+		typo.SetNamespace(w.ns)
+		typo.SetName("bad")
+		Expect(client.WithFieldValidation(k8s, metav1.FieldValidationStrict).Create(ctx, typo)).To(MatchError(ContainSubstring(`unknown field "spec.suspended"`)))
 	}, SpecTimeout(time.Minute))
 })
+
+func many(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "- {name: p%d, expect: Deny, from: {identity: {labels: {app: a}}}, to: {host: example.org}, ports: [{port: 80}]}\n", i)
+	}
+	return b.String()
+}
+
+func address(cidr string) string {
+	return "paths:\n- {name: p, expect: Deny, from: {identity: {labels: {app: a}}}, to: {address: {cidr: " + cidr + ", ips: [192.0.2.1]}}, ports: [{port: 80}]}\n"
+}
+
+// running is the status of a pod that runs, with these containers.
+func running(containers ...corev1.ContainerStatus) *corev1.PodStatus {
+	return &corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: "10.9.1.1"}}, PodIP: "10.9.1.1", ContainerStatuses: containers}
+}
+
+// reported is the status of a probe that ended with a report in which every check
+// is as declared, but for what change does to it.
+func reported(pod *corev1.Pod, change func(*wire.Report)) *corev1.PodStatus {
+	GinkgoHelper()
+	plan, err := wire.DecodePlan(pod.Annotations[wire.PlanAnnotation])
+	Expect(err).NotTo(HaveOccurred())
+	report := wire.Report{Version: wire.Version, ID: plan.ID, KubeletProbes: 1}
+	for _, c := range plan.Checks {
+		o := enforced(pod, c)
+		report.Results = append(report.Results, wire.Result{Outcomes: wire.Outcomes{o, o, o}, Rounds: 1})
+	}
+	change(&report)
+	text, err := wire.EncodeReport(report)
+	Expect(err).NotTo(HaveOccurred())
+	return terminated(corev1.PodSucceeded, corev1.ContainerStateTerminated{Reason: "Completed", Message: text})
+}
 
 func terminated(phase corev1.PodPhase, t corev1.ContainerStateTerminated) *corev1.PodStatus {
 	return &corev1.PodStatus{Phase: phase, ContainerStatuses: []corev1.ContainerStatus{{Name: "probe", State: corev1.ContainerState{Terminated: &t}}}}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -73,6 +74,12 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 // startOperator runs the operator as the manager does, until stop is called.
 func startOperator(change func(*controllers.Options)) (stop func(), metrics *controllers.Metrics) {
 	GinkgoHelper()
+	return startOperatorWith(change, nil)
+}
+
+// startOperatorWith runs the operator with something in front of its client.
+func startOperatorWith(change func(*controllers.Options), front func(client.Client) client.Client) (stop func(), metrics *controllers.Metrics) {
+	GinkgoHelper()
 	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
 		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: ptr.To(true)},
@@ -86,7 +93,11 @@ func startOperator(change func(*controllers.Options)) (stop func(), metrics *con
 	}
 	metrics = controllers.NewMetrics(clock.RealClock{})
 	ctx, cancel := context.WithCancel(context.Background())
-	r := controllers.NewExpectationReconciler(clock.RealClock{}, mgr.GetClient(), mgr.GetEventRecorder("pathproof"), metrics, o)
+	cl := mgr.GetClient()
+	if front != nil {
+		cl = front(cl)
+	}
+	r := controllers.NewExpectationReconciler(clock.RealClock{}, cl, mgr.GetEventRecorder("pathproof"), metrics, o)
 	Expect(r.SetupWithManager(ctx, mgr)).To(Succeed())
 	done := make(chan struct{})
 	go func() {
@@ -110,9 +121,27 @@ type kubelet struct {
 	outcome func(*corev1.Pod, wire.Check) wire.Outcome
 	// end replaces the report of a probe by a status of the test's own.
 	end func(*corev1.Pod) *corev1.PodStatus
-	// held keeps pods from running while it is true.
-	held bool
+	// hold keeps the pods from running for which it is true.
+	hold func(*corev1.Pod) bool
+	// ran are the values of the label app of the pods that were run.
+	ran  []string
 	next int
+}
+
+// everyPod, probes and probesOf are what hold can be.
+func everyPod(*corev1.Pod) bool { return true }
+
+func probes(pod *corev1.Pod) bool { return pod.Annotations[wire.PlanAnnotation] != "" }
+
+func probesOf(app string) func(*corev1.Pod) bool {
+	return func(pod *corev1.Pod) bool { return probes(pod) && pod.Labels["app"] == app }
+}
+
+// apps returns the identities of all pods that were run so far.
+func (k *kubelet) apps() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.ran)
 }
 
 func startKubelet(namespace string) *kubelet {
@@ -156,7 +185,7 @@ func (k *kubelet) sync(ctx context.Context) {
 			_ = k8s.Delete(ctx, pod, client.GracePeriodSeconds(0))
 			continue
 		}
-		if pod.Annotations["pathproof.dev/run"] == "" || k.held || pod.Status.Phase != corev1.PodPending {
+		if pod.Annotations["pathproof.dev/run"] == "" || pod.Status.Phase != corev1.PodPending || (k.hold != nil && k.hold(pod)) {
 			continue
 		}
 		k.run(ctx, pod)
@@ -186,7 +215,10 @@ func (k *kubelet) run(ctx context.Context, pod *corev1.Pod) {
 			pod.Status = *status
 		}
 	}
-	_ = k8s.Status().Update(ctx, pod)
+	// The write after the binding conflicts with it; the next sync makes it.
+	if k8s.Status().Update(ctx, pod) == nil {
+		k.ran = append(k.ran, pod.Labels["app"])
+	}
 }
 
 func (k *kubelet) report(pod *corev1.Pod, encoded string) string {

@@ -1,0 +1,157 @@
+package controllers
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/plan"
+	"github.com/pathproof/pathproof/probe/wire"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// golden compares an object with the YAML in testdata.
+func golden(t *testing.T, name string, o any) {
+	t.Helper()
+	got, err := yaml.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, got, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s differs (-want +got); if that is meant, run the test with -update:\n%s", path, diff)
+	}
+}
+
+func podOptions() Options {
+	o := DefaultOptions()
+	o.ProbeImage, o.ImagePullSecrets = "registry.example/probe:v1", []string{"pull"}
+	return o
+}
+
+func podExpectation() *v1alpha1.ConnectivityExpectation {
+	return &v1alpha1.ConnectivityExpectation{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "paths", UID: "8b5d6a52-0000-4000-8000-000000000001"}}
+}
+
+func TestProbePod(t *testing.T) {
+	p := &probeRun{
+		podRun: podRun{name: "pathproof-probe-1"},
+		Pod: plan.Pod{Node: "node-a", Source: &plan.Source{
+			Labels:   map[string]string{"app": "web"},
+			Workload: &corev1.Pod{Spec: corev1.PodSpec{Tolerations: []corev1.Toleration{{Key: "dedicated", Operator: corev1.TolerationOpExists}}}},
+		}},
+		plan: wire.Plan{
+			Version: wire.Version, ID: "1", TimeoutMilliseconds: 1000, Attempts: 3,
+			Checks: []wire.Check{{Transport: wire.TCP, Addr: netip.MustParseAddr("10.0.0.1"), Port: 5432}},
+		},
+	}
+	pod := probePod(podExpectation(), &run{id: "r1"}, p, podOptions())
+	// The encoding is another package's: what counts is that the plan comes out again.
+	got, err := wire.DecodePlan(pod.Annotations[wire.PlanAnnotation])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(p.plan, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		t.Errorf("plan of the annotation (-want +got):\n%s", diff)
+	}
+	pod.Annotations[wire.PlanAnnotation] = "(the encoded plan)"
+	golden(t, "probe.yaml", pod)
+
+	pod.Labels["app"] = "changed"
+	if p.Source.Labels["app"] != "web" {
+		t.Error("the pod shares its labels with the plan")
+	}
+}
+
+func TestProbePodOfAnIdentity(t *testing.T) {
+	p := &probeRun{podRun: podRun{name: "p"}, Pod: plan.Pod{Source: &plan.Source{Labels: map[string]string{"app": "web"}}}}
+	pod := probePod(podExpectation(), &run{id: "r1"}, p, podOptions())
+	if pod.Spec.Affinity != nil {
+		t.Error("a pod without a node is bound to one")
+	}
+	if pod.Spec.Tolerations != nil {
+		t.Error("an identity has tolerations")
+	}
+}
+
+func TestResponderPod(t *testing.T) {
+	x := &responderRun{
+		podRun: podRun{name: "pathproof-responder-1"},
+		Responder: plan.Responder{Labels: map[string]string{"app": "db"}, Node: "node-b", Ports: []flow.PortRange{
+			{Protocol: flow.TCP, First: 80, Last: 80}, {Protocol: flow.UDP, First: 5353, Last: 5353},
+			// The usual health port is one of the path's.
+			{Protocol: flow.TCP, First: healthPort, Last: healthPort},
+		}},
+	}
+	golden(t, "responder.yaml", responderPod(podExpectation(), &run{id: "r1"}, x, podOptions()))
+}
+
+func TestPodOutlivesItsRun(t *testing.T) {
+	o := podOptions()
+	exp := podExpectation()
+	exp.Spec.Probe = v1alpha1.ProbeSettings{SettleSeconds: 300, TimeoutMilliseconds: 10000, Attempts: 10}
+	p := probePod(exp, &run{}, &probeRun{Pod: plan.Pod{Source: &plan.Source{}}}, o)
+	longest := o.StartTimeout + o.bound(exp.Spec.Probe)
+	if d := time.Duration(*p.Spec.ActiveDeadlineSeconds) * time.Second; d <= longest {
+		t.Errorf("the kubelet ends a probe after %s, and the operator waits %s", d, longest)
+	}
+	x := responderPod(exp, &run{}, &responderRun{}, o)
+	if d := time.Duration(*x.Spec.ActiveDeadlineSeconds) * time.Second; d <= o.StartTimeout+longest {
+		t.Errorf("the kubelet ends a responder after %s, and a run takes %s", d, o.StartTimeout+longest)
+	}
+}
+
+func TestStripPodKeepsWhatIsRead(t *testing.T) {
+	ours := probePod(podExpectation(), &run{id: "r1"}, &probeRun{Pod: plan.Pod{Node: "n", Source: &plan.Source{}}}, podOptions())
+	out, err := StripPod(ours.DeepCopy())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stripped := out.(*corev1.Pod)
+	if !isProbePod(stripped) || !ownedByExpectation(stripped, "paths", podExpectation().UID) || stripped.Annotations[runAnnotation] != "r1" {
+		t.Errorf("a probe pod is not recognized without what was stripped: %v", stripped.ObjectMeta)
+	}
+	if _, ok := stripped.Annotations[wire.PlanAnnotation]; ok {
+		t.Error("the plan is kept")
+	}
+
+	always := corev1.ContainerRestartPolicyAlways
+	theirs := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "web"}, Annotations: map[string]string{"a": "b"}},
+		Spec: corev1.PodSpec{
+			NodeName: "n", Tolerations: []corev1.Toleration{{Key: "k"}},
+			Containers:     []corev1.Container{{Name: "c", Image: "i", Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 80}}, Env: []corev1.EnvVar{{Name: "E"}}}},
+			InitContainers: []corev1.Container{{Name: "i", Image: "i", RestartPolicy: &always}},
+		},
+	}
+	want := theirs.DeepCopy()
+	want.Annotations = nil
+	want.Spec.Containers[0].Image, want.Spec.Containers[0].Env, want.Spec.InitContainers[0].Image = "", nil, ""
+	got, err := StripPod(theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,245 @@
+package plan
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
+
+	"github.com/pathproof/pathproof/evaluator"
+)
+
+// predictFirst resolves and predicts in the cluster, with one policy in place of
+// its own, and returns the first edge.
+func predictFirst(t *testing.T, spec string, policy *networkingv1.NetworkPolicySpec, changes ...func(*Snapshot)) (*Edge, *Predictor) {
+	t.Helper()
+	s := cluster()
+	s.NetworkPolicies = nil
+	if policy != nil {
+		s.NetworkPolicies = []*networkingv1.NetworkPolicy{{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "n"}, Spec: *policy}}
+	}
+	for _, change := range changes {
+		change(&s)
+	}
+	res := Resolve(Input{Expectation: expectation(t, spec), Snapshot: s, ClusterDNS: dns})
+	if len(res.Edges) == 0 {
+		t.Fatalf("no edges: %+v", res.Obstacles)
+	}
+	return res.Edges[0], predict(s, res.Edges)
+}
+
+func egressTo(cidr string, except ...string) *networkingv1.NetworkPolicySpec {
+	return &networkingv1.NetworkPolicySpec{
+		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress},
+		Egress:      []networkingv1.NetworkPolicyEgressRule{{To: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: cidr, Except: except}}}}},
+	}
+}
+
+func admit(key, value string) *networkingv1.NetworkPolicySpec {
+	p := ingressFrom("n", "db", "").Spec
+	p.Ingress[0].From[0].PodSelector.MatchLabels = map[string]string{key: value}
+	return &p
+}
+
+func TestPredictRanges(t *testing.T) {
+	to := func(cidr, ip string) string {
+		return path("to: {address: {cidr: '" + cidr + "', ips: ['" + ip + "']}}, ports: [{port: 443}]")
+	}
+	cases := map[string]struct {
+		spec   string
+		policy *networkingv1.NetworkPolicySpec
+		want   evaluator.Verdict
+	}{
+		"no policy at all":                        {to("203.0.113.0/24", "203.0.113.10"), nil, evaluator.Allowed},
+		"exactly the block":                       {to("203.0.113.0/24", "203.0.113.10"), egressTo("203.0.113.0/24"), evaluator.Allowed},
+		"a part of the block":                     {to("203.0.113.0/25", "203.0.113.10"), egressTo("203.0.113.0/24"), evaluator.Allowed},
+		"everything":                              {to("203.0.113.0/24", "203.0.113.10"), egressTo("0.0.0.0/0"), evaluator.Allowed},
+		"the block is next to the range":          {to("203.0.113.0/24", "203.0.113.10"), egressTo("203.0.114.0/24"), evaluator.Denied},
+		"the block is the lower half":             {to("203.0.113.0/24", "203.0.113.10"), egressTo("203.0.113.0/25"), evaluator.Undefined},
+		"the block is the upper half, not probed": {to("203.0.113.0/24", "203.0.113.10"), egressTo("203.0.113.128/25"), evaluator.Undefined},
+		"the block is the upper half, probed":     {to("203.0.113.0/24", "203.0.113.200"), egressTo("203.0.113.128/25"), evaluator.Undefined},
+		"two blocks with a gap between them": {to("203.0.113.0/24", "203.0.113.10"), func() *networkingv1.NetworkPolicySpec {
+			p := egressTo("203.0.113.0/26")
+			p.Egress = append(p.Egress, egressTo("203.0.113.128/25").Egress...)
+			return p
+		}(), evaluator.Undefined},
+		"the block is one address in the middle":      {to("203.0.113.0/24", "203.0.113.10"), egressTo("203.0.113.77/32"), evaluator.Undefined},
+		"a hole of one address":                       {to("203.0.113.0/24", "203.0.113.10"), egressTo("0.0.0.0/0", "203.0.113.255/32"), evaluator.Undefined},
+		"a hole that swallows the range":              {to("203.0.113.0/24", "203.0.113.10"), egressTo("0.0.0.0/0", "203.0.112.0/23"), evaluator.Denied},
+		"a hole beside the range":                     {to("203.0.113.0/24", "203.0.113.10"), egressTo("0.0.0.0/0", "203.0.112.0/24"), evaluator.Allowed},
+		"a block written with bits behind the prefix": {to("203.0.113.0/24", "203.0.113.10"), egressTo("203.0.113.200/25"), evaluator.Undefined},
+		"the last addresses there are":                {to("255.255.255.0/24", "255.255.255.1"), egressTo("255.255.255.128/25"), evaluator.Undefined},
+		"IPv6, with a hole":                           {to("2001:db8::/32", "2001:db8::1"), egressTo("2001:db8::/32", "2001:db8:ff::/48"), evaluator.Undefined},
+		"IPv6, as a whole":                            {to("2001:db8::/32", "2001:db8::1"), egressTo("2001:db8::/31"), evaluator.Allowed},
+		"a block of the other family":                 {to("2001:db8::/32", "2001:db8::1"), egressTo("0.0.0.0/0"), evaluator.Denied},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			e, _ := predictFirst(t, tc.spec, tc.policy)
+			if e.Prediction.Verdict != tc.want {
+				t.Errorf("got %v (%s), want %v", e.Prediction.Verdict, e.Prediction.Reason, tc.want)
+			}
+			if tc.want == evaluator.Undefined && !strings.Contains(e.Prediction.Reason, "differently") {
+				t.Errorf("got the reason %q", e.Prediction.Reason)
+			}
+			// The pods of the workload have a template hash. No policy asks for it.
+			if e.Diverges() {
+				t.Errorf("the probe diverges from its workload: %v and %v", e.Prediction.Verdict, e.Workload.Verdict)
+			}
+		})
+	}
+}
+
+// What a probe cannot carry must not decide. It is enough that one of the pods
+// that it stands for is treated differently.
+func TestDivergence(t *testing.T) {
+	cases := map[string]struct {
+		policy *networkingv1.NetworkPolicySpec
+		want   bool
+	}{
+		"no policy":                           {nil, false},
+		"a policy by the application's label": {admit("app", "web"), false},
+		"the hash of the first ReplicaSet":    {admit("pod-template-hash", "1"), true},
+		"the hash of the second ReplicaSet":   {admit("pod-template-hash", "2"), true},
+		"the hash of another ReplicaSet":      {admit("pod-template-hash", "3"), false},
+		"an expression over the hash":         {exceptHash(), true},
+	}
+	for name, tc := range cases {
+		for _, order := range []string{"as listed", "reversed"} {
+			t.Run(name+", "+order, func(t *testing.T) {
+				e, _ := predictFirst(t, path(toDB), tc.policy, func(s *Snapshot) {
+					if order == "reversed" {
+						s.Pods[0], s.Pods[1] = s.Pods[1], s.Pods[0]
+					}
+				})
+				if e.Diverges() != tc.want {
+					t.Errorf("diverges: %v (probe %v, workload %v), want %v", e.Diverges(), e.Prediction.Verdict, e.Workload.Verdict, tc.want)
+				}
+			})
+		}
+	}
+	t.Run("a policy for one pod of a StatefulSet, at the source", func(t *testing.T) {
+		only := &networkingv1.NetworkPolicySpec{
+			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress},
+			PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"statefulset.kubernetes.io/pod-name": "web-2"}},
+		}
+		e, _ := predictFirst(t, path(toDB), only, func(s *Snapshot) {
+			for _, p := range s.Pods[:2] {
+				p.Labels["statefulset.kubernetes.io/pod-name"] = p.Name
+			}
+		})
+		if !e.Diverges() {
+			t.Errorf("the probe is %v and web-2 cannot get out", e.Prediction.Verdict)
+		}
+	})
+	t.Run("an identity stands for nobody", func(t *testing.T) {
+		e, _ := predictFirst(t, "paths: [{name: p, expect: Deny, from: {identity: {labels: {app: x}}}, "+toDB+"}]", admit("pod-template-hash", "1"))
+		if e.Diverges() {
+			t.Error("it diverges")
+		}
+	})
+}
+
+func TestPredictServices(t *testing.T) {
+	toWeb := strings.Replace(path("to: {service: {name: web}}, ports: [{port: 80}]"), "app: web", "app: db", 1)
+	onPort := func(port int32) *networkingv1.NetworkPolicySpec {
+		p := ingressFrom("n", "web", "db").Spec
+		p.Ingress[0].Ports = []networkingv1.NetworkPolicyPort{{Port: portOf(port)}}
+		return &p
+	}
+	one := &networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"pod-template-hash": "1"}}}
+	cases := map[string]struct {
+		policy   *networkingv1.NetworkPolicySpec
+		want     evaluator.Verdict
+		wantRule string
+	}{
+		"all endpoints are open":                           {nil, evaluator.Allowed, ""},
+		"the port of the pods is the one that counts":      {onPort(8080), evaluator.Allowed, ""},
+		"the port of the Service does not count":           {onPort(80), evaluator.Denied, ""},
+		"one endpoint is closed: it depends on the draw":   {one, evaluator.Undefined, "S9"},
+		"an identity that the policies know nothing about": {admit("app", "nobody"), evaluator.Allowed, ""},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			e, _ := predictFirst(t, toWeb, tc.policy)
+			if e.Prediction.Verdict != tc.want || e.Prediction.Rule != tc.wantRule {
+				t.Errorf("got %v by %q (%s), want %v by %q", e.Prediction.Verdict, e.Prediction.Rule, e.Prediction.Reason, tc.want, tc.wantRule)
+			}
+			if tc.want == evaluator.Undefined && (!strings.Contains(e.Prediction.Reason, "ns/web-1") || !strings.Contains(e.Prediction.Reason, "ns/web-2")) {
+				t.Errorf("the reason names not both endpoints: %s", e.Prediction.Reason)
+			}
+		})
+	}
+}
+
+func TestPredictHosts(t *testing.T) {
+	host := path("to: {host: example.org}, ports: [{port: 80}]")
+	hostDNS := path("to: {host: example.org}, ports: [{port: 53}]")
+	closed := &networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}}}
+	dual := func(s *Snapshot) {
+		s.Services = append(s.Services, service("ns", "two", []string{"10.96.0.50", "fd00:96::50"}, corev1.ServicePort{Name: "http", Port: 80}))
+		s.EndpointSlices = append(s.EndpointSlices, slice("ns", "two", "http", corev1.ProtocolTCP, 8080, "web-1/a/10.0.1.1"), slice("ns", "two", "http", corev1.ProtocolTCP, 8080, "web-1/a/fd00::1"))
+	}
+	cases := map[string]struct {
+		spec       string
+		policy     *networkingv1.NetworkPolicySpec
+		resolved   string
+		want       evaluator.Verdict
+		wantReason string
+	}{
+		"not resolved":                           {host, nil, "", evaluator.Undefined, "resolved by the probe only"},
+		"an address outside":                     {host, egressTo("203.0.113.0/24"), "203.0.113.1", evaluator.Allowed, ""},
+		"an address outside that no rule allows": {host, egressTo("203.0.113.0/24"), "203.0.114.1", evaluator.Denied, ""},
+		"the address of a pod is that pod":       {host, closed, "10.0.2.2", evaluator.Denied, ""},
+		"the address of a Service is its pods":   {host, nil, "10.96.0.20", evaluator.Allowed, ""},
+		"a Service without endpoints":            {host, nil, "10.96.0.30", evaluator.Undefined, "without a ready endpoint"},
+		"a port that UDP and TCP share":          {hostDNS, nil, "10.96.0.10", evaluator.Allowed, ""},
+		"a dual-stack Service, over IPv4":        {host, nil, "10.96.0.50", evaluator.Allowed, ""},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			e, p := predictFirst(t, tc.spec, tc.policy, dual)
+			if e.Prediction.Verdict != evaluator.Undefined || e.Prediction.Reason == "" || e.Diverges() {
+				t.Errorf("before the probe: got %v (%q), diverges %v", e.Prediction.Verdict, e.Prediction.Reason, e.Diverges())
+			}
+			var resolved []netip.Addr
+			if tc.resolved != "" {
+				resolved = append(resolved, netip.MustParseAddr(tc.resolved))
+			}
+			d := p.Decide(e, netip.MustParseAddr("10.0.1.200"), resolved)
+			if d.Verdict != tc.want || !strings.Contains(d.Reason, tc.wantReason) || (d.Verdict == evaluator.Undefined && d.Reason == "") {
+				t.Errorf("got %v (%q), want %v (%q)", d.Verdict, d.Reason, tc.want, tc.wantReason)
+			}
+		})
+	}
+}
+
+// The address that a prediction is made for before there is a probe.
+func TestLikelyAddress(t *testing.T) {
+	e, p := predictFirst(t, path(toDB), nil)
+	if got := p.likelyAddr(e).String(); got != "10.0.1.1" {
+		t.Errorf("a workload: got %s, want the address of web-1", got)
+	}
+	stranger := "paths: [{name: p, expect: Deny, from: {identity: {labels: {app: x}}}, "
+	e, p = predictFirst(t, stranger+toDB+"}]", nil, func(s *Snapshot) { s.Pods = s.Pods[2:3] })
+	if got := p.likelyAddr(e); got.IsValid() {
+		t.Errorf("the target's own address was taken: %s", got)
+	}
+	e, p = predictFirst(t, stranger+"to: {address: {ips: ['2001:db8::1']}}, ports: [{port: 1}]}]", nil)
+	if got := p.likelyAddr(e); got.IsValid() {
+		t.Errorf("an address of another family was taken: %s", got)
+	}
+}
+
+func portOf(n int32) *intstr.IntOrString { return ptr.To(intstr.FromInt32(n)) }
+
+func exceptHash() *networkingv1.NetworkPolicySpec {
+	p := admit("app", "web")
+	p.Ingress[0].From[0].PodSelector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "pod-template-hash", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"2"}}}
+	return p
+}
