@@ -92,10 +92,10 @@ func (r *run) check(p *probeRun, i int, e *plan.Edge) verdict.Check {
 		c.Addr = resolved[0]
 	}
 	c.Prediction = r.predictor.Decide(e, sameFamily(p.addrs, c.Addr), resolved)
-	if e.Diverges() {
+	if workload, diverges := r.predictor.Divergence(e, sameFamily(p.addrs, c.Addr), resolved); diverges {
 		c.Obstacle = verdict.IdentityDivergence
 		c.ObstacleDetail = fmt.Sprintf("policies select by a label that only the workload's own controller may set, so that the probe would be %s and the workload %s",
-			e.Prediction.Verdict, e.Workload.Verdict)
+			c.Prediction.Verdict, workload.Verdict)
 	}
 	return c
 }
@@ -116,7 +116,7 @@ func edgeCheck(e *plan.Edge) verdict.Check {
 	return verdict.Check{
 		ID: e.ID(), Path: e.Path, Declared: declared(e.Declared), Prediction: e.Prediction,
 		Source: e.Source.Name, Target: e.Target.Name, TargetNode: e.Target.Node, Transport: e.Transport,
-		Addr: e.Target.Addr, Port: e.Port, TargetReady: e.Target.Ready,
+		Addr: e.Target.Addr, Port: e.Port, TargetReady: e.Target.Ready, Endpoints: len(e.Backends),
 	}
 }
 

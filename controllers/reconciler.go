@@ -40,7 +40,8 @@ type Options struct {
 	// StartTimeout bounds the time from a pod's creation to its start.
 	StartTimeout time.Duration
 	// MaxProbePods bounds the probe pods that exist at a time, in all namespaces
-	// and in one.
+	// and in one. A run that has begun may exceed them by its responders and one
+	// probe, so that runs do not wait for each other for ever.
 	MaxProbePods, MaxProbePodsPerNamespace int
 }
 
@@ -107,7 +108,10 @@ func (r *ExpectationReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	}
 	s := newScope(exp, r.tracker.get(exp), r.clock.Now())
 	if s.track.unwritten {
-		return ctrl.Result{RequeueAfter: time.Millisecond}, r.publish(ctx, s)
+		if err := r.publish(ctx, s); err != nil {
+			return ctrl.Result{}, err
+		}
+		return ctrl.Result{RequeueAfter: writeRetry}, nil
 	}
 	for _, p := range []phase{
 		r.sweep,    // delete pods of runs that are not under way

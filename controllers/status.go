@@ -27,6 +27,9 @@ const (
 	maxConditionMessage = 1024
 )
 
+// writeRetry is when a status is written again that met a conflict.
+const writeRetry = 20 * time.Millisecond
+
 // conditionTypes are all conditions, in the order of the status.
 var conditionTypes = []string{
 	v1alpha1.ConditionReady, v1alpha1.ConditionPolicyAligned, v1alpha1.ConditionEnforced,
@@ -73,6 +76,11 @@ func (r *ExpectationReconciler) publish(ctx context.Context, s *scope) error {
 			return nil
 		}
 		s.track.unwritten = true
+		if apierrors.IsConflict(err) {
+			// The cache does not show our own last write yet.
+			s.again(writeRetry)
+			return nil
+		}
 		return fmt.Errorf("writing status: %w", err)
 	}
 	r.emit(s)

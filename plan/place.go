@@ -151,7 +151,7 @@ func (p *placement) controls(e *Edge) []*Edge {
 		return out
 	}
 	for _, c := range p.openOn[e.Target.Node] {
-		if c != e && sameFamily(c, e) && !slices.Contains(same, c) {
+		if c != e && sameFamily(c, e) && c.Transport.Protocol() == e.Transport.Protocol() && !slices.Contains(same, c) {
 			out = append(out, c)
 		}
 	}

@@ -62,17 +62,27 @@ func (p *Predictor) Predict(edges []*Edge) {
 	for _, e := range edges {
 		from := p.likelyAddr(e)
 		e.Prediction = p.Decide(e, from, nil)
-		e.Workload = e.Prediction
-		if !p.byController {
+		e.Workload, _ = p.Divergence(e, from, nil)
+	}
+}
+
+// Divergence predicts an edge for the workload that the probe stands for, and
+// tells whether it differs from the probe's. It has to be asked again once a host
+// is resolved: before, nothing is known of either.
+func (p *Predictor) Divergence(e *Edge, from netip.Addr, resolved []netip.Addr) (evaluator.Decision, bool) {
+	probe := p.Decide(e, from, resolved)
+	if !p.byController {
+		return probe, false
+	}
+	for _, l := range e.Source.variants {
+		if len(l) == len(e.Source.Labels) {
 			continue
 		}
-		for _, l := range e.Source.variants {
-			if len(l) == len(e.Source.Labels) || e.Diverges() {
-				continue
-			}
-			e.Workload = p.decideAs(e, l, from, nil)
+		if d := p.decideAs(e, l, from, resolved); d.Verdict != probe.Verdict {
+			return d, true
 		}
 	}
+	return probe, false
 }
 
 // likelyAddr returns an address such as the probe pod will have: that of a pod of
@@ -126,6 +136,12 @@ func (p *Predictor) decideAs(e *Edge, labels map[string]string, from netip.Addr,
 		}
 		if backends = p.backendsAt(resolved[0], e.Transport, e.Port); len(backends) == 0 {
 			return evaluator.Decision{Reason: fmt.Sprintf("the name %s resolved to %s, a Service without a ready endpoint for this port", e.Target.Host, resolved[0])}
+		}
+	}
+	if e.Target.Kind == TargetAddress {
+		// The address may be that of a Service after all.
+		if backends = p.backendsAt(e.Target.Addr, e.Transport, e.Port); len(backends) == 0 {
+			return evaluator.Decision{Reason: fmt.Sprintf("%s is a Service without a ready endpoint for this port: write to.service instead", e.Target.Addr)}
 		}
 	}
 	source := flow.Endpoint{Namespace: e.Source.Namespace, Labels: labels, Addr: from}

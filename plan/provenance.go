@@ -33,6 +33,12 @@ func provenance(in Input, res *Resolution) string {
 			}
 		}
 	}
+	if slices.ContainsFunc(res.Edges, func(e *Edge) bool { return e.Target.Kind == TargetHost || e.Target.Kind == TargetAddress }) {
+		// Either may turn out to be a pod or a Service of any namespace.
+		for _, ns := range in.Snapshot.Namespaces {
+			namespaces[ns.Name] = true
+		}
+	}
 	for _, o := range res.Obstacles {
 		fmt.Fprintf(h, "obstacle %s %s %s\n", o.Path, o.Reason, o.Target)
 	}

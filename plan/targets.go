@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -333,8 +334,11 @@ func (r *resolver) endpoints(svc *corev1.Service, portName string, protocol flow
 			out = append(out, e)
 		}
 	}
-	slices.SortFunc(out, func(a, b endpoint) int { return a.Endpoint.Addr.Compare(b.Endpoint.Addr) })
-	return out
+	slices.SortFunc(out, func(a, b endpoint) int {
+		return cmp.Or(a.Endpoint.Addr.Compare(b.Endpoint.Addr), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Endpoint.Pod, b.Endpoint.Pod))
+	})
+	// An endpoint may be in two slices of a Service while it moves between them.
+	return slices.CompactFunc(out, func(a, b endpoint) bool { return a.Endpoint.Addr == b.Endpoint.Addr && a.Port == b.Port })
 }
 
 func slicePort(slice *discoveryv1.EndpointSlice, name string, protocol flow.Protocol) (uint16, bool) {

@@ -223,6 +223,7 @@ func TestBlockedTakesEveryPartOfTheEvidence(t *testing.T) {
 			return []Check{with(control(), named("own"), toAddr(neighbour), func(c *Check) { c.Pod, c.TargetNode = x.Pod, elsewhere })}
 		},
 	}
+	// The checks of a path are made over the transport of the denied one.
 	paths := map[string]struct {
 		checks []Check
 		proves bool
@@ -244,7 +245,10 @@ func TestBlockedTakesEveryPartOfTheEvidence(t *testing.T) {
 				for source, prove := range sources {
 					for path, p := range paths {
 						x := with(silentDeny(), over(transport), ended(outcome, outcome), func(c *Check) { c.TargetReady = ready })
-						checks := append(prove(&x), p.checks...)
+						checks := prove(&x)
+						for _, c := range p.checks {
+							checks = append(checks, with(c, over(transport)))
+						}
 						switch {
 						case ours:
 							x = with(x, responder(listening))
@@ -319,8 +323,12 @@ func TestDNSAnswers(t *testing.T) {
 			t.Errorf("without another answer over TCP: got %s", v.Cause)
 		}
 		other := with(tcp, named("other"), fromNode("node-c"), ended(wire.Connected))
-		if v := verdictOf(t, tcp, udp, other); v.Cause != UnexpectedBlock {
-			t.Errorf("got %s: %s", v.Cause, v.Evidence)
+		if v := verdictOf(t, tcp, udp, other); v.Observed == Blocked {
+			t.Errorf("UDP between the nodes stood for TCP: got %s: %s", v.Cause, v.Evidence)
+		}
+		near := with(tcp, named("near"), toAddr(neighbour), ended(wire.Connected))
+		if v := verdictOf(t, tcp, udp, other, near); v.Cause != UnexpectedBlock {
+			t.Errorf("with TCP between the nodes: got %s: %s", v.Cause, v.Evidence)
 		}
 	})
 	t.Run("two hosts whose addresses are not known are not each other's evidence", func(t *testing.T) {
@@ -335,4 +343,41 @@ func TestDNSAnswers(t *testing.T) {
 			t.Errorf("got %v: %s", v.Observed, v.Evidence)
 		}
 	})
+}
+
+// What looks like evidence and is none. Each of these was once green.
+func TestEvidenceThatIsNone(t *testing.T) {
+	if v := verdictOf(t, silentDeny(), control()); v.Observed != Blocked {
+		t.Fatalf("the case that the others change: got %v", v.Observed)
+	}
+	unprobed := func(c *Check) { c.SourceNode = "" }
+	cases := map[string]struct {
+		x      Check
+		others []Check
+		want   Cause
+	}{
+		"another protocol between the same nodes": {
+			with(silentDeny(), over(wire.SCTP), responder(true)), []Check{with(control(), named("tcp"), toAddr(neighbour))}, NoPositiveControl,
+		},
+		"another connection to a Service with several endpoints": {
+			with(silentDeny(), func(c *Check) { c.Endpoints = 2 }), []Check{with(control(), func(c *Check) { c.Endpoints = 2 })}, NoPositiveControl,
+		},
+		"two probes whose nodes are not known": {
+			with(silentDeny(), unprobed), []Check{with(control(), unprobed)}, NoPositiveControl,
+		},
+		"an answer that is not the responder's echo": {
+			with(check("x", Allow, evaluator.Allowed, wire.Connected), responder(true)), nil, TargetNotListening,
+		},
+		"the same for a path that must be closed": {
+			with(check("x", Deny, evaluator.Denied, wire.Connected), responder(true)), nil, TargetNotListening,
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			v := verdictOf(t, append([]Check{tc.x}, tc.others...)...)
+			if v.Observed != Inconclusive || v.Inconclusive != tc.want || v.Met() {
+				t.Errorf("got %v %s (%s), want Inconclusive %s", v.Observed, v.Inconclusive, v.Evidence, tc.want)
+			}
+		})
+	}
 }

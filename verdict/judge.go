@@ -115,7 +115,8 @@ func cause(v Verdict) Cause {
 type evidence struct {
 	// answered holds a source node for every listener that answered somebody.
 	answered map[listener]string
-	// fromNode holds the (source node, listener address) pairs that carried traffic.
+	// fromNode holds the source nodes and listener addresses between which a
+	// protocol was carried.
 	fromNode map[nodeAddr]bool
 	// nodePair holds the node pairs that carried traffic.
 	nodePair map[nodePair]bool
@@ -132,19 +133,26 @@ type listener struct {
 }
 
 type nodeAddr struct {
-	node string
-	addr netip.Addr
+	node     string
+	addr     netip.Addr
+	protocol flow.Protocol
+}
+
+func nodeAddrOf(c Check) nodeAddr {
+	return nodeAddr{node: c.SourceNode, addr: c.Addr, protocol: c.Transport.Protocol()}
 }
 
 // nodePair is a direction between two nodes. A dual-stack cluster routes each
-// family on its own: IPv4 that works says nothing about IPv6.
+// family on its own: IPv4 that works says nothing about IPv6. Nor does TCP about
+// SCTP, which many networks do not carry.
 type nodePair struct {
 	from, to string
 	is4      bool
+	protocol flow.Protocol
 }
 
 func pairOf(c Check) nodePair {
-	return nodePair{from: c.SourceNode, to: c.TargetNode, is4: c.Addr.Unmap().Is4()}
+	return nodePair{from: c.SourceNode, to: c.TargetNode, is4: c.Addr.Unmap().Is4(), protocol: c.Transport.Protocol()}
 }
 
 func listenerOf(c Check) listener {
@@ -162,9 +170,9 @@ func gather(checks []Check) evidence {
 		}
 		pair := pairOf(c)
 		switch {
-		case c.Result.Outcomes.All(reached(c.Transport)):
+		case c.Result.Outcomes.All(reached(c)):
 			ev.answered[listenerOf(c)] = c.SourceNode
-			ev.fromNode[nodeAddr{c.SourceNode, c.Addr}] = true
+			ev.fromNode[nodeAddrOf(c)] = true
 			ev.alivePod[c.Pod] = true
 			if c.TargetNode != "" {
 				ev.nodePair[pair] = true
@@ -180,10 +188,11 @@ func silent(o wire.Outcome) bool { return o == wire.TimedOut }
 
 // reached tells which outcomes prove that the target answered. The outcomes of
 // name resolution prove it for a DNS check only: in a host check they say that
-// the target was never tried.
-func reached(t wire.Transport) func(wire.Outcome) bool {
+// the target was never tried. Of a responder of ours, only its echo proves it.
+func reached(c Check) func(wire.Outcome) bool {
 	return func(o wire.Outcome) bool {
-		if nameOutcome(o) && !t.IsDNS() {
+		switch {
+		case nameOutcome(o) && !c.Transport.IsDNS(), c.Responder && o == wire.Connected:
 			return false
 		}
 		return o.Answered()
@@ -218,9 +227,11 @@ func observe(c Check, ev evidence) (Observed, Cause, string) {
 		return Inconclusive, NameNotResolved, "the name did not resolve inside the probe pod, so that the target was never tried" + detail(c)
 	case !outcomes.All(func(o wire.Outcome) bool { return o.Answered() || o.Closed() }):
 		return Inconclusive, ProbeFailed, "an attempt ended before any packet was sent" + detail(c)
-	case outcomes.All(reached(c.Transport)):
+	case c.Responder && outcomes.Any(func(o wire.Outcome) bool { return o == wire.Connected }):
+		return Inconclusive, TargetNotListening, "something answered that is not the responder: a sidecar or a middlebox speaks for it" + detail(c)
+	case outcomes.All(reached(c)):
 		return Open, "", fmt.Sprintf("%d of %d attempts were answered", len(outcomes), len(outcomes))
-	case outcomes.Any(reached(c.Transport)):
+	case outcomes.Any(reached(c)):
 		return Inconclusive, Flapping, "attempts from different source ports disagree after the settle window"
 	}
 	return closed(c, ev)
@@ -242,9 +253,13 @@ func closed(c Check, ev evidence) (Observed, Cause, string) {
 		return Inconclusive, TargetNotListening, "the datagram was rejected and nobody else reached this port in this run: nothing listens there, or a filter rejects" + detail(c)
 	case !c.Responder && !heard:
 		return Inconclusive, NoPositiveControl, "no other check of this run reached this address and port, so that the listener is not known to be alive"
+	case c.Endpoints > 1:
+		return Inconclusive, NoPositiveControl, fmt.Sprintf("each connection may be sent to any of %d endpoints, so that an answer to another check says nothing about this silence: declare the pods by podSelector", c.Endpoints)
 	case !c.SourceProbed && !ev.alivePod[c.Pod]:
 		return Inconclusive, SourceNotReady, "neither the kubelet reached the probe pod nor did any of its checks get an answer"
-	case ev.fromNode[nodeAddr{c.SourceNode, c.Addr}] || (c.TargetNode != "" && ev.nodePair[pair]):
+	case c.SourceNode == "":
+		return Inconclusive, NoPositiveControl, "the node of the probe is not known, so that no other check is known to have taken the same path"
+	case ev.fromNode[nodeAddrOf(c)] || (c.TargetNode != "" && ev.nodePair[pair]):
 		return Blocked, "", blockedEvidence(c)
 	case c.TargetNode != "" && ev.silentPair[pair]:
 		return Inconclusive, PathBroken, fmt.Sprintf("a path that policies allow is silent from node %s to node %s, too", c.SourceNode, c.TargetNode)

@@ -74,7 +74,11 @@ func proved(x Check, checks []Check) Observed {
 		}
 		for _, o := range c.Result.Outcomes {
 			switch o {
-			case wire.Replied, wire.Connected, wire.Delivered:
+			case wire.Replied, wire.Delivered:
+			case wire.Connected:
+				if c.Responder {
+					return false
+				}
 			case wire.NameNotFound, wire.ServerFailure, wire.DNSRefused, wire.Truncated:
 				if !c.Transport.IsDNS() {
 					return false
@@ -104,7 +108,8 @@ func proved(x Check, checks []Check) Observed {
 		sameAddr := c.Addr == x.Addr
 		listener = listener || (!x.Responder && sameAddr && c.Port == x.Port && c.Transport.Protocol() == x.Transport.Protocol())
 		source = source || c.Pod == x.Pod
-		path = path || (c.SourceNode == x.SourceNode && (sameAddr || (x.TargetNode != "" && c.TargetNode == x.TargetNode && c.Addr.Is4() == x.Addr.Is4())))
+		sameProtocol := c.Transport.Protocol() == x.Transport.Protocol()
+		path = path || (c.SourceNode == x.SourceNode && sameProtocol && (sameAddr || (x.TargetNode != "" && c.TargetNode == x.TargetNode && c.Addr.Is4() == x.Addr.Is4())))
 	}
 	if listener && source && path {
 		return Blocked

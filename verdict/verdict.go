@@ -201,6 +201,9 @@ type Check struct {
 	// Responder says that the target is a responder of ours, and ListenerAlive
 	// that the kubelet's readiness probe of its ports held before and after.
 	Responder, ListenerAlive bool
+	// Endpoints is the number of pods that one connection may be sent to: more than
+	// one for a Service.
+	Endpoints int
 	// TargetReady says that the target pod, or every endpoint of the target
 	// Service, is ready. It is true for targets that have no readiness.
 	TargetReady bool

@@ -7,9 +7,11 @@ package v1alpha1
 //
 // Reasons for False: the worst cause among the checks: EnforcementMissing,
 // DriftMasked, PolicyDrift, UnexpectedBlock, BlockedOutsidePolicy,
-// NameNotResolved.
+// NameNotResolved, ImplementationDefined (when the wire disagrees with what was
+// declared).
 //
 // Reasons for Unknown: Pending, Suspended, Stale, NoChecks, ImplementationDefined,
+// NameNotResolved,
 // and the reasons for which nothing can be concluded (ChangedDuringProbe,
 // Flapping, IdentityDivergence, NoPositiveControl, NoSourceMatched,
 // NoTargetMatched, PathBroken, PortNotFound, ProbeFailed, ProbeRefused,
