@@ -113,8 +113,8 @@ func cause(v Verdict) Cause {
 // evidence is what the checks of one run say about listeners, node pairs and
 // sources.
 type evidence struct {
-	// answered holds a source node for every listener that answered somebody.
-	answered map[listener]string
+	// answered holds the listeners that answered somebody.
+	answered map[listener]bool
 	// fromNode holds the source nodes and listener addresses between which a
 	// protocol was carried.
 	fromNode map[nodeAddr]bool
@@ -161,7 +161,7 @@ func listenerOf(c Check) listener {
 
 func gather(checks []Check) evidence {
 	ev := evidence{
-		answered: map[listener]string{}, fromNode: map[nodeAddr]bool{},
+		answered: map[listener]bool{}, fromNode: map[nodeAddr]bool{},
 		nodePair: map[nodePair]bool{}, silentPair: map[nodePair]bool{}, alivePod: map[string]bool{},
 	}
 	for _, c := range checks {
@@ -171,7 +171,7 @@ func gather(checks []Check) evidence {
 		pair := pairOf(c)
 		switch {
 		case c.Result.Outcomes.All(reached(c)):
-			ev.answered[listenerOf(c)] = c.SourceNode
+			ev.answered[listenerOf(c)] = true
 			ev.fromNode[nodeAddrOf(c)] = true
 			ev.alivePod[c.Pod] = true
 			if c.TargetNode != "" {
@@ -238,34 +238,62 @@ func observe(c Check, ev evidence) (Observed, Cause, string) {
 }
 
 // closed decides about a check that nothing answered: it was blocked only if it
-// would have been answered otherwise.
+// would have been answered otherwise. Each requirement returns what is missing;
+// the first one decides.
 func closed(c Check, ev evidence) (Observed, Cause, string) {
-	pair := pairOf(c)
-	_, heard := ev.answered[listenerOf(c)]
+	for _, missing := range []func(Check, evidence) (Cause, string){
+		listenerMissing, // something would have answered
+		sourceMissing,   // the probe could have heard it
+		pathMissing,     // the nodes carry such traffic
+	} {
+		if cause, why := missing(c, ev); cause != "" {
+			return Inconclusive, cause, why
+		}
+	}
+	return Blocked, "", blockedEvidence(c)
+}
+
+// listenerMissing tells why the target is not known to have been listening.
+func listenerMissing(c Check, ev evidence) (Cause, string) {
+	heard := ev.answered[listenerOf(c)]
+	outcomes := c.Result.Outcomes
 	switch {
 	case !c.TargetReady:
-		return Inconclusive, TargetNotReady, "the target pod is not ready, so that silence says nothing about the path"
+		return TargetNotReady, "the target pod is not ready, so that silence says nothing about the path"
 	case c.Responder && !c.ListenerAlive:
-		return Inconclusive, TargetNotListening, "the kubelet did not see the responder listen during the whole run"
-	case !c.Responder && !heard && c.Result.Outcomes.Any(func(o wire.Outcome) bool { return o == wire.Refused }):
-		return Inconclusive, TargetNotListening, "the connection was reset and nobody else reached this port in this run: nothing listens there, or a filter resets"
-	case !c.Responder && !heard && c.Transport == wire.UDP && c.Result.Outcomes.All(func(o wire.Outcome) bool { return o == wire.Rejected }):
-		return Inconclusive, TargetNotListening, "the datagram was rejected and nobody else reached this port in this run: nothing listens there, or a filter rejects" + detail(c)
+		return TargetNotListening, "the kubelet did not see the responder listen during the whole run"
+	case !c.Responder && !heard && outcomes.Any(func(o wire.Outcome) bool { return o == wire.Refused }):
+		return TargetNotListening, "the connection was reset and nobody else reached this port in this run: nothing listens there, or a filter resets"
+	case !c.Responder && !heard && c.Transport == wire.UDP && outcomes.All(func(o wire.Outcome) bool { return o == wire.Rejected }):
+		return TargetNotListening, "the datagram was rejected and nobody else reached this port in this run: nothing listens there, or a filter rejects" + detail(c)
 	case !c.Responder && !heard:
-		return Inconclusive, NoPositiveControl, "no other check of this run reached this address and port, so that the listener is not known to be alive"
+		return NoPositiveControl, "no other check of this run reached this address and port, so that the listener is not known to be alive"
 	case c.Endpoints > 1:
-		return Inconclusive, NoPositiveControl, fmt.Sprintf("each connection may be sent to any of %d endpoints, so that an answer to another check says nothing about this silence: declare the pods by podSelector", c.Endpoints)
-	case !c.SourceProbed && !ev.alivePod[c.Pod]:
-		return Inconclusive, SourceNotReady, "neither the kubelet reached the probe pod nor did any of its checks get an answer"
-	case c.SourceNode == "":
-		return Inconclusive, NoPositiveControl, "the node of the probe is not known, so that no other check is known to have taken the same path"
-	case ev.fromNode[nodeAddrOf(c)] || (c.TargetNode != "" && ev.nodePair[pair]):
-		return Blocked, "", blockedEvidence(c)
-	case c.TargetNode != "" && ev.silentPair[pair]:
-		return Inconclusive, PathBroken, fmt.Sprintf("a path that policies allow is silent from node %s to node %s, too", c.SourceNode, c.TargetNode)
-	default:
-		return Inconclusive, NoPositiveControl, fmt.Sprintf("no other check of this run got through from node %s to the target's node", c.SourceNode)
+		return NoPositiveControl, fmt.Sprintf("each connection may be sent to any of %d endpoints, so that an answer to another check says nothing about this silence: declare the pods by podSelector", c.Endpoints)
 	}
+	return "", ""
+}
+
+// sourceMissing tells why the probe is not known to have been able to hear.
+func sourceMissing(c Check, ev evidence) (Cause, string) {
+	if !c.SourceProbed && !ev.alivePod[c.Pod] {
+		return SourceNotReady, "neither the kubelet reached the probe pod nor did any of its checks get an answer"
+	}
+	return "", ""
+}
+
+// pathMissing tells why the two nodes are not known to carry such traffic.
+func pathMissing(c Check, ev evidence) (Cause, string) {
+	pair := pairOf(c)
+	switch {
+	case c.SourceNode == "":
+		return NoPositiveControl, "the node of the probe is not known, so that no other check is known to have taken the same path"
+	case ev.fromNode[nodeAddrOf(c)] || (c.TargetNode != "" && ev.nodePair[pair]):
+		return "", ""
+	case c.TargetNode != "" && ev.silentPair[pair]:
+		return PathBroken, fmt.Sprintf("a path that policies allow is silent from node %s to node %s, too", c.SourceNode, c.TargetNode)
+	}
+	return NoPositiveControl, fmt.Sprintf("no other check of this run got through from node %s to the target's node", c.SourceNode)
 }
 
 func blockedEvidence(c Check) string {

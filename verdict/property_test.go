@@ -36,6 +36,7 @@ func aCheck(t *rapid.T, id string) Check {
 		Addr:      rapid.SampledFrom([]netip.Addr{mongo, mongo, mongo6, {}}).Draw(t, "addr"), Port: rapid.SampledFrom([]uint16{53, 80}).Draw(t, "port"),
 		SourceProbed: rapid.Bool().Draw(t, "probed"), TargetReady: rapid.IntRange(0, 4).Draw(t, "ready") > 0,
 		Responder: rapid.IntRange(0, 3).Draw(t, "ours") == 0, ListenerAlive: rapid.Bool().Draw(t, "alive"),
+		Endpoints: rapid.SampledFrom([]int{1, 1, 1, 2}).Draw(t, "endpoints"),
 	}
 	if rapid.IntRange(0, 9).Draw(t, "obstructed") == 0 {
 		c.Obstacle = rapid.SampledFrom([]Cause{ChangedDuringProbe, IdentityDivergence, ProbeRefused, NoTargetMatched}).Draw(t, "obstacle")
@@ -111,7 +112,7 @@ func proved(x Check, checks []Check) Observed {
 		sameProtocol := c.Transport.Protocol() == x.Transport.Protocol()
 		path = path || (c.SourceNode == x.SourceNode && sameProtocol && (sameAddr || (x.TargetNode != "" && c.TargetNode == x.TargetNode && c.Addr.Is4() == x.Addr.Is4())))
 	}
-	if listener && source && path {
+	if listener && source && path && x.Endpoints <= 1 {
 		return Blocked
 	}
 	return Inconclusive
