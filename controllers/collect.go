@@ -26,7 +26,11 @@ func (r *ExpectationReconciler) collect(ctx context.Context, s *scope) (bool, er
 			continue
 		}
 		pod := r.observePod(s, &p.podRun)
-		r.read(s, p, pod)
+		if p.spare() {
+			r.discard(s, p, pod)
+		} else {
+			r.read(s, p, pod)
+		}
 		if !p.done {
 			waiting = true
 			continue
@@ -60,6 +64,14 @@ func (r *ExpectationReconciler) collect(ctx context.Context, s *scope) (bool, er
 	return false, nil
 }
 
+// discard is done with a spare pod once it is there to be deleted.
+func (r *ExpectationReconciler) discard(s *scope, p *probeRun, pod *corev1.Pod) {
+	deadline := p.createdAt.Add(r.options.StartTimeout)
+	if p.done = pod != nil || p.seen || !s.now.Before(deadline); !p.done {
+		s.again(r.until(s, deadline))
+	}
+}
+
 // read decides whether a probe pod is done, and what it has to say.
 func (r *ExpectationReconciler) read(s *scope, p *probeRun, pod *corev1.Pod) {
 	fail := func(cause verdict.Cause, format string, args ...any) {
@@ -75,10 +87,11 @@ func (r *ExpectationReconciler) read(s *scope, p *probeRun, pod *corev1.Pod) {
 			fail(verdict.ProbeFailed, "the probe left no report: %s", describeTermination(pod))
 		case err != nil:
 			fail(verdict.ProbeFailed, "%v", err)
+		case report.Error != "":
+			// Before it has read the plan, a probe cannot name it.
+			fail(verdict.ProbeFailed, "the probe could not run its plan: %s", report.Error)
 		case report.ID != p.plan.ID:
 			fail(verdict.ProbeFailed, "the report is for plan %q, want %q", report.ID, p.plan.ID)
-		case report.Error != "":
-			fail(verdict.ProbeFailed, "the probe could not run its plan: %s", report.Error)
 		case len(report.Results) != len(p.plan.Checks):
 			fail(verdict.ProbeFailed, "the report has %d results for %d checks", len(report.Results), len(p.plan.Checks))
 		default:
@@ -87,7 +100,11 @@ func (r *ExpectationReconciler) read(s *scope, p *probeRun, pod *corev1.Pod) {
 	case pod != nil && (pod.Status.Phase == corev1.PodFailed || pod.DeletionTimestamp != nil):
 		fail(verdict.ProbeFailed, "the probe pod ended before it reported: %s %s", pod.Status.Reason, pod.Status.Message)
 	case pod != nil && containerRunning(pod) != nil:
-		deadline := containerRunning(pod).StartedAt.Add(r.options.bound(s.exp.Spec.Probe))
+		started := containerRunning(pod).StartedAt.Time
+		if p.armedAt.After(started) {
+			started = p.armedAt
+		}
+		deadline := started.Add(r.options.bound(s.exp.Spec.Probe))
 		if !s.now.Before(deadline) {
 			fail(verdict.ProbeFailed, "the probe did not end within %s", r.options.bound(s.exp.Spec.Probe))
 			return

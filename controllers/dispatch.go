@@ -7,8 +7,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/pathproof/pathproof/probe/wire"
 	"github.com/pathproof/pathproof/verdict"
 )
 
@@ -44,8 +46,9 @@ func (r *ExpectationReconciler) sweep(ctx context.Context, s *scope) (bool, erro
 	return false, nil
 }
 
-// dispatch creates the responders of the run, waits until the kubelet sees them
-// listen, and then creates the probe pods, as far as the limits allow.
+// dispatch creates the responders of the run and then its probe pods, as far as
+// the limits allow, and hands out the plans once the kubelet sees the responders
+// listen: only then are their addresses known, and is silence no fault of theirs.
 func (r *ExpectationReconciler) dispatch(ctx context.Context, s *scope) (bool, error) {
 	current := s.track.run
 	for _, resp := range current.responders {
@@ -54,24 +57,70 @@ func (r *ExpectationReconciler) dispatch(ctx context.Context, s *scope) (bool, e
 		}
 		r.observeResponder(s, resp)
 	}
+	waiting := false
 	for _, resp := range current.responders {
 		if !resp.ready && resp.obstacle == "" {
 			if resp.createdAt.IsZero() {
-				return true, nil // ensure asked for another reconcile
+				// ensure asked for another reconcile. A probe that took the slot of a
+				// responder could wait for it for ever.
+				return true, nil
 			}
 			s.again(r.until(s, resp.createdAt.Add(r.options.StartTimeout)))
-			return true, nil
+			waiting = true
 		}
 	}
-	if !current.placed {
+	if waiting {
+		current.draft(s.exp)
+	} else {
 		current.place(s.exp, r.options)
 	}
 	for _, p := range current.probes {
-		if err := r.ensure(ctx, s, &p.podRun, func() *corev1.Pod { return probePod(s.exp, current, p, r.options) }); err != nil {
+		if err := r.launch(ctx, s, p); err != nil {
 			return false, err
 		}
 	}
-	return false, nil
+	return waiting, nil
+}
+
+// launch creates a probe pod that is needed, and gives it its plan as soon as there
+// is one.
+func (r *ExpectationReconciler) launch(ctx context.Context, s *scope, p *probeRun) error {
+	if p.spare() {
+		p.done = p.done || p.createdAt.IsZero()
+		return nil
+	}
+	planned := len(p.plan.Checks) > 0
+	created := !p.createdAt.IsZero()
+	if err := r.ensure(ctx, s, &p.podRun, func() *corev1.Pod { return probePod(s.exp, s.track.run, p, r.options) }); err != nil {
+		return err
+	}
+	switch {
+	case !planned || p.createdAt.IsZero() || p.done || !p.armedAt.IsZero():
+		return nil
+	case !created:
+		p.armedAt = s.now // the plan came with the pod
+		return nil
+	}
+	return r.arm(ctx, s, p)
+}
+
+// arm gives a probe pod its plan: the kubelet projects the annotation into the file
+// that the probe waits for.
+func (r *ExpectationReconciler) arm(ctx context.Context, s *scope, p *probeRun) error {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: s.exp.Namespace, Name: p.name}}
+	armed := pod.DeepCopy()
+	armed.Annotations = map[string]string{wire.PlanAnnotation: encodedPlan(p.plan)}
+	switch err := r.client.Patch(ctx, armed, client.MergeFrom(pod)); {
+	case err == nil:
+		p.armedAt = s.now
+		return nil
+	case apierrors.IsNotFound(err):
+		p.obstacle, p.detail, p.done = verdict.ProbeFailed, "the probe pod was deleted by somebody else", true
+		s.track.inFlight.Add(-1)
+		return nil
+	default:
+		return fmt.Errorf("giving its plan to probe pod %s: %w", p.name, err)
+	}
 }
 
 // ensure creates a pod unless it exists, is done with, or has to wait for a slot.
@@ -102,6 +151,7 @@ func (r *ExpectationReconciler) ensure(ctx context.Context, s *scope, p *podRun,
 	// that name is ours, and what exists must not be changed.
 	switch err := r.client.Create(ctx, pod); {
 	case err == nil, apierrors.IsAlreadyExists(err):
+		// One that exists was created by us, and the answer was lost.
 		p.createdAt = s.now
 		s.track.inFlight.Add(1)
 		return nil

@@ -165,14 +165,18 @@ func (r *run) settled() int32 {
 	return int32(longest)
 }
 
-// podCount is the number of pods that the run created.
+// podCount is the number of pods that the run created, and that of those that
+// probed something.
 func (r *run) podCount() (probes, all int32) {
 	for _, p := range r.probes {
-		if !p.createdAt.IsZero() {
+		if p.createdAt.IsZero() {
+			continue
+		}
+		all++
+		if !p.spare() {
 			probes++
 		}
 	}
-	all = probes
 	for _, x := range r.responders {
 		if !x.createdAt.IsZero() {
 			all++

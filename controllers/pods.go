@@ -36,24 +36,28 @@ const (
 	// healthPort is where the kubelet asks whether a probe pod is alive, unless a
 	// port of the path is the same.
 	healthPort = 8099
+	// planDelivery is how long a plan may take from the annotation to the file: the
+	// kubelet looks once a minute at the latest (syncFrequency).
+	planDelivery = 90 * time.Second
 	// grace is added to the longest run, so that the kubelet ends a pod whose
 	// operator is gone only when nobody can be waiting for it.
 	grace = 60 * time.Second
 )
 
-// probePod builds the pod that runs one plan.
+// probePod builds the pod that runs one plan. It waits for the plan if there is
+// none yet.
 func probePod(exp *v1alpha1.ConnectivityExpectation, r *run, p *probeRun, o Options) *corev1.Pod {
-	// A plan of ours is within the bounds that the encoding checks; a plan that were
-	// not would be refused by the probe, with the reason in its report.
-	encoded, _ := wire.EncodePlan(p.plan)
 	pod := basePod(exp, r, p.name, p.Source.Labels, p.Node, o)
-	pod.Annotations[wire.PlanAnnotation] = encoded
-	pod.Spec.ActiveDeadlineSeconds = ptr.To(int64((o.StartTimeout + o.bound(exp.Spec.Probe) + grace).Seconds()))
+	if len(p.plan.Checks) > 0 {
+		pod.Annotations[wire.PlanAnnotation] = encodedPlan(p.plan)
+	}
+	pod.Spec.ActiveDeadlineSeconds = ptr.To(int64((2*o.StartTimeout + o.bound(exp.Spec.Probe) + grace).Seconds()))
 	if w := p.Source.Workload; w != nil {
 		pod.Spec.Tolerations = w.Spec.Tolerations
 	}
 	c := &pod.Spec.Containers[0]
-	c.Args = []string{"run", "--plan=" + wire.PlanPath, "--health-port=" + strconv.Itoa(healthPort)}
+	// The plan comes when the responders have started, or have been given up.
+	c.Args = []string{"run", "--plan=" + wire.PlanPath, "--plan-wait=" + (o.StartTimeout + planDelivery).String(), "--health-port=" + strconv.Itoa(healthPort)}
 	c.ReadinessProbe = readinessProbe(healthPort)
 	dir, file := wire.PlanPath[:strings.LastIndex(wire.PlanPath, "/")], wire.PlanPath[strings.LastIndex(wire.PlanPath, "/")+1:]
 	c.VolumeMounts = []corev1.VolumeMount{{Name: "plan", MountPath: dir, ReadOnly: true}}
@@ -64,6 +68,14 @@ func probePod(exp *v1alpha1.ConnectivityExpectation, r *run, p *probeRun, o Opti
 		}},
 	}}}}
 	return pod
+}
+
+// encodedPlan encodes a plan of ours, which is within the bounds that the encoding
+// checks; one that were not would be refused by the probe, with the reason in its
+// report.
+func encodedPlan(p wire.Plan) string {
+	encoded, _ := wire.EncodePlan(p)
+	return encoded
 }
 
 // responderPod builds a pod that listens on the ports of the edges to its identity.

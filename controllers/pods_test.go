@@ -83,6 +83,17 @@ func TestProbePod(t *testing.T) {
 	}
 }
 
+// A pod without the annotation gets an empty file, and waits.
+func TestProbePodWithoutAPlanYet(t *testing.T) {
+	pod := probePod(podExpectation(), &run{id: "r1"}, &probeRun{Pod: plan.Pod{Source: &plan.Source{}}}, podOptions())
+	if got, ok := pod.Annotations[wire.PlanAnnotation]; ok {
+		t.Errorf("got the plan %q, want none", got)
+	}
+	if len(pod.Spec.Volumes) != 1 {
+		t.Error("a later plan would not reach the container")
+	}
+}
+
 func TestProbePodOfAnIdentity(t *testing.T) {
 	p := &probeRun{podRun: podRun{name: "p"}, Pod: plan.Pod{Source: &plan.Source{Labels: map[string]string{"app": "web"}}}}
 	pod := probePod(podExpectation(), &run{id: "r1"}, p, podOptions())
@@ -111,13 +122,14 @@ func TestPodOutlivesItsRun(t *testing.T) {
 	exp := podExpectation()
 	exp.Spec.Probe = v1alpha1.ProbeSettings{SettleSeconds: 300, TimeoutMilliseconds: 10000, Attempts: 10}
 	p := probePod(exp, &run{}, &probeRun{Pod: plan.Pod{Source: &plan.Source{}}}, o)
-	longest := o.StartTimeout + o.bound(exp.Spec.Probe)
+	// A probe may have to wait for its plan until the last responder has started.
+	longest := 2*o.StartTimeout + o.bound(exp.Spec.Probe)
 	if d := time.Duration(*p.Spec.ActiveDeadlineSeconds) * time.Second; d <= longest {
 		t.Errorf("the kubelet ends a probe after %s, and the operator waits %s", d, longest)
 	}
 	x := responderPod(exp, &run{}, &responderRun{}, o)
-	if d := time.Duration(*x.Spec.ActiveDeadlineSeconds) * time.Second; d <= o.StartTimeout+longest {
-		t.Errorf("the kubelet ends a responder after %s, and a run takes %s", d, o.StartTimeout+longest)
+	if d := time.Duration(*x.Spec.ActiveDeadlineSeconds) * time.Second; d <= longest {
+		t.Errorf("the kubelet ends a responder after %s, and a run takes %s", d, longest)
 	}
 }
 

@@ -79,7 +79,7 @@ func NewExpectationReconciler(c clock.Clock, cl client.Client, rec events.EventR
 
 // +kubebuilder:rbac:groups=pathproof.dev,resources=connectivityexpectations,verbs=get;list;watch
 // +kubebuilder:rbac:groups=pathproof.dev,resources=connectivityexpectations/status,verbs=get;patch
-// +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;create;delete
+// +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups="",resources=namespaces;nodes;services;replicationcontrollers,verbs=get;list;watch
 // +kubebuilder:rbac:groups=apps,resources=replicasets;daemonsets,verbs=get;list;watch
 // +kubebuilder:rbac:groups=discovery.k8s.io,resources=endpointslices,verbs=get;list;watch
@@ -118,7 +118,7 @@ func (r *ExpectationReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		r.suspend,  // end here when asked to
 		r.gather,   // snapshot, resolution, predictions
 		r.schedule, // is a run due, or has one been overtaken?
-		r.dispatch, // create responders, then probes
+		r.dispatch, // create responders and probes, hand out plans
 		r.collect,  // read reports, delete pods
 		r.judge,    // verdicts, once all reports are in
 	} {

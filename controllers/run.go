@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -32,7 +33,8 @@ type run struct {
 	sourcesMatched, targetsMatched, targetsProbed int
 
 	responders []*responderRun
-	// probes are set once every responder has an address or has failed.
+	// probes are set once every responder was created. They have no plans until
+	// placed is set: then every responder has an address or has failed.
 	probes []*probeRun
 	placed bool
 }
@@ -64,9 +66,16 @@ type responderRun struct {
 type probeRun struct {
 	podRun
 	plan.Pod
+	// plan has no checks until the run is placed, and for a spare pod.
 	plan   wire.Plan
 	report *wire.Report
+	// armedAt is when the pod was given its plan.
+	armedAt time.Time
 }
+
+// spare tells whether the pod has nothing to check: it was started before the
+// addresses of the responders were known, and turned out not to be needed.
+func (p *probeRun) spare() bool { return len(p.Edges) == 0 }
 
 func newRun(s *scope, trigger string) *run {
 	started := s.now
@@ -84,9 +93,21 @@ func newRun(s *scope, trigger string) *run {
 	return r
 }
 
+// draft assigns edges to probe pods before the addresses of the responders are
+// known, so that the pods start while the responders do. They get no plan yet.
+func (r *run) draft(exp *v1alpha1.ConnectivityExpectation) {
+	if r.probes == nil {
+		r.assign(exp, r.edges)
+	}
+}
+
 // place assigns edges to probe pods, now that the addresses of the responders are
-// known. Edges to a responder that failed are left to judge as obstacles.
+// known, and makes their plans. Edges to a responder that failed are left to judge
+// as obstacles.
 func (r *run) place(exp *v1alpha1.ConnectivityExpectation, o Options) {
+	if r.placed {
+		return
+	}
 	var reachable []*plan.Edge
 	for _, e := range r.edges {
 		if e.Target.Kind != plan.TargetResponder {
@@ -96,17 +117,37 @@ func (r *run) place(exp *v1alpha1.ConnectivityExpectation, o Options) {
 		reachable = append(reachable, r.responder(e.Target.Key).edgesTo(e)...)
 	}
 	r.predictor.Predict(reachable)
-	maxSources := int(exp.Spec.Coverage.MaxSources)
-	if maxSources == 0 {
-		maxSources = 2
-	}
-	for _, p := range plan.Place(reachable, r.nodes, maxSources) {
-		id := flow.ID(r.id, p.Source.Key, p.Node, strconv.Itoa(p.Part))
-		pr := &probeRun{Pod: p, podRun: podRun{name: "pathproof-probe-" + id, node: p.Node}}
-		pr.plan = wirePlan(id, exp.Spec.Probe, o, p.Edges)
-		r.probes = append(r.probes, pr)
+	r.assign(exp, reachable)
+	for _, p := range r.probes {
+		if !p.spare() {
+			p.plan = wirePlan(p.id(r.id), exp.Spec.Probe, o, p.Edges)
+		}
 	}
 	r.placed = true
+}
+
+// assign sets the probes. Pods of an earlier assignment keep their place; those
+// that the edges no longer need become spare.
+func (r *run) assign(exp *v1alpha1.ConnectivityExpectation, edges []*plan.Edge) {
+	earlier := map[string]*probeRun{}
+	for _, p := range r.probes {
+		earlier[p.name] = p
+		p.Edges = nil
+	}
+	for _, pod := range plan.Place(edges, r.nodes, cmp.Or(int(exp.Spec.Coverage.MaxSources), 2)) {
+		p := &probeRun{Pod: pod}
+		p.name, p.node = "pathproof-probe-"+p.id(r.id), pod.Node
+		if e := earlier[p.name]; e != nil {
+			e.Pod = pod
+			continue
+		}
+		r.probes = append(r.probes, p)
+	}
+}
+
+// id names the pod within all runs. It is the name of its plan.
+func (p *probeRun) id(run string) string {
+	return flow.ID(run, p.Source.Key, p.Node, strconv.Itoa(p.Part))
 }
 
 func (r *run) responder(key string) *responderRun {

@@ -33,7 +33,7 @@ type Kubelet struct {
 	mu sync.Mutex
 	// count is guarded by mu.
 	count int
-	// first is closed by the first probe.
+	// first is closed by the first probe. It is guarded by mu.
 	first chan struct{}
 }
 
@@ -81,7 +81,15 @@ func (k *Kubelet) probed() {
 	}
 }
 
-// Count returns the number of probes so far.
+// reset counts anew: what arrived before a plan says nothing about the time in
+// which it runs.
+func (k *Kubelet) reset() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.count, k.first = 0, make(chan struct{})
+}
+
+// Count returns the number of probes since the run began.
 func (k *Kubelet) Count() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -92,8 +100,11 @@ func (k *Kubelet) Count() int {
 func (k *Kubelet) await(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, kubeletWait)
 	defer cancel()
+	k.mu.Lock()
+	first := k.first
+	k.mu.Unlock()
 	select {
-	case <-k.first:
+	case <-first:
 	case <-ctx.Done():
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,21 +35,29 @@ func TestReportCountsReadinessProbes(t *testing.T) {
 	l := newLab(t)
 	l.client.nft(`table inet filter { chain in { type filter hook input priority 0; policy drop; iif lo accept; tcp dport 8099 accept; icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept; }; }`)
 	k := l.client.listenKubelet(8099)
-	for _, url := range []string{"http://10.91.1.2:8099/ready", "http://[fd91:1::2]:8099/ready"} {
-		// From the node, which policies cannot block, and from the pod itself, which
-		// says nothing about its interface.
-		for _, n := range []*namespace{l.router, l.client} {
-			if status, body := n.get(url); status != http.StatusOK || body != "ok\n" {
-				t.Errorf("got %d %q, want 200", status, body)
+	visit := func() {
+		for _, url := range []string{"http://10.91.1.2:8099/ready", "http://[fd91:1::2]:8099/ready"} {
+			// From the node, which policies cannot block, and from the pod itself, which
+			// says nothing about its interface.
+			for _, n := range []*namespace{l.router, l.client} {
+				if status, body := n.get(url); status != http.StatusOK || body != "ok\n" {
+					t.Errorf("got %d %q, want 200", status, body)
+				}
 			}
 		}
+		if status, _ := l.client.get("http://127.0.0.1:8099/ready"); status != http.StatusOK {
+			t.Errorf("over loopback: got %d, want 200", status)
+		}
 	}
-	if status, _ := l.client.get("http://127.0.0.1:8099/ready"); status != http.StatusOK {
-		t.Errorf("over loopback: got %d, want 200", status)
-	}
-	report := (&Runner{Kubelet: k, socket: l.client.socket}).Run(t.Context(), planOf(wire.Check{Transport: wire.TCP, Addr: serverV4, Port: 80}))
+	visit() // before the run: these do not count
+	var during sync.Once
+	r := &Runner{Kubelet: k, socket: func(domain, typ, proto int) (int, error) {
+		during.Do(visit)
+		return l.client.socket(domain, typ, proto)
+	}}
+	report := r.Run(t.Context(), planOf(wire.Check{Transport: wire.TCP, Addr: serverV4, Port: 80}))
 	if report.KubeletProbes != 2 {
-		t.Errorf("got %d probes, want the 2 of the node", report.KubeletProbes)
+		t.Errorf("got %d probes, want the 2 of the node during the run", report.KubeletProbes)
 	}
 }
 

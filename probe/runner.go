@@ -14,6 +14,7 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -44,6 +45,9 @@ type Runner struct {
 	// Kubelet counts the readiness probes of the pod for the report; nil counts
 	// none.
 	Kubelet *Kubelet
+	// Started is when the pod started, from which the warm-up counts. Zero means
+	// when Run is called.
+	Started time.Time
 
 	// socket opens a socket; nil means socket(2). Tests open theirs in network
 	// namespaces of their own.
@@ -72,8 +76,12 @@ func (r *Runner) Run(ctx context.Context, plan wire.Plan) wire.Report {
 		report.Error = err.Error()
 		return report
 	}
+	if r.Kubelet != nil {
+		r.Kubelet.reset()
+	}
 	s := r.session(plan)
-	sleep(ctx, time.Duration(plan.WarmUpMilliseconds)*time.Millisecond)
+	warm := cmp.Or(r.Started, start).Add(time.Duration(plan.WarmUpMilliseconds) * time.Millisecond)
+	sleep(ctx, time.Until(warm))
 	s.warm = time.Now()
 
 	report.Results = make([]wire.Result, len(plan.Checks))

@@ -127,24 +127,36 @@ func TestChecksOverlap(t *testing.T) {
 	}
 }
 
+// A pod that has waited for its plan need not wait for its network as well.
 func TestRunWarmsUpBeforeTheFirstAttempt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		plan := planOf(local(wire.GoalNone))
-		plan.WarmUpMilliseconds = 5000
-		start := time.Now()
-		var first time.Duration
-		r := &Runner{try: func(context.Context, wire.Check) attempt {
-			if first == 0 {
-				first = time.Since(start)
-			}
-			return attempt{outcome: wire.Replied}
-		}}
-		plan.Attempts = 1
-		r.Run(t.Context(), plan)
-		if first != 5*time.Second {
-			t.Errorf("first attempt after %v, want 5s", first)
-		}
-	})
+	cases := map[string]struct {
+		waited, want time.Duration
+	}{
+		"the plan was there from the start": {0, 5 * time.Second},
+		"the plan came during the warm-up":  {2 * time.Second, 3 * time.Second},
+		"the plan came after the warm-up":   {time.Minute, 0},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				plan := planOf(local(wire.GoalNone))
+				plan.Attempts, plan.WarmUpMilliseconds = 1, 5000
+				started := time.Now()
+				time.Sleep(tc.waited) // in the bubble's time
+				start, first := time.Now(), time.Duration(-1)
+				r := &Runner{Started: started, try: func(context.Context, wire.Check) attempt {
+					if first < 0 {
+						first = time.Since(start)
+					}
+					return attempt{outcome: wire.Replied}
+				}}
+				r.Run(t.Context(), plan)
+				if first != tc.want {
+					t.Errorf("first attempt after %v, want %v", first, tc.want)
+				}
+			})
+		})
+	}
 }
 
 func TestPanicCostsOneCheckOnly(t *testing.T) {

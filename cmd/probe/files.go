@@ -17,23 +17,24 @@ import (
 )
 
 const (
-	// planWait bounds the wait for the plan: the kubelet fills a downward API
-	// volume before it starts the container, but the annotation may follow later.
+	// planWait is the default bound of the wait for the plan: the kubelet fills a
+	// downward API volume before it starts the container, but the annotation may
+	// follow later.
 	planWait = 5 * time.Second
 	// planPoll is how often the file is looked at in that time.
-	planPoll = 100 * time.Millisecond
+	planPoll = 50 * time.Millisecond
 	// maxPlanBytes is above what all annotations of one object may hold together
 	// (256 KiB, apimachinery's TotalAnnotationSizeLimitB).
 	maxPlanBytes = 1 << 20
 )
 
 // readPlan reads, decodes and validates the plan.
-func (p program) readPlan(ctx context.Context, path string, plain bool) (wire.Plan, error) {
-	text, err := p.readPlanText(ctx, path)
+func (p program) readPlan(ctx context.Context, source planSource) (wire.Plan, error) {
+	text, err := p.readPlanText(ctx, source)
 	if err != nil {
 		return wire.Plan{}, fmt.Errorf("reading plan: %w", err)
 	}
-	if !plain {
+	if !source.plain {
 		return wire.DecodePlan(string(text))
 	}
 	var plan wire.Plan
@@ -45,16 +46,16 @@ func (p program) readPlan(ctx context.Context, path string, plain bool) (wire.Pl
 	return plan, plan.Validate()
 }
 
-func (p program) readPlanText(ctx context.Context, path string) ([]byte, error) {
-	if path == "-" {
+func (p program) readPlanText(ctx context.Context, source planSource) ([]byte, error) {
+	if source.path == "-" {
 		return io.ReadAll(io.LimitReader(p.stdin, maxPlanBytes))
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.planWait)
+	ctx, cancel := context.WithTimeout(ctx, source.wait)
 	defer cancel()
 	tick := time.NewTicker(planPoll)
 	defer tick.Stop()
 	for {
-		text, err := readBounded(path)
+		text, err := readBounded(source.path)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
@@ -65,7 +66,7 @@ func (p program) readPlanText(ctx context.Context, path string) ([]byte, error) 
 		case <-tick.C:
 		case <-ctx.Done():
 			if err == nil {
-				err = fmt.Errorf("%s is empty", path)
+				err = fmt.Errorf("%s is still empty after %s", source.path, source.wait)
 			}
 			return nil, err
 		}

@@ -51,7 +51,7 @@ var version = ""
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	p := program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, planWait: planWait}
+	p := program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, started: time.Now()}
 	code := p.main(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
@@ -61,8 +61,8 @@ func main() {
 type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	// planWait is how long to wait for a plan that is not there yet.
-	planWait time.Duration
+	// started is when the process started, from which the warm-up of a plan counts.
+	started time.Time
 }
 
 func (p program) main(ctx context.Context, args []string) int {
@@ -107,6 +107,7 @@ func (p program) parse(flags *flag.FlagSet, args []string) (code int, ok bool) {
 func (p program) run(ctx context.Context, args []string) int {
 	flags := flag.NewFlagSet("probe run", flag.ContinueOnError)
 	planPath := flags.String("plan", wire.PlanPath, "`file` with the plan, - for standard input")
+	wait := flags.Duration("plan-wait", planWait, "longest `time` to wait for a plan that is not there yet")
 	reportPath := flags.String("report", "/dev/termination-log", "`file` to write the report to, - for standard output")
 	healthPort := flags.Uint("health-port", 0, "TCP `port` on which /ready answers the kubelet's readiness probes, which the report counts; 0 for none")
 	plain := flags.Bool("json", false, "read the plan and write the report as plain JSON, for people")
@@ -116,7 +117,7 @@ func (p program) run(ctx context.Context, args []string) int {
 	if !p.validPort(*healthPort) {
 		return exitUsage
 	}
-	report := p.runPlan(ctx, *planPath, *plain, uint16(*healthPort))
+	report := p.runPlan(ctx, planSource{*planPath, *wait, *plain}, uint16(*healthPort))
 	if err := p.writeReport(*reportPath, *plain, report); err != nil {
 		p.logf("%v", err)
 		return exitFailed
@@ -124,24 +125,34 @@ func (p program) run(ctx context.Context, args []string) int {
 	return exitOK
 }
 
+// planSource says where a plan comes from.
+type planSource struct {
+	path string
+	// wait bounds the wait for a plan that is not there yet.
+	wait time.Duration
+	// plain is set for plain JSON.
+	plain bool
+}
+
 // runPlan always returns a report: what went wrong is in its Error.
-func (p program) runPlan(ctx context.Context, planPath string, plain bool, healthPort uint16) wire.Report {
+func (p program) runPlan(ctx context.Context, source planSource, healthPort uint16) wire.Report {
 	failed := func(id string, err error) wire.Report {
 		p.logf("%v", err)
 		return wire.Report{Version: wire.Version, ID: id, Error: err.Error()}
 	}
-	plan, err := p.readPlan(ctx, planPath, plain)
-	if err != nil {
-		return failed(plan.ID, err)
-	}
-	var runner probe.Runner
+	runner := probe.Runner{Started: p.started}
 	if healthPort != 0 {
+		// Before there is a plan: a kubelet that is refused would raise events.
 		k, err := probe.ListenKubelet(healthPort)
 		if err != nil {
-			return failed(plan.ID, err)
+			return failed("", err)
 		}
 		defer k.Close()
 		runner.Kubelet = k
+	}
+	plan, err := p.readPlan(ctx, source)
+	if err != nil {
+		return failed(plan.ID, err)
 	}
 	p.logf("running %d checks of plan %s", len(plan.Checks), plan.ID)
 	return runner.Run(ctx, plan)

@@ -119,9 +119,9 @@ func TestBadPlanGivesAReport(t *testing.T) {
 	}{
 		"no plan at all":          {"hello", nil, "not an encoded message", ""},
 		"an empty plan":           {"", nil, "not an encoded message", ""},
-		"no file":                 {"", []string{"--plan", "/nonexistent/plan"}, "reading plan: open /nonexistent/plan", ""},
+		"no file":                 {"", []string{"--plan", "/nonexistent/plan", "--plan-wait", "1ms"}, "reading plan: open /nonexistent/plan", ""},
 		"a file that is a folder": {"", []string{"--plan", "/"}, "reading plan: read /", ""},
-		"an empty file":           {"", []string{"--plan", os.DevNull}, "reading plan: /dev/null is empty", ""},
+		"an empty file":           {"", []string{"--plan", os.DevNull, "--plan-wait", "1ms"}, "reading plan: /dev/null is still empty after 1ms", ""},
 		"another version":         {string(plain), []string{"--json"}, "plan version 9", "run-1"},
 		"an unknown field":        {`{"v":1,"surprise":1}`, []string{"--json"}, `unknown field "surprise"`, ""},
 	}
@@ -153,8 +153,8 @@ func TestRunWaitsForThePlan(t *testing.T) {
 	done := make(chan result)
 	go func() {
 		var out bytes.Buffer
-		p := program{stdout: &out, stderr: new(bytes.Buffer), planWait: 10 * planWait}
-		code := p.main(t.Context(), []string{"run", "--plan", path, "--report", "-"})
+		p := program{stdout: &out, stderr: new(bytes.Buffer)}
+		code := p.main(t.Context(), []string{"run", "--plan", path, "--plan-wait", (10 * planWait).String(), "--report", "-"})
 		done <- result{code, out.String()}
 	}()
 	// First an empty file, as for a pod without the annotation, then the plan, by

@@ -72,10 +72,66 @@ var _ = Describe("the operator", func() {
 		Expect(exp.Status.LastRun.ProbePods).To(BeEquivalentTo(3))
 		w.leavesNothing(ctx)
 	},
-		Entry("after the responder was created", SpecTimeout(time.Minute), everyPod, nil, 1),
-		Entry("after the probes were created", SpecTimeout(time.Minute), probes, []string{"db"}, 3),
+		Entry("after the pods were created", SpecTimeout(time.Minute), everyPod, nil, 3),
+		Entry("after the responder has started", SpecTimeout(time.Minute), probes, []string{"db"}, 3),
 		Entry("after one report is in", SpecTimeout(time.Minute), probesOf("stranger"), []string{"db", "web"}, 2),
 	)
+
+	// While a responder starts, the probes start beside it, without a plan.
+	responders := func(pod *corev1.Pod) bool { return !probes(pod) }
+	plans := func(ctx context.Context, w *world) []string {
+		GinkgoHelper()
+		var list corev1.PodList
+		Expect(k8s.List(ctx, &list, client.InNamespace(w.ns))).To(Succeed())
+		var out []string
+		for _, p := range list.Items {
+			if p.Annotations[wire.PlanAnnotation] != "" {
+				out = append(out, p.Name)
+			}
+		}
+		return out
+	}
+
+	It("gives probes their plans when the responder listens, and not before", func(ctx SpecContext) {
+		startOperator(patient)
+		w := newWorld(ctx, nil)
+		w.kubelet.set(func(k *kubelet) { k.hold = responders })
+		w.expect(ctx, toResponder)
+		Eventually(func() []string { return w.pods(ctx) }).WithTimeout(10 * time.Second).Should(HaveLen(3))
+		Consistently(func() []string { return plans(ctx, w) }).WithTimeout(500 * time.Millisecond).Should(BeEmpty())
+		w.kubelet.set(func(k *kubelet) { k.hold = nil })
+		exp := w.result(ctx)
+		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionTrue), testbed.Ready(exp).Message)
+		Expect(exp.Status.LastRun.ProbePods).To(BeEquivalentTo(3))
+		w.leavesNothing(ctx)
+	}, SpecTimeout(time.Minute))
+
+	It("discards the probes of a responder that never listens", func(ctx SpecContext) {
+		startOperator(func(o *controllers.Options) { o.StartTimeout = 2 * time.Second })
+		w := newWorld(ctx, nil)
+		w.kubelet.set(func(k *kubelet) { k.hold = responders })
+		w.expect(ctx, toResponder)
+		exp := w.result(ctx)
+		Expect(causes(exp)).To(Equal(map[string]string{"allowed": "TargetNotListening", "denied": "TargetNotListening"}))
+		Expect(exp.Status.LastRun.ProbePods).To(BeEquivalentTo(3))
+		Expect(exp.Status.Coverage.SourcesProbed).To(BeZero())
+		Expect(w.kubelet.apps()).To(BeEmpty())
+		w.leavesNothing(ctx)
+	}, SpecTimeout(time.Minute))
+
+	It("misses a probe that somebody deletes before it has its plan", func(ctx SpecContext) {
+		startOperator(patient)
+		w := newWorld(ctx, nil)
+		w.kubelet.set(func(k *kubelet) { k.hold = responders })
+		w.expect(ctx, toResponder)
+		Eventually(func() []string { return w.pods(ctx) }).WithTimeout(10 * time.Second).Should(HaveLen(3))
+		Expect(k8s.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(w.ns), client.MatchingLabels{"app": "stranger"}, client.GracePeriodSeconds(0))).To(Succeed())
+		w.kubelet.set(func(k *kubelet) { k.hold = nil })
+		exp := w.result(ctx)
+		Expect(causes(exp)).To(Equal(map[string]string{"denied": "ProbeFailed"}))
+		Expect(exp.Status.Findings[0].Message).To(ContainSubstring("deleted by somebody else"))
+		w.leavesNothing(ctx)
+	}, SpecTimeout(time.Minute))
 
 	It("starts a run of a changed spec again when it is restarted", func(ctx SpecContext) {
 		w := newWorld(ctx, nil)

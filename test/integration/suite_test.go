@@ -5,6 +5,7 @@ package integration
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -123,7 +124,8 @@ type kubelet struct {
 	end func(*corev1.Pod) *corev1.PodStatus
 	// hold keeps the pods from running for which it is true.
 	hold func(*corev1.Pod) bool
-	// ran are the values of the label app of the pods that were run.
+	// ran are the values of the label app of the responders that were run and of the
+	// probes that reported.
 	ran  []string
 	next int
 }
@@ -131,7 +133,7 @@ type kubelet struct {
 // everyPod, probes and probesOf are what hold can be.
 func everyPod(*corev1.Pod) bool { return true }
 
-func probes(pod *corev1.Pod) bool { return pod.Annotations[wire.PlanAnnotation] != "" }
+func probes(pod *corev1.Pod) bool { return pod.Spec.Containers[0].Args[0] == "run" }
 
 func probesOf(app string) func(*corev1.Pod) bool {
 	return func(pod *corev1.Pod) bool { return probes(pod) && pod.Labels["app"] == app }
@@ -185,10 +187,13 @@ func (k *kubelet) sync(ctx context.Context) {
 			_ = k8s.Delete(ctx, pod, client.GracePeriodSeconds(0))
 			continue
 		}
-		if pod.Annotations["pathproof.dev/run"] == "" || pod.Status.Phase != corev1.PodPending || (k.hold != nil && k.hold(pod)) {
+		if pod.Annotations["pathproof.dev/run"] == "" || (k.hold != nil && k.hold(pod)) {
 			continue
 		}
-		k.run(ctx, pod)
+		// A probe that was started without a plan is looked at again until it has one.
+		if pod.Status.Phase == corev1.PodPending || (pod.Status.Phase == corev1.PodRunning && probes(pod) && pod.Annotations[wire.PlanAnnotation] != "") {
+			k.run(ctx, pod)
+		}
 	}
 }
 
@@ -200,10 +205,12 @@ func (k *kubelet) run(ctx context.Context, pod *corev1.Pod) {
 			return
 		}
 	}
-	k.next++
 	pod.Status.Phase = corev1.PodRunning
-	pod.Status.PodIP = "10.9.0." + string(rune('0'+k.next%10))
-	pod.Status.PodIPs = []corev1.PodIP{{IP: pod.Status.PodIP}}
+	if pod.Status.PodIP == "" {
+		k.next++
+		pod.Status.PodIP = fmt.Sprintf("10.9.0.%d", 1+k.next%250)
+		pod.Status.PodIPs = []corev1.PodIP{{IP: pod.Status.PodIP}}
+	}
 	container := corev1.ContainerStatus{Name: "probe", Ready: true, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}}}
 	if encoded := pod.Annotations[wire.PlanAnnotation]; encoded != "" {
 		pod.Status.Phase, container.Ready = corev1.PodSucceeded, false
@@ -216,7 +223,7 @@ func (k *kubelet) run(ctx context.Context, pod *corev1.Pod) {
 		}
 	}
 	// The write after the binding conflicts with it; the next sync makes it.
-	if k8s.Status().Update(ctx, pod) == nil {
+	if k8s.Status().Update(ctx, pod) == nil && (!probes(pod) || pod.Annotations[wire.PlanAnnotation] != "") {
 		k.ran = append(k.ran, pod.Labels["app"])
 	}
 }
@@ -229,6 +236,9 @@ func (k *kubelet) report(pod *corev1.Pod, encoded string) string {
 		outcome := wire.Connected
 		if k.outcome != nil {
 			outcome = k.outcome(pod, c)
+		}
+		if outcome == wire.Connected && c.Nonce != "" {
+			outcome = wire.Replied // by a responder
 		}
 		report.Results = append(report.Results, wire.Result{Outcomes: wire.Outcomes{outcome, outcome, outcome}, Rounds: 1})
 	}
