@@ -360,6 +360,27 @@ var _ = Describe("an expectation", func() {
 `),
 	)
 
+	It("names a policy that cannot be parsed, and judges what that one cannot decide", func(ctx SpecContext) {
+		startOperator(nil)
+		w := newWorld(ctx, nil)
+		// An octal range: what it means depends on who reads it.
+		broken := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "octal"}, Spec: networkingv1.NetworkPolicySpec{
+			PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "old"}},
+			Ingress:     []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: "010.0.0.0/8"}}}}},
+		}}
+		Expect(k8s.Create(ctx, broken)).To(Succeed())
+		w.expect(ctx, paths+"- {name: to-old, expect: Allow, from: {identity: {labels: {app: web}}}, to: {identity: {labels: {app: old}}}, ports: [{port: 80}]}\n")
+		exp := w.result(ctx)
+		Expect(causes(exp)).To(Equal(map[string]string{"to-old": "ImplementationDefined"}))
+		Expect(exp.Status.Findings[0].Predicted.Rule).To(Equal("X1"))
+		Expect(exp.Status.Summary.Met).To(BeNumerically(">=", 2))
+		Expect(reasons(exp)).To(HaveKeyWithValue("PoliciesValid", "False InvalidPolicy"))
+		Expect(exp.Status.Problems).To(HaveLen(1))
+		Expect(exp.Status.Problems[0].Name).To(Equal(w.ns + "/octal"))
+		Expect(exp.Status.Problems[0].Field).To(Equal("spec.ingress[0].from[0].ipBlock.cidr"))
+		Expect(exp.Status.Problems[0].Message).To(ContainSubstring("write an address and a prefix length"))
+	}, SpecTimeout(time.Minute))
+
 	It("is refused by the API server when it is wrong", func(ctx SpecContext) {
 		w := newWorld(ctx, nil)
 		for spec, want := range map[string]string{
