@@ -80,19 +80,25 @@ func (r *run) check(p *probeRun, i int, e *plan.Edge) verdict.Check {
 		c.Responder = true
 		c.ListenerAlive = r.responderOf(e).alive
 	}
-	var resolved []netip.Addr
+	var tried []netip.Addr
 	switch {
 	case p.obstacle != "":
 		c.Obstacle, c.ObstacleDetail = p.obstacle, p.detail
 	case p.report != nil:
 		result := p.report.Results[i]
-		c.Result, c.SourceProbed, resolved = &result, p.report.KubeletProbes > 0, result.Resolved
+		c.Result, c.SourceProbed, tried = &result, p.report.KubeletProbes > 0, result.Tried
 	}
-	if e.Target.Kind == plan.TargetHost && len(resolved) > 0 {
-		c.Addr = resolved[0]
+	target := e.Target.Addr
+	if e.Target.Kind == plan.TargetHost && len(tried) > 0 {
+		target = tried[0]
+		if len(tried) == 1 {
+			c.Addr = target // otherwise the check is about no one address
+		}
 	}
-	c.Prediction = r.predictor.Decide(e, sameFamily(p.addrs, c.Addr), resolved)
-	if workload, diverges := r.predictor.Divergence(e, sameFamily(p.addrs, c.Addr), resolved); diverges {
+	c.Endpoints = len(r.predictor.Backends(e, tried))
+	from := sameFamily(p.addrs, target)
+	c.Prediction = r.predictor.Decide(e, from, tried)
+	if workload, diverges := r.predictor.Divergence(e, from, tried); diverges {
 		c.Obstacle = verdict.IdentityDivergence
 		c.ObstacleDetail = fmt.Sprintf("policies select by a label that only the workload's own controller may set, so that the probe would be %s and the workload %s",
 			c.Prediction.Verdict, workload.Verdict)

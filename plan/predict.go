@@ -69,8 +69,8 @@ func (p *Predictor) Predict(edges []*Edge) {
 // Divergence predicts an edge for the workload that the probe stands for, and
 // tells whether it differs from the probe's. It has to be asked again once a host
 // is resolved: before, nothing is known of either.
-func (p *Predictor) Divergence(e *Edge, from netip.Addr, resolved []netip.Addr) (evaluator.Decision, bool) {
-	probe := p.Decide(e, from, resolved)
+func (p *Predictor) Divergence(e *Edge, from netip.Addr, tried []netip.Addr) (evaluator.Decision, bool) {
+	probe := p.Decide(e, from, tried)
 	if !p.byController {
 		return probe, false
 	}
@@ -78,7 +78,7 @@ func (p *Predictor) Divergence(e *Edge, from netip.Addr, resolved []netip.Addr) 
 		if len(l) == len(e.Source.Labels) {
 			continue
 		}
-		if d := p.decideAs(e, l, from, resolved); d.Verdict != probe.Verdict {
+		if d := p.decideAs(e, l, from, tried); d.Verdict != probe.Verdict {
 			return d, true
 		}
 	}
@@ -121,28 +121,41 @@ func (p *Predictor) likelyAddr(e *Edge) netip.Addr {
 func (e *Edge) Diverges() bool { return e.Workload.Verdict != e.Prediction.Verdict }
 
 // Decide predicts an edge from a probe pod at the given address (zero when it has
-// none yet). resolved holds the addresses that a host resolved to; the first one
-// was connected to.
-func (p *Predictor) Decide(e *Edge, from netip.Addr, resolved []netip.Addr) evaluator.Decision {
-	return p.decideAs(e, e.Source.Labels, from, resolved)
+// none yet). tried holds the addresses of a host that the probe has tried.
+func (p *Predictor) Decide(e *Edge, from netip.Addr, tried []netip.Addr) evaluator.Decision {
+	return p.decideAs(e, e.Source.Labels, from, tried)
+}
+
+// Backends returns what a connection of the edge may end at, as policies see it.
+// tried holds the addresses of a host that the probe has tried.
+func (p *Predictor) Backends(e *Edge, tried []netip.Addr) []Backend {
+	switch e.Target.Kind {
+	case TargetPod, TargetResponder, TargetService:
+	case TargetAddress:
+		// The address may be that of a Service after all.
+		return p.backendsAt(e.Target.Addr, e.Transport, e.Port)
+	case TargetHost:
+		var out []Backend
+		for _, addr := range tried {
+			out = append(out, p.backendsAt(addr, e.Transport, e.Port)...)
+		}
+		return out
+	}
+	return e.Backends
 }
 
 // decideAs predicts an edge from a pod with the given labels.
-func (p *Predictor) decideAs(e *Edge, labels map[string]string, from netip.Addr, resolved []netip.Addr) evaluator.Decision {
-	backends := e.Backends
-	if e.Target.Kind == TargetHost {
-		if len(resolved) == 0 {
-			return evaluator.Decision{Reason: "the name " + e.Target.Host + " is resolved by the probe only, so that its addresses are not known yet"}
-		}
-		if backends = p.backendsAt(resolved[0], e.Transport, e.Port); len(backends) == 0 {
-			return evaluator.Decision{Reason: fmt.Sprintf("the name %s resolved to %s, a Service without a ready endpoint for this port", e.Target.Host, resolved[0])}
-		}
+func (p *Predictor) decideAs(e *Edge, labels map[string]string, from netip.Addr, tried []netip.Addr) evaluator.Decision {
+	if e.Target.Kind == TargetHost && len(tried) == 0 {
+		return evaluator.Decision{Reason: "the name " + e.Target.Host + " is resolved by the probe only, so that its addresses are not known yet"}
 	}
-	if e.Target.Kind == TargetAddress {
-		// The address may be that of a Service after all.
-		if backends = p.backendsAt(e.Target.Addr, e.Transport, e.Port); len(backends) == 0 {
-			return evaluator.Decision{Reason: fmt.Sprintf("%s is a Service without a ready endpoint for this port: write to.service instead", e.Target.Addr)}
-		}
+	backends := p.Backends(e, tried)
+	switch {
+	case len(backends) > 0:
+	case e.Target.Kind == TargetHost:
+		return evaluator.Decision{Reason: fmt.Sprintf("the name %s resolved to %s, a Service without a ready endpoint for this port", e.Target.Host, tried[0])}
+	case e.Target.Kind == TargetAddress:
+		return evaluator.Decision{Reason: fmt.Sprintf("%s is a Service without a ready endpoint for this port: write to.service instead", e.Target.Addr)}
 	}
 	source := flow.Endpoint{Namespace: e.Source.Namespace, Labels: labels, Addr: from}
 	d := p.decideFrom(e, source, backends)

@@ -188,7 +188,7 @@ func TestPredictHosts(t *testing.T) {
 	cases := map[string]struct {
 		spec       string
 		policy     *networkingv1.NetworkPolicySpec
-		resolved   string
+		tried      string // addresses
 		want       evaluator.Verdict
 		wantReason string
 	}{
@@ -200,6 +200,8 @@ func TestPredictHosts(t *testing.T) {
 		"a Service without endpoints":            {host, nil, "10.96.0.30", evaluator.Undefined, "without a ready endpoint"},
 		"a port that UDP and TCP share":          {hostDNS, nil, "10.96.0.10", evaluator.Allowed, ""},
 		"a dual-stack Service, over IPv4":        {host, nil, "10.96.0.50", evaluator.Allowed, ""},
+		"two addresses, both allowed":            {host, egressTo("203.0.113.0/24"), "203.0.113.1 203.0.113.2", evaluator.Allowed, ""},
+		"two addresses, one allowed":             {host, egressTo("203.0.113.0/24"), "203.0.113.1 203.0.114.1", evaluator.Undefined, "treat the endpoints of example.org. differently"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -207,11 +209,11 @@ func TestPredictHosts(t *testing.T) {
 			if e.Prediction.Verdict != evaluator.Undefined || e.Prediction.Reason == "" || e.Diverges() {
 				t.Errorf("before the probe: got %v (%q), diverges %v", e.Prediction.Verdict, e.Prediction.Reason, e.Diverges())
 			}
-			var resolved []netip.Addr
-			if tc.resolved != "" {
-				resolved = append(resolved, netip.MustParseAddr(tc.resolved))
+			var tried []netip.Addr
+			for _, addr := range strings.Fields(tc.tried) {
+				tried = append(tried, netip.MustParseAddr(addr))
 			}
-			d := p.Decide(e, netip.MustParseAddr("10.0.1.200"), resolved)
+			d := p.Decide(e, netip.MustParseAddr("10.0.1.200"), tried)
 			if d.Verdict != tc.want || !strings.Contains(d.Reason, tc.wantReason) || (d.Verdict == evaluator.Undefined && d.Reason == "") {
 				t.Errorf("got %v (%q), want %v (%q)", d.Verdict, d.Reason, tc.want, tc.wantReason)
 			}

@@ -16,13 +16,8 @@ import (
 	"github.com/pathproof/pathproof/probe/wire"
 )
 
-const (
-	// maxDetailBytes is the bound of wire.Result.Detail.
-	maxDetailBytes = 120
-	// maxResolved bounds wire.Result.Resolved, so that a name with hundreds of
-	// addresses cannot fill the report.
-	maxResolved = 8
-)
+// maxDetailBytes is the bound of wire.Result.Detail.
+const maxDetailBytes = 120
 
 // attempt is how one attempt ended.
 type attempt struct {
@@ -31,9 +26,9 @@ type attempt struct {
 	rtt time.Duration
 	// seenAs is the source address that our responder saw, when NAT changed it.
 	seenAs netip.Addr
-	// resolved are the addresses of the check's host.
-	resolved []netip.Addr
-	detail   string
+	// tried is the address of the check's host that the attempt was made to.
+	tried  netip.Addr
+	detail string
 }
 
 // outcomeError is an error that already knows which outcome it is.
@@ -61,16 +56,16 @@ func cancelled(ctx context.Context) error {
 
 // attempt makes one attempt of a check on the wire.
 func (s *session) attempt(ctx context.Context, c wire.Check) attempt {
-	addr, resolved := c.Addr, []netip.Addr(nil)
-	if c.Host != "" {
-		var err error
-		if resolved, err = s.resolve(ctx, c.Host); err != nil {
-			return failed(err)
-		}
-		addr = s.reachable(resolved)
+	if c.Host == "" {
+		return s.target(ctx, c, netip.AddrPortFrom(c.Addr.Unmap(), c.Port))
 	}
-	a := s.target(ctx, c, netip.AddrPortFrom(addr.Unmap(), c.Port))
-	a.resolved = resolved
+	resolved, err := s.resolve(ctx, c.Host)
+	if err != nil {
+		return failed(err)
+	}
+	addr := s.reachable(resolved)
+	a := s.target(ctx, c, netip.AddrPortFrom(addr, c.Port))
+	a.tried = addr
 	return a
 }
 
@@ -105,14 +100,14 @@ func summarize(round []attempt) wire.Result {
 		if !result.SeenAs.IsValid() {
 			result.SeenAs = a.seenAs
 		}
-		result.Resolved = append(result.Resolved, a.resolved...)
+		if a.tried.IsValid() && !slices.Contains(result.Tried, a.tried) {
+			result.Tried = append(result.Tried, a.tried)
+		}
 		if a.detail != "" && !slices.Contains(details, a.detail) {
 			details = append(details, a.detail)
 		}
 	}
-	slices.SortFunc(result.Resolved, netip.Addr.Compare)
-	result.Resolved = slices.Compact(result.Resolved)
-	result.Resolved = result.Resolved[:min(len(result.Resolved), maxResolved)]
+	slices.SortFunc(result.Tried, netip.Addr.Compare)
 	result.Detail = clip(strings.Join(details, "; "))
 	return result
 }

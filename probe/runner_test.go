@@ -231,15 +231,15 @@ func TestInvalidPlanGivesAReport(t *testing.T) {
 func TestSummarize(t *testing.T) {
 	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
 	got := summarize([]attempt{
-		{outcome: wire.Rejected, detail: "icmp 3/13 from 10.0.0.9", resolved: []netip.Addr{b, a}},
-		{outcome: wire.Replied, rtt: 300 * time.Microsecond, seenAs: b, resolved: []netip.Addr{a}},
+		{outcome: wire.Rejected, detail: "icmp 3/13 from 10.0.0.9", tried: b},
+		{outcome: wire.Replied, rtt: 300 * time.Microsecond, seenAs: b, tried: a},
 		{outcome: wire.Replied, rtt: 100 * time.Nanosecond, seenAs: a},
 		{outcome: wire.Rejected, detail: "icmp 3/13 from 10.0.0.9"},
 		{outcome: wire.ProbeError, detail: "panic: x"},
 	})
 	want := wire.Result{
 		Outcomes:        wire.Outcomes{wire.Rejected, wire.Replied, wire.Replied, wire.Rejected, wire.ProbeError},
-		RTTMicroseconds: 1, SeenAs: b, Resolved: []netip.Addr{a, b},
+		RTTMicroseconds: 1, SeenAs: b, Tried: []netip.Addr{a, b},
 		Detail: "icmp 3/13 from 10.0.0.9; panic: x",
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {

@@ -298,6 +298,7 @@ func TestDNSAnswers(t *testing.T) {
 		"a host that does not exist, allowed":                     {host(Allow, wire.NameNotFound), Inconclusive, Unknown, Unknown, NameNotResolved},
 		"a host that does not exist, denied":                      {host(Deny, wire.NameNotFound), Inconclusive, Unknown, Unknown, NameNotResolved},
 		"a host whose resolver fails":                             {host(Deny, wire.ServerFailure), Inconclusive, Unknown, Unknown, NameNotResolved},
+		"a host of changing addresses, all silent":                {host(Deny, wire.TimedOut), Inconclusive, Unknown, Unknown, NoPositiveControl},
 		"a host whose resolver is out of reach":                   {host(Deny, wire.DNSTimedOut), Inconclusive, Unknown, Unknown, NameNotResolved},
 	}
 	for name, tc := range cases {

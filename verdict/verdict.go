@@ -183,7 +183,7 @@ type Check struct {
 	SourceNode, TargetNode string
 	Transport              wire.Transport
 	// Addr is the address that was probed; it is zero for a host that did not
-	// resolve.
+	// resolve, or that resolved to different ones.
 	Addr netip.Addr
 	Port uint16
 
@@ -202,7 +202,7 @@ type Check struct {
 	// that the kubelet's readiness probe of its ports held before and after.
 	Responder, ListenerAlive bool
 	// Endpoints is the number of pods that one connection may be sent to: more than
-	// one for a Service.
+	// one for a Service, by whatever name or address it is reached.
 	Endpoints int
 	// TargetReady says that the target pod, or every endpoint of the target
 	// Service, is ready. It is true for targets that have no readiness.

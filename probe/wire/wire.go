@@ -155,9 +155,9 @@ type Result struct {
 	// SeenAs is the source address that our responder saw, when it differs from
 	// the address that the probe sent from (NAT on the path).
 	SeenAs netip.Addr `json:"a,omitzero"`
-	// Resolved are the addresses that Host resolved to; the first one of the
-	// probe's families was connected to.
-	Resolved []netip.Addr `json:"h,omitempty"`
+	// Tried are the addresses that the attempts of a check by Host were made to,
+	// sorted: one, unless the name resolved differently from attempt to attempt.
+	Tried []netip.Addr `json:"h,omitempty"`
 	// Detail holds facts for people: the ICMP type, code and origin, the rcode,
 	// the local error. At most 120 bytes.
 	Detail string `json:"d,omitempty"`
