@@ -108,6 +108,8 @@ var _ = Describe("the production scenario", Ordered, func() {
 
 	It("calls it drift when the ingress policy is deleted, by itself and soon", func(ctx SpecContext) {
 		expectAllMet(probe(ctx, production))
+		// The end of that run is no part of what is measured.
+		Eventually(func() []string { return probePods(ctx, production.Namespace) }).WithTimeout(30 * time.Second).Should(BeEmpty())
 		start := time.Now()
 		deletePolicy(ctx, "allow-backend-to-mongodb")
 		exp := await(ctx, production, func(e *v1alpha1.ConnectivityExpectation) bool { return testbed.Ready(e).Reason == "PolicyDrift" })
