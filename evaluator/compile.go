@@ -25,6 +25,9 @@ type Engine struct {
 	// say which namespace they are in, and could be in any.
 	policies map[string][]*policy
 	unplaced []*policy
+	// clusterPolicies are those without a namespace, in the order in which they are
+	// asked.
+	clusterPolicies []*clusterPolicy
 	// classes collapses pods that no policy can tell apart.
 	classes map[string]*class
 }
@@ -51,6 +54,8 @@ type class struct {
 	namespace *namespace
 	labels    labels.Set
 	selected  [directions]selection
+	// tiers holds the cluster-wide policies; nil if none selects the class.
+	tiers [directions]*tiers
 }
 
 // selection holds the policies that select a class, for one direction.
@@ -76,6 +81,7 @@ func Compile(s Snapshot) (*Engine, []Problem) {
 	var problems []Problem
 	e.addNamespaces(s.Namespaces, &problems)
 	e.addPolicies(s.NetworkPolicies, &problems)
+	e.addClusterPolicies(s, &problems)
 	// Last, because a pod's class needs all policies.
 	e.addPods(s.Pods, &problems)
 	slices.SortStableFunc(problems, func(a, b Problem) int {
@@ -215,6 +221,7 @@ func (e *Engine) newClass(n *namespace, set labels.Set) *class {
 			}
 		}
 	}
+	c.addTiers(e.clusterPolicies)
 	return c
 }
 
@@ -234,9 +241,9 @@ func classKey(namespace string, set labels.Set) string {
 	return string(b)
 }
 
-// compare orders references by namespace, then by name.
+// compare orders references by kind, then by namespace, then by name.
 func (r PolicyRef) compare(o PolicyRef) int {
-	return cmp.Or(cmp.Compare(r.Namespace, o.Namespace), cmp.Compare(r.Name, o.Name))
+	return cmp.Or(cmp.Compare(r.Kind, o.Kind), cmp.Compare(r.Namespace, o.Namespace), cmp.Compare(r.Name, o.Name))
 }
 
 // reporter collects the problems of one object.

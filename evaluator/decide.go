@@ -37,7 +37,7 @@ func (e *Engine) Decide(f flow.Flow) Decision {
 		return decideOnHost(f, &from, &to)
 	}
 	source, target := from.plain(), to.plain()
-	return decide(f, &source, &target)
+	return decideReading(f, &source, &target)
 }
 
 // malformed tells what keeps a flow from being one that NetworkPolicy speaks of.
@@ -143,7 +143,7 @@ func decideOnHost(f flow.Flow, from, to *end) Decision {
 		targets := to.views(r)
 		for _, source := range from.views(r) {
 			for i := range targets {
-				answers = append(answers, decide(f, &source, &targets[i]))
+				answers = append(answers, decideReading(f, &source, &targets[i]))
 			}
 		}
 	}
@@ -177,15 +177,33 @@ func mergeDirections(answers []Decision, why cause, of func(*Decision) *Directio
 		d := of(&answers[i])
 		isolating = append(isolating, d.Isolating...)
 		agree = agree && d.Verdict == merged.Verdict
-		if merged.AllowedBy == nil {
-			merged.AllowedBy = d.AllowedBy
-		}
+		merged.adopt(d)
 	}
 	slices.SortFunc(isolating, PolicyRef.compare)
 	merged.Isolating = slices.Compact(isolating)
 	if !agree {
-		merged.Verdict, merged.AllowedBy = Undefined, nil
-		merged.Rule, merged.Reason = why.rule, why.reason
+		merged.leaveOpen(why)
 	}
 	return merged
+}
+
+// adopt takes over what another decision with the same verdict names and this one
+// does not.
+func (d *DirectionDecision) adopt(other *DirectionDecision) {
+	if d.Verdict != other.Verdict {
+		return
+	}
+	if d.AllowedBy == nil {
+		d.AllowedBy = other.AllowedBy
+	}
+	if d.DeniedBy == nil {
+		d.DeniedBy = other.DeniedBy
+	}
+}
+
+// leaveOpen makes the direction Undefined.
+func (d *DirectionDecision) leaveOpen(why cause) {
+	d.Verdict, d.Tier = Undefined, TierNone
+	d.AllowedBy, d.DeniedBy, d.PassedBy = nil, nil, nil
+	d.Rule, d.Reason = why.rule, why.reason
 }

@@ -6,43 +6,79 @@ import (
 	"github.com/pathproof/pathproof/flow"
 )
 
-// decideDirection evaluates one direction of a flow under one reading.
+// decideDirection evaluates one direction of a flow under one reading. "Policy tiers
+// are evaluated in the following order: Admin tier, NetworkPolicy tier, Baseline
+// tier" (S29).
 func decideDirection(f flow.Flow, d direction, from, to *view) DirectionDecision {
 	subject, other := to, from
 	if d == egress {
 		subject, other = from, to
 	}
+	decision := DirectionDecision{Verdict: Allowed}
+	t := subject.tiers(d)
+	if t == nil {
+		decision.askNetworkPolicies(f, d, subject, other, to)
+		return decision
+	}
+	decision.Selecting = t.refs
+	// "If Admin tier has made a final decision (Accept or Deny) on a connection, then
+	// no further evaluation is done."
+	if decision.askTier(f, d, t, TierAdmin, subject, other, to) {
+		return decision
+	}
+	// "v1.NetworkPolicy always makes a final decision for selected pods. Further
+	// evaluation only happens for Pods not selected by a v1.NetworkPolicy."
+	if decision.askNetworkPolicies(f, d, subject, other, to) {
+		return decision
+	}
+	// "If a given connection wasn't allowed or denied by any of the tiers, the default
+	// kubernetes policy is applied, which says that all pods can communicate with each
+	// other."
+	decision.askTier(f, d, t, TierBaseline, subject, other, to)
+	return decision
+}
+
+// askNetworkPolicies evaluates the NetworkPolicies of the subject, and tells
+// whether one isolates it. If none does, the decision stays as it is.
+func (d *DirectionDecision) askNetworkPolicies(f flow.Flow, dir direction, subject, other, to *view) bool {
 	if !subject.policed {
 		// NetworkPolicy isolates pods; it has nothing to say about other addresses.
-		return DirectionDecision{Verdict: Allowed}
+		return false
 	}
-	s := &subject.class.selected[d]
-	decision := DirectionDecision{Verdict: Allowed, Isolating: s.refs}
+	s := &subject.class.selected[dir]
+	d.Isolating = s.refs
 	if len(s.refs) == 0 {
 		// "Traffic is allowed to a pod if there are no NetworkPolicies selecting the pod
 		// (and cluster policy otherwise allows the traffic)"
-		return decision
+		return false
 	}
+	if len(s.valid) == 0 {
+		// X1: whether an invalid policy is in force decides whether the Baseline tier is.
+		if isolated, _ := subject.assumed.answer(question{why: brokenIsolation, isolation: s.broken[0], dir: dir}); isolated == no {
+			return false
+		}
+	}
+	d.Tier = TierNetworkPolicy
 	near := sharesNode(subject, other)
-	if d == ingress && near == yes {
+	if dir == ingress && near == yes {
 		// S14: "OR if the traffic source is the pod's local node"
-		decision.Rule, decision.Reason = ruleOwnNode, "a pod's own node always reaches it"
-		return decision
+		d.Rule, d.Reason = ruleOwnNode, "a pod's own node always reaches it"
+		return true
 	}
-	decision.judge(f, d, s, other, to)
-	if decision.Verdict == Denied && near != no {
-		decision.Verdict, decision.Rule = Undefined, ruleOwnNode
-		if d == egress {
+	d.judge(f, dir, s, other, to)
+	if d.Verdict == Denied && near != no {
+		d.Verdict, d.Rule = Undefined, ruleOwnNode
+		if dir == egress {
 			// The documentation extends the exception of S14 to the traffic to the node, the
 			// API does not.
-			decision.Reason = fmt.Sprintf("%s is or may be the node of %s, and whether a pod always reaches its node is not settled",
+			d.Reason = fmt.Sprintf("%s is or may be the node of %s, and whether a pod always reaches its node is not settled",
 				other.endpoint, subject.endpoint)
 		} else {
-			decision.Reason = fmt.Sprintf("%s may be the node of %s, which always reaches it: the snapshot does not say",
+			d.Reason = fmt.Sprintf("%s may be the node of %s, which always reaches it: the snapshot does not say",
 				other.endpoint, subject.endpoint)
 		}
 	}
-	return decision
+	return true
 }
 
 // judge looks for a rule that allows the flow, "OR if the traffic matches at least
@@ -54,6 +90,7 @@ func (d *DirectionDecision) judge(f flow.Flow, dir direction, s *selection, othe
 	for _, p := range s.valid {
 		for i := range p.rules[dir] {
 			r := &p.rules[dir][i]
+			to.assumed.lookAt(&r.ref)
 			switch answer, why := r.allows(f, other, to); {
 			case answer == yes:
 				// Whatever else applies, policies only add what is allowed.
@@ -67,7 +104,7 @@ func (d *DirectionDecision) judge(f flow.Flow, dir direction, s *selection, othe
 	switch {
 	case open != nil:
 		d.Verdict = Undefined
-		d.Rule, d.Reason = openWhy.explain(open, other, to)
+		d.Rule, d.Reason = openWhy.explain(open.ref.Describe(), other, to)
 	case len(s.broken) > 0:
 		// X1: an invalid policy may isolate the pod, may allow the flow, or neither.
 		d.Verdict, d.Rule = Undefined, RuleInvalidPolicy
@@ -81,7 +118,7 @@ func (d *DirectionDecision) judge(f flow.Flow, dir direction, s *selection, othe
 // allows tells whether the rule allows the flow: "The traffic must match both ports
 // and from."
 func (r *rule) allows(f flow.Flow, other, to *view) (truth, doubt) {
-	ports, portsWhy := r.matchPorts(f, to)
+	ports, portsWhy := matchPorts(r.ports, f, to)
 	if ports == no {
 		return no, certain
 	}
@@ -90,25 +127,6 @@ func (r *rule) allows(f flow.Flow, other, to *view) (truth, doubt) {
 		return min(ports, peers), portsWhy
 	}
 	return min(ports, peers), peersWhy
-}
-
-// matchPorts tells whether one of the ports matches.
-func (r *rule) matchPorts(f flow.Flow, to *view) (truth, doubt) {
-	// "If this field is empty or missing, this rule matches all ports"
-	if len(r.ports) == 0 {
-		return yes, certain
-	}
-	best, bestWhy := no, certain
-	for i := range r.ports {
-		answer, why := r.ports[i].matches(f.Protocol, f.Port, to)
-		if answer > best {
-			best, bestWhy = answer, why
-		}
-		if best == yes {
-			break
-		}
-	}
-	return best, bestWhy
 }
 
 // matchPeers tells whether one of the peers matches.
@@ -130,9 +148,8 @@ func (r *rule) matchPeers(v *view) (truth, doubt) {
 	return best, bestWhy
 }
 
-// explain puts into words why the rule may or may not allow the flow.
-func (w doubt) explain(r *rule, other, to *view) (rule, reason string) {
-	at := fmt.Sprintf("rule %d of NetworkPolicy %s", r.ref.Index, r.ref.PolicyRef)
+// explain puts into words why something, such as a rule, may or may not match.
+func (w doubt) explain(at string, other, to *view) (rule, reason string) {
 	switch w {
 	case blockHoldsPod:
 		if !other.addr.IsValid() {
@@ -147,7 +164,16 @@ func (w doubt) explain(r *rule, other, to *view) (rule, reason string) {
 		return ruleNamedPort, fmt.Sprintf("%s has a named port, and %s declares no ports", at, to.endpoint)
 	case portAmbiguous:
 		return ruleNamedPort, fmt.Sprintf("%s has a named port that %s declares with several numbers", at, to.endpoint)
-	case certain:
+	case addressUnknown:
+		return RuleIncomplete, fmt.Sprintf("%s asks for addresses, and %s has none yet", at, other.endpoint)
+	case nodeUnknown:
+		return ruleNodes, fmt.Sprintf("%s is about nodes, and %s may be the address of one: the snapshot does not say", at, other.endpoint)
+	case nodeLabelsUnknown:
+		return ruleNodes, fmt.Sprintf("%s asks for labels of the node at %s, which the snapshot does not hold", at, other.endpoint)
+	case domainUnknown:
+		return ruleNodes, fmt.Sprintf("%s is about names, and which names %s stands for is not known", at, other.endpoint)
+	case samePriority, mixedVersions, brokenPolicy, brokenIsolation, certain:
+		// These are explained by what they are about.
 	}
 	return RuleIncomplete, at + " cannot be decided"
 }

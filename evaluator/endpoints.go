@@ -47,9 +47,14 @@ type view struct {
 	class *class
 	pod   *pod
 	addr  netip.Addr
-	// policed is set when policies apply to the end, selectable when the selectors
-	// of peers do.
+	// policed is set when NetworkPolicies apply to the end, selectable when the
+	// selectors of their peers do. Cluster-wide policies leave nothing open there.
 	policed, selectable bool
+	// target is set for the end that the flow goes to.
+	target bool
+	// assumed answers the questions about the end that are open; nil leaves them
+	// open.
+	assumed *assumptions
 }
 
 // reading is what an implementation makes of host-network pods (S13).

@@ -116,12 +116,12 @@ func (p *peer) matches(v *view) (truth, doubt) {
 	if p.namespaces == nil {
 		return truthOf(v.class.namespace.name == p.own), certain
 	}
-	return v.class.namespace.matches(p.namespaces)
+	return v.class.namespace.matches(p.namespaces, v.assumed)
 }
 
 // matches tells whether a selector selects the namespace. If only the name is
 // known, a requirement about another label may or may not hold.
-func (n *namespace) matches(s labels.Selector) (truth, doubt) {
+func (n *namespace) matches(s labels.Selector, a *assumptions) (truth, doubt) {
 	if n.known {
 		return truthOf(s.Matches(n.labels)), certain
 	}
@@ -135,7 +135,17 @@ func (n *namespace) matches(s labels.Selector) (truth, doubt) {
 			}
 			continue
 		}
-		answer, why = maybe, namespaceUnknown
+		holds := maybe
+		if a != nil {
+			holds = a.ask(question{why: namespaceUnknown, namespace: n.name, text: requirements[i].String()})
+		}
+		switch holds {
+		case no:
+			return no, certain
+		case maybe:
+			answer, why = maybe, namespaceUnknown
+		case yes:
+		}
 	}
 	return answer, why
 }
@@ -143,6 +153,9 @@ func (n *namespace) matches(s labels.Selector) (truth, doubt) {
 // matches tells whether the block holds the end's address.
 func (b *ipBlock) matches(v *view) (truth, doubt) {
 	if !v.addr.IsValid() {
+		if b.mayHold(v) == no {
+			return no, certain
+		}
 		if v.kind == identityEnd {
 			return maybe, blockHoldsPod
 		}
@@ -164,4 +177,17 @@ func (b *ipBlock) matches(v *view) (truth, doubt) {
 		return maybe, blockHoldsPod
 	}
 	return yes, certain
+}
+
+// mayHold tells whether the block holds an address that is not known.
+func (b *ipBlock) mayHold(v *view) truth {
+	if held := v.within(b.cidr); held != yes {
+		return held
+	}
+	for _, x := range b.except {
+		if v.within(x) == yes {
+			return no
+		}
+	}
+	return yes
 }

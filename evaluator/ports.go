@@ -14,7 +14,8 @@ import (
 // port is one entry of ports: a range of numbers, or a name.
 type port struct {
 	numbers flow.PortRange
-	// name is set for a named port; numbers holds only its protocol then.
+	// name is set for a named port; numbers holds only its protocol then, which is
+	// empty if the name may be of any.
 	name string
 }
 
@@ -87,14 +88,18 @@ func compileName(o *networkingv1.NetworkPolicyPort, protocol flow.Protocol, path
 		return port{}, false
 	}
 	if !isPortName(name) {
-		hint := "write at most 15 lower-case letters, digits and single inner dashes, with at least one letter"
-		if name != "" && strings.Trim(name, "0123456789") == "" {
-			hint = "write the number without quotes"
-		}
-		r.report(path+".port", fmt.Sprintf("%q is not the name of a port: %s", name, hint))
+		r.report(path+".port", fmt.Sprintf("%q is not the name of a port: %s", name, portNameHint(name)))
 		return port{}, false
 	}
 	return port{numbers: flow.PortRange{Protocol: protocol}, name: name}, true
+}
+
+// portNameHint says what to write instead of something that is no name of a port.
+func portNameHint(name string) string {
+	if name != "" && strings.Trim(name, "0123456789") == "" {
+		return "write the number without quotes"
+	}
+	return "write at most 15 lower-case letters, digits and single inner dashes, with at least one letter"
 }
 
 // isPortName tells whether a container can declare a port of this name.
@@ -111,13 +116,13 @@ func (p *port) matches(protocol flow.Protocol, number uint16, to *view) (truth, 
 	if p.name == "" {
 		return truthOf(p.numbers.Contains(protocol, number)), certain
 	}
-	if p.numbers.Protocol != protocol {
+	if p.numbers.Protocol != "" && p.numbers.Protocol != protocol {
 		return no, certain
 	}
 	// S7: a name is looked up among the ports that the destination pod declares, in
 	// both directions. A name that the pod does not declare matches nothing.
 	if to.kind == identityEnd {
-		return maybe, portsUnknown
+		return to.assumed.answer(question{why: portsUnknown, text: p.name})
 	}
 	if to.pod == nil || to.kind != podEnd {
 		return no, certain
@@ -126,8 +131,35 @@ func (p *port) matches(protocol flow.Protocol, number uint16, to *view) (truth, 
 	if !slices.Contains(numbers, number) {
 		return no, certain
 	}
-	if len(numbers) > 1 {
-		return maybe, portAmbiguous
+	declared := len(numbers)
+	if p.numbers.Protocol == "" {
+		// S36: a name without a protocol stands for one port, of whichever protocol.
+		declared = 0
+		for _, protocol := range []flow.Protocol{flow.TCP, flow.UDP, flow.SCTP} {
+			declared += len(to.pod.ports[portName{p.name, protocol}])
+		}
+	}
+	if declared > 1 {
+		return to.assumed.answer(question{why: portAmbiguous, text: p.name})
 	}
 	return yes, certain
+}
+
+// matchPorts tells whether one of the ports matches.
+func matchPorts(ports []port, f flow.Flow, to *view) (truth, doubt) {
+	// "If this field is empty or missing, this rule matches all ports"
+	if len(ports) == 0 {
+		return yes, certain
+	}
+	best, bestWhy := no, certain
+	for i := range ports {
+		answer, why := ports[i].matches(f.Protocol, f.Port, to)
+		if answer > best {
+			best, bestWhy = answer, why
+		}
+		if best == yes {
+			break
+		}
+	}
+	return best, bestWhy
 }

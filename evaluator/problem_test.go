@@ -176,6 +176,7 @@ func TestDecisionsNameTheirPolicies(t *testing.T) {
 		Egress:  DirectionDecision{Verdict: Allowed},
 		Ingress: DirectionDecision{
 			Verdict:   Allowed,
+			Tier:      TierNetworkPolicy,
 			Isolating: []PolicyRef{ref("a-deny"), ref("b-allow"), ref("z-allow")},
 			AllowedBy: &RuleRef{PolicyRef: ref("b-allow"), Index: 1},
 		},

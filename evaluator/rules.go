@@ -11,6 +11,9 @@ const (
 	ruleTerminatingNS = "S21"
 	ruleFamily        = "S24"
 	ruleProtocol      = "S28"
+	rulePriority      = "S29"
+	ruleVersions      = "S31"
+	ruleNodes         = "S34"
 
 	// RuleInvalidPolicy marks an answer that depends on a policy with a Problem.
 	RuleInvalidPolicy = "X1"
@@ -56,6 +59,15 @@ const (
 	namespaceUnknown
 	portsUnknown
 	portAmbiguous
+	// The following are about cluster-wide policies.
+	addressUnknown
+	nodeUnknown
+	nodeLabelsUnknown
+	domainUnknown
+	samePriority
+	mixedVersions
+	brokenPolicy
+	brokenIsolation
 )
 
 // cause is the reason of an Undefined: the rule's number and words.

@@ -106,11 +106,11 @@ func TestImports(t *testing.T) {
 			pkg: "evaluator", linked: true, never: append(ours("api", "controllers", "plan", "probe", "verdict", "test", "cmd"), "k8s.io/client-go", "sigs.k8s.io/controller-runtime"),
 		},
 		"the evaluator imports nothing of ours but flow": {
-			pkg: "evaluator", only: append(ours("flow"), "k8s.io/api", "k8s.io/apimachinery"),
+			pkg: "evaluator", only: append(ours("flow"), "k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/network-policy-api/apis"),
 		},
 		"verdict compares, and asks nobody": {pkg: "verdict", only: ours("flow", "evaluator", "probe/wire")},
 		"plan plans, and asks nobody": {
-			pkg: "plan", only: append(ours("flow", "api", "evaluator", "probe/wire"), "k8s.io/api", "k8s.io/apimachinery"),
+			pkg: "plan", only: append(ours("flow", "api", "evaluator", "probe/wire"), "k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/network-policy-api/apis"),
 		},
 		"plan links no client":    {pkg: "plan", linked: true, never: []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"}},
 		"verdict links no client": {pkg: "verdict", linked: true, never: []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"}},
