@@ -3,6 +3,8 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -14,6 +16,9 @@ import (
 	"github.com/pathproof/pathproof/plan"
 )
 
+// kindsRetry is when an expectation looks again whether all policies have been read.
+const kindsRetry = 200 * time.Millisecond
+
 // gather reads the snapshot from the cache, resolves the expectation against it
 // and predicts every edge.
 func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, error) {
@@ -21,6 +26,19 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 	if err != nil {
 		return false, err
 	}
+	whole, err := r.kinds.complete(ctx, &snapshot)
+	if err != nil {
+		return false, err
+	}
+	if !whole {
+		// A prediction without some of the policies could be confidently wrong.
+		s.again(kindsRetry)
+		return true, nil
+	}
+	reach := reachOf(s.exp, r.options.ClusterDNS.Namespace)
+	snapshot.Unmodelled = slices.DeleteFunc(snapshot.Unmodelled, func(u evaluator.Unmodelled) bool {
+		return u.Namespace != "" && !reach.includes(u.Namespace)
+	})
 	s.snapshot = snapshot
 	s.resolution = plan.Resolve(plan.Input{Expectation: s.exp, Snapshot: snapshot, ClusterDNS: r.options.ClusterDNS})
 	engine, problems := evaluator.Compile(snapshot.Snapshot)
@@ -49,12 +67,12 @@ func (r *ExpectationReconciler) snapshot(ctx context.Context, exp *v1alpha1.Conn
 	reach := reachOf(exp, r.options.ClusterDNS.Namespace)
 	for _, scope := range reach.listOptions() {
 		var (
-			pods     corev1.PodList
-			policies networkingv1.NetworkPolicyList
-			services corev1.ServiceList
-			slices   discoveryv1.EndpointSliceList
+			pods      corev1.PodList
+			policies  networkingv1.NetworkPolicyList
+			services  corev1.ServiceList
+			endpoints discoveryv1.EndpointSliceList
 		)
-		for _, list := range []client.ObjectList{&pods, &policies, &services, &slices} {
+		for _, list := range []client.ObjectList{&pods, &policies, &services, &endpoints} {
 			if err := r.client.List(ctx, list, scope...); err != nil {
 				return snap, fmt.Errorf("listing %T: %w", list, err)
 			}
@@ -66,7 +84,7 @@ func (r *ExpectationReconciler) snapshot(ctx context.Context, exp *v1alpha1.Conn
 		}
 		snap.NetworkPolicies = append(snap.NetworkPolicies, pointers(policies.Items)...)
 		snap.Services = append(snap.Services, pointers(services.Items)...)
-		snap.EndpointSlices = append(snap.EndpointSlices, pointers(slices.Items)...)
+		snap.EndpointSlices = append(snap.EndpointSlices, pointers(endpoints.Items)...)
 	}
 	return snap, nil
 }

@@ -135,7 +135,7 @@ func TestPodOutlivesItsRun(t *testing.T) {
 
 func TestStripPodKeepsWhatIsRead(t *testing.T) {
 	ours := probePod(podExpectation(), &run{id: "r1"}, &probeRun{Pod: plan.Pod{Node: "n", Source: &plan.Source{}}}, podOptions())
-	out, err := StripPod(ours.DeepCopy())
+	out, err := stripPod(ours.DeepCopy())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func TestStripPodKeepsWhatIsRead(t *testing.T) {
 	want := theirs.DeepCopy()
 	want.Annotations = nil
 	want.Spec.Containers[0].Image, want.Spec.Containers[0].Env, want.Spec.InitContainers[0].Image = "", nil, ""
-	got, err := StripPod(theirs)
+	got, err := stripPod(theirs)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,9 @@ type Options struct {
 	ImagePullSecrets []string
 	// ClusterDNS names the Service that pods resolve names with.
 	ClusterDNS types.NamespacedName
+	// IgnoredPolicyKinds are kinds of policy that are not looked for, as in
+	// CiliumNetworkPolicy.cilium.io.
+	IgnoredPolicyKinds []string
 	// WarmUp is the time between the start of a probe pod and its first attempt.
 	WarmUp time.Duration
 	// StartTimeout bounds the time from a pod's creation to its start.
@@ -67,6 +70,8 @@ type ExpectationReconciler struct {
 	metrics  *Metrics
 	options  Options
 	tracker  *tracker
+	// kinds reads the policies of kinds that the API server may not serve.
+	kinds *kindWatcher
 }
 
 var _ reconcile.Reconciler = (*ExpectationReconciler)(nil)

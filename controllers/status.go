@@ -3,6 +3,9 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -129,12 +132,29 @@ func conclusive(verdicts []verdict.Verdict) bool {
 }
 
 func setPoliciesValid(s *scope) {
-	if len(s.problems) == 0 {
+	switch {
+	case len(s.problems) > 0:
+		setCondition(s, v1alpha1.ConditionPoliciesValid, metav1.ConditionFalse, v1alpha1.ReasonInvalidPolicy,
+			fmt.Sprintf("%d problems, the first: %s", len(s.problems), s.problems[0]))
+	case len(s.snapshot.Unmodelled) > 0:
+		setCondition(s, v1alpha1.ConditionPoliciesValid, metav1.ConditionFalse, v1alpha1.ReasonUnmodelledPolicies, unmodelledMessage(s.snapshot.Unmodelled))
+	default:
 		setCondition(s, v1alpha1.ConditionPoliciesValid, metav1.ConditionTrue, v1alpha1.ReasonAllPoliciesParsed, "every policy at both ends could be evaluated")
-		return
 	}
-	setCondition(s, v1alpha1.ConditionPoliciesValid, metav1.ConditionFalse, v1alpha1.ReasonInvalidPolicy,
-		fmt.Sprintf("%d problems, the first: %s", len(s.problems), s.problems[0]))
+}
+
+// unmodelledMessage counts policies that are not evaluated, by their kind.
+func unmodelledMessage(list []evaluator.Unmodelled) string {
+	counts := map[string]int{}
+	for _, u := range list {
+		counts[u.Kind]++
+	}
+	var kinds []string
+	for _, kind := range slices.Sorted(maps.Keys(counts)) {
+		kinds = append(kinds, fmt.Sprintf("%d of %s", counts[kind], kind))
+	}
+	return fmt.Sprintf("paths that policies of other kinds could decide are not predicted (%s); the operator's flag --ignore-policy-kinds says which kinds decide nothing",
+		strings.Join(kinds, ", "))
 }
 
 // setPending takes back what an earlier configuration was found to be. Findings and

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,14 +10,21 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+	policyv1alpha1 "sigs.k8s.io/network-policy-api/apis/v1alpha1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/plan"
@@ -43,7 +51,7 @@ func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 		return fmt.Errorf("indexing probe pods: %w", err)
 	}
 	inReach := handler.EnqueueRequestsFromMapFunc(r.inReach)
-	return ctrl.NewControllerManagedBy(mgr).
+	c, err := ctrl.NewControllerManagedBy(mgr).
 		Named("connectivityexpectation").
 		For(&v1alpha1.ConnectivityExpectation{}, builder.WithPredicates(specChanged())).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.ofPod), builder.WithPredicates(podChanged())).
@@ -52,7 +60,26 @@ func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 		Watches(&corev1.Service{}, inReach).
 		Watches(&discoveryv1.EndpointSlice{}, inReach).
 		WithOptions(controller.Options{MaxConcurrentReconciles: concurrentReconciles}).
-		Complete(r)
+		Build(r)
+	if err != nil {
+		return err
+	}
+	r.kinds = newKindWatcher(r.client, mgr.GetCache(), r.options.IgnoredPolicyKinds)
+	r.kinds.watch = func(kind policyKind, o client.Object) error {
+		return c.Watch(source.Kind(mgr.GetCache(), o, handler.EnqueueRequestsFromMapFunc(r.ofPolicy(kind)), predicate.Predicate(predicate.GenerationChangedPredicate{})))
+	}
+	return r.kinds.setup(mgr)
+}
+
+// ofPolicy maps a policy of a kind to the expectations that may depend on it: all of
+// them, if it applies everywhere.
+func (r *ExpectationReconciler) ofPolicy(kind policyKind) handler.MapFunc {
+	return func(ctx context.Context, o client.Object) []reconcile.Request {
+		if ns := o.GetNamespace(); ns != "" && ns != kind.root {
+			return r.inReach(ctx, o)
+		}
+		return r.dependents(ctx, func(reach) bool { return true })
+	}
 }
 
 // inReach maps an object to the expectations that may depend on its namespace.
@@ -62,6 +89,11 @@ func (r *ExpectationReconciler) inReach(ctx context.Context, o client.Object) []
 	if ns == "" {
 		ns = o.GetName()
 	}
+	return r.dependents(ctx, func(reach reach) bool { return reach.includes(ns) })
+}
+
+// dependents returns the expectations whose reach is of the kind asked for.
+func (r *ExpectationReconciler) dependents(ctx context.Context, concerned func(reach) bool) []reconcile.Request {
 	var list v1alpha1.ConnectivityExpectationList
 	if err := r.client.List(ctx, &list); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Listing expectations for a changed object")
@@ -69,7 +101,7 @@ func (r *ExpectationReconciler) inReach(ctx context.Context, o client.Object) []
 	}
 	var out []reconcile.Request
 	for i := range list.Items {
-		if reachOf(&list.Items[i], r.options.ClusterDNS.Namespace).includes(ns) {
+		if concerned(reachOf(&list.Items[i], r.options.ClusterDNS.Namespace)) {
 			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
 		}
 	}
@@ -111,9 +143,26 @@ func namespaceTerminates() predicate.Predicate {
 	}}
 }
 
-// StripPod keeps of a pod in the cache what the operator reads. In a cluster of
-// many pods, the rest is most of the operator's memory.
-func StripPod(o any) (any, error) {
+// AddToScheme adds all types that the operator reads or writes to a scheme.
+func AddToScheme(s *runtime.Scheme) error {
+	return errors.Join(clientgoscheme.AddToScheme(s), v1alpha1.AddToScheme(s), apiextensionsv1.AddToScheme(s),
+		policyv1alpha1.Install(s), policyv1alpha2.Install(s))
+}
+
+// CacheOptions say what the operator's cache keeps of the objects: in a cluster of
+// many pods, what it does not read is most of its memory.
+func CacheOptions() cache.Options {
+	return cache.Options{
+		DefaultTransform: cache.TransformStripManagedFields(),
+		ByObject: map[client.Object]cache.ByObject{
+			&corev1.Pod{}: {Transform: stripPod},
+			&apiextensionsv1.CustomResourceDefinition{}: {Transform: stripCRD},
+		},
+	}
+}
+
+// stripPod keeps of a pod in the cache what the operator reads.
+func stripPod(o any) (any, error) {
 	pod, ok := o.(*corev1.Pod)
 	if !ok {
 		return o, nil

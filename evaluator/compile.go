@@ -28,6 +28,9 @@ type Engine struct {
 	// clusterPolicies are those without a namespace, in the order in which they are
 	// asked.
 	clusterPolicies []*clusterPolicy
+	// unmodelled holds one object of a kind that is not evaluated for each namespace
+	// that has any; the empty namespace stands for all.
+	unmodelled map[string]*Unmodelled
 	// classes collapses pods that no policy can tell apart.
 	classes map[string]*class
 }
@@ -45,6 +48,9 @@ type namespace struct {
 	// or several.
 	known       bool
 	terminating bool
+	// unmodelled is an object of a kind that is not evaluated, and may decide about
+	// the namespace's pods; nil if there is none.
+	unmodelled *Unmodelled
 }
 
 // class is what policies can see of a pod apart from its address and its ports:
@@ -76,9 +82,12 @@ func Compile(s Snapshot) (*Engine, []Problem) {
 		byAddr:     make(map[netip.Addr][]*pod, len(s.Pods)),
 		nodes:      map[netip.Addr][]*pod{},
 		policies:   map[string][]*policy{},
+		unmodelled: map[string]*Unmodelled{},
 		classes:    map[string]*class{},
 	}
 	var problems []Problem
+	// First, because namespaces point to them.
+	e.addUnmodelled(s.Unmodelled)
 	e.addNamespaces(s.Namespaces, &problems)
 	e.addPolicies(s.NetworkPolicies, &problems)
 	e.addClusterPolicies(s, &problems)
@@ -114,7 +123,9 @@ func (e *Engine) addNamespaces(list []*corev1.Namespace, problems *[]Problem) {
 			}
 			set = labels.Merge(set, labels.Set{corev1.LabelMetadataName: o.Name})
 		}
-		e.namespaces[o.Name] = &namespace{name: o.Name, labels: set, known: true, terminating: terminating}
+		e.namespaces[o.Name] = &namespace{
+			name: o.Name, labels: set, known: true, terminating: terminating, unmodelled: e.unmodelledIn(o.Name),
+		}
 	}
 }
 
@@ -123,7 +134,7 @@ func (e *Engine) addNamespaces(list []*corev1.Namespace, problems *[]Problem) {
 func (e *Engine) ensureNamespace(name string) *namespace {
 	n := e.namespaces[name]
 	if n == nil {
-		n = &namespace{name: name, labels: labels.Set{corev1.LabelMetadataName: name}}
+		n = &namespace{name: name, labels: labels.Set{corev1.LabelMetadataName: name}, unmodelled: e.unmodelledIn(name)}
 		e.namespaces[name] = n
 	}
 	return n

@@ -6,14 +6,21 @@ import (
 	"github.com/pathproof/pathproof/flow"
 )
 
-// decideDirection evaluates one direction of a flow under one reading. "Policy tiers
-// are evaluated in the following order: Admin tier, NetworkPolicy tier, Baseline
-// tier" (S29).
+// decideDirection evaluates one direction of a flow under one reading.
 func decideDirection(f flow.Flow, d direction, from, to *view) DirectionDecision {
 	subject, other := to, from
 	if d == egress {
 		subject, other = from, to
 	}
+	decision := askTiers(f, d, subject, other, to)
+	// S30
+	decision.clouded(subject)
+	return decision
+}
+
+// askTiers asks the policies that are evaluated. "Policy tiers are evaluated in the
+// following order: Admin tier, NetworkPolicy tier, Baseline tier" (S29).
+func askTiers(f flow.Flow, d direction, subject, other, to *view) DirectionDecision {
 	decision := DirectionDecision{Verdict: Allowed}
 	t := subject.tiers(d)
 	if t == nil {

@@ -12,6 +12,7 @@ const (
 	ruleFamily        = "S24"
 	ruleProtocol      = "S28"
 	rulePriority      = "S29"
+	ruleUnmodelled    = "S30"
 	ruleVersions      = "S31"
 	ruleNodes         = "S34"
 

@@ -22,6 +22,8 @@ type Snapshot struct {
 	// the API that came before ClusterNetworkPolicy.
 	AdminNetworkPolicies         []*policyv1alpha1.AdminNetworkPolicy
 	BaselineAdminNetworkPolicies []*policyv1alpha1.BaselineAdminNetworkPolicy
+	// Unmodelled are objects of other kinds that may allow or deny traffic.
+	Unmodelled []Unmodelled
 }
 
 // Verdict is the three-valued answer to "would this flow be allowed?".

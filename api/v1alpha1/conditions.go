@@ -46,11 +46,11 @@ const ConditionSatisfied = "Satisfied"
 
 // ConditionPoliciesValid is the type of the condition that says whether every
 // policy in the namespaces at both ends could be evaluated. Polarity: positive.
-// False does not make Ready False by itself: paths that a bad policy could decide
+// False does not make Ready False by itself: paths that such a policy could decide
 // are Unknown, and the rest is judged.
 //
-// Reasons for True: AllPoliciesParsed. For False: InvalidPolicy. For Unknown:
-// Pending, Suspended.
+// Reasons for True: AllPoliciesParsed. For False: InvalidPolicy,
+// UnmodelledPolicies. For Unknown: Pending, Suspended.
 const ConditionPoliciesValid = "PoliciesValid"
 
 // Reasons that are not causes of a check.
@@ -65,4 +65,6 @@ const (
 	ReasonAllPoliciesParsed = "AllPoliciesParsed"
 	// ReasonInvalidPolicy: status.problems names the policies that could not.
 	ReasonInvalidPolicy = "InvalidPolicy"
+	// ReasonUnmodelledPolicies: there are policies of kinds that are not evaluated.
+	ReasonUnmodelledPolicies = "UnmodelledPolicies"
 )

@@ -13,19 +13,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
-	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/controllers"
 )
 
@@ -36,6 +32,7 @@ type flags struct {
 	leaderNamespace         string
 	clusterDNS              string
 	pullPolicy, pullSecrets string
+	ignoredKinds            string
 	options                 controllers.Options
 	zap                     zap.Options
 }
@@ -64,6 +61,7 @@ func parse(fs *flag.FlagSet, args []string) (*flags, error) {
 	fs.StringVar(&f.pullPolicy, "probe-image-pull-policy", string(o.ProbeImagePullPolicy), "Pull policy of the probe image: Always, IfNotPresent or Never.")
 	fs.StringVar(&f.pullSecrets, "probe-image-pull-secrets", "", "Names of pull secrets in the namespaces of the expectations, separated by commas.")
 	fs.StringVar(&f.clusterDNS, "cluster-dns", o.ClusterDNS.String(), "Service that pods resolve names with, as namespace/name.")
+	fs.StringVar(&f.ignoredKinds, "ignore-policy-kinds", "", "Kinds of policy that are taken to decide nothing, separated by commas, for example CiliumNetworkPolicy.cilium.io. Paths that an object of any other known kind could decide are predicted as undefined.")
 	fs.DurationVar(&o.WarmUp, "warm-up", o.WarmUp, "Time between the start of a probe pod and its first attempt. Raise it where the network plugin needs longer to program a new pod.")
 	fs.DurationVar(&o.StartTimeout, "start-timeout", o.StartTimeout, "Longest time between the creation of a probe pod and its start.")
 	fs.IntVar(&o.MaxProbePods, "max-probe-pods", o.MaxProbePods, "Probe pods that may exist at a time.")
@@ -101,6 +99,12 @@ func (f *flags) complete() error {
 	if f.pullSecrets != "" {
 		o.ImagePullSecrets = strings.Split(f.pullSecrets, ",")
 	}
+	if f.ignoredKinds != "" {
+		o.IgnoredPolicyKinds = strings.Split(f.ignoredKinds, ",")
+	}
+	if err := controllers.CheckPolicyKinds(o.IgnoredPolicyKinds); err != nil {
+		return fmt.Errorf("-ignore-policy-kinds: %w", err)
+	}
 	return nil
 }
 
@@ -108,10 +112,8 @@ func run(ctx context.Context, f *flags) error {
 	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&f.zap)))
 	klog.SetLogger(ctrl.Log)
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
-		if err := add(scheme); err != nil {
-			return fmt.Errorf("building scheme: %w", err)
-		}
+	if err := controllers.AddToScheme(scheme); err != nil {
+		return fmt.Errorf("building scheme: %w", err)
 	}
 	config, err := ctrl.GetConfig()
 	if err != nil {
@@ -150,9 +152,6 @@ func managerOptions(f *flags, scheme *runtime.Scheme) ctrl.Options {
 		LeaderElection: f.elect, LeaderElectionID: "pathproof.dev", LeaderElectionNamespace: f.leaderNamespace,
 		// The process ends with the manager, so that the lease can go at once.
 		LeaderElectionReleaseOnCancel: true,
-		Cache: cache.Options{
-			DefaultTransform: cache.TransformStripManagedFields(),
-			ByObject:         map[client.Object]cache.ByObject{&corev1.Pod{}: {Transform: controllers.StripPod}},
-		},
+		Cache:                         controllers.CacheOptions(),
 	}
 }

@@ -1,0 +1,318 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	policyv1alpha1 "sigs.k8s.io/network-policy-api/apis/v1alpha1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+
+	"github.com/pathproof/pathproof/evaluator"
+	"github.com/pathproof/pathproof/plan"
+)
+
+const (
+	// syncPatience bounds the wait for the first list of a kind that has come.
+	syncPatience = 10 * time.Second
+	// syncRetry is when a kind is tried again that could not be listed.
+	syncRetry = 30 * time.Second
+)
+
+// policyKind is a kind of policy other than NetworkPolicy, which the API server may
+// or may not serve.
+type policyKind struct {
+	group, kind, resource string
+	// version is the one that is evaluated. Of kinds that are not, any version will
+	// do.
+	version string
+	// list makes a list of the kind; nil when it is not evaluated.
+	list func() client.ObjectList
+	// object makes an object of the kind; nil when it is not evaluated.
+	object func() client.Object
+	// root is a namespace whose objects apply to all.
+	root string
+}
+
+// name is the name of the kind's CRD.
+func (k policyKind) name() string { return k.resource + "." + k.group }
+
+// String is the name for people, which --ignore-policy-kinds takes.
+func (k policyKind) String() string { return k.kind + "." + k.group }
+
+// policyKinds are all kinds that can allow or deny what a NetworkPolicy does not.
+// docs/semantics.md lists them (S30).
+var policyKinds = []policyKind{
+	{
+		group: "policy.networking.k8s.io", kind: "ClusterNetworkPolicy", resource: "clusternetworkpolicies", version: "v1alpha2",
+		list:   func() client.ObjectList { return &policyv1alpha2.ClusterNetworkPolicyList{} },
+		object: func() client.Object { return &policyv1alpha2.ClusterNetworkPolicy{} },
+	},
+	{
+		group: "policy.networking.k8s.io", kind: "AdminNetworkPolicy", resource: "adminnetworkpolicies", version: "v1alpha1",
+		list:   func() client.ObjectList { return &policyv1alpha1.AdminNetworkPolicyList{} },
+		object: func() client.Object { return &policyv1alpha1.AdminNetworkPolicy{} },
+	},
+	{
+		group: "policy.networking.k8s.io", kind: "BaselineAdminNetworkPolicy", resource: "baselineadminnetworkpolicies", version: "v1alpha1",
+		list:   func() client.ObjectList { return &policyv1alpha1.BaselineAdminNetworkPolicyList{} },
+		object: func() client.Object { return &policyv1alpha1.BaselineAdminNetworkPolicy{} },
+	},
+	{group: "cilium.io", kind: "CiliumNetworkPolicy", resource: "ciliumnetworkpolicies"},
+	{group: "cilium.io", kind: "CiliumClusterwideNetworkPolicy", resource: "ciliumclusterwidenetworkpolicies"},
+	{group: "crd.projectcalico.org", kind: "NetworkPolicy", resource: "networkpolicies"},
+	{group: "crd.projectcalico.org", kind: "GlobalNetworkPolicy", resource: "globalnetworkpolicies"},
+	{group: "projectcalico.org", kind: "NetworkPolicy", resource: "networkpolicies"},
+	{group: "projectcalico.org", kind: "GlobalNetworkPolicy", resource: "globalnetworkpolicies"},
+	{group: "crd.antrea.io", kind: "NetworkPolicy", resource: "networkpolicies"},
+	{group: "crd.antrea.io", kind: "ClusterNetworkPolicy", resource: "clusternetworkpolicies"},
+	{group: "k8s.ovn.org", kind: "EgressFirewall", resource: "egressfirewalls"},
+	{group: "networking.k8s.aws", kind: "ApplicationNetworkPolicy", resource: "applicationnetworkpolicies"},
+	{group: "networking.k8s.aws", kind: "ClusterNetworkPolicy", resource: "clusternetworkpolicies"},
+	{group: "k8s.cni.cncf.io", kind: "MultiNetworkPolicy", resource: "multi-networkpolicies"},
+	{group: "security.istio.io", kind: "AuthorizationPolicy", resource: "authorizationpolicies", root: "istio-system"},
+	{group: "policy.linkerd.io", kind: "Server", resource: "servers"},
+	{group: "policy.linkerd.io", kind: "AuthorizationPolicy", resource: "authorizationpolicies"},
+}
+
+// +kubebuilder:rbac:groups=apiextensions.k8s.io,resources=customresourcedefinitions,verbs=get;list;watch
+// +kubebuilder:rbac:groups=policy.networking.k8s.io,resources=clusternetworkpolicies;adminnetworkpolicies;baselineadminnetworkpolicies,verbs=get;list;watch
+// +kubebuilder:rbac:groups=cilium.io,resources=ciliumnetworkpolicies;ciliumclusterwidenetworkpolicies,verbs=get;list;watch
+// +kubebuilder:rbac:groups=crd.projectcalico.org;projectcalico.org,resources=networkpolicies;globalnetworkpolicies,verbs=get;list;watch
+// +kubebuilder:rbac:groups=crd.antrea.io,resources=networkpolicies;clusternetworkpolicies,verbs=get;list;watch
+// +kubebuilder:rbac:groups=k8s.ovn.org,resources=egressfirewalls,verbs=get;list;watch
+// +kubebuilder:rbac:groups=networking.k8s.aws,resources=applicationnetworkpolicies;clusternetworkpolicies,verbs=get;list;watch
+// +kubebuilder:rbac:groups=k8s.cni.cncf.io,resources=multi-networkpolicies,verbs=get;list;watch
+// +kubebuilder:rbac:groups=security.istio.io,resources=authorizationpolicies,verbs=get;list;watch
+// +kubebuilder:rbac:groups=policy.linkerd.io,resources=servers;authorizationpolicies,verbs=get;list;watch
+
+// CheckPolicyKinds tells whether these are kinds that can be ignored, and which
+// there are otherwise.
+func CheckPolicyKinds(names []string) error {
+	var all []string
+	for _, k := range policyKinds {
+		all = append(all, k.String())
+	}
+	for _, name := range names {
+		if !slices.Contains(all, name) {
+			return fmt.Errorf("%q is not among the kinds that are looked for: %s", name, strings.Join(all, ", "))
+		}
+	}
+	return nil
+}
+
+// kindWatcher reads the policy kinds that the API server serves. It follows their
+// CRDs as these come and go.
+type kindWatcher struct {
+	client client.Client
+	cache  cache.Cache
+	// watch wakes expectations when an object of a kind changes.
+	watch func(policyKind, client.Object) error
+	// kinds are those that are not ignored, by the name of their CRD.
+	kinds map[string]policyKind
+
+	mu sync.Mutex
+	// served are the kinds that are read or that should be, by the name of their
+	// CRD.
+	served map[string]servedKind
+}
+
+// servedKind is a kind that the API server serves.
+type servedKind struct {
+	gvk schema.GroupVersionKind
+	// synced is set once the kind's objects are in the cache, and failed when that
+	// has been waited for in vain: then there may be any.
+	synced, failed bool
+}
+
+var _ reconcile.Reconciler = (*kindWatcher)(nil)
+
+func newKindWatcher(cl client.Client, c cache.Cache, ignored []string) *kindWatcher {
+	w := &kindWatcher{client: cl, cache: c, kinds: map[string]policyKind{}, served: map[string]servedKind{}}
+	for _, k := range policyKinds {
+		if !slices.Contains(ignored, k.String()) {
+			w.kinds[k.name()] = k
+		}
+	}
+	return w
+}
+
+func (w *kindWatcher) setup(mgr ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("policykinds").
+		For(&apiextensionsv1.CustomResourceDefinition{}).
+		WithEventFilter(predicate.NewPredicateFuncs(func(o client.Object) bool { _, ok := w.kinds[o.GetName()]; return ok })).
+		Complete(w)
+}
+
+// Reconcile starts or stops reading one kind.
+func (w *kindWatcher) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	kind := w.kinds[req.Name]
+	gvk, err := w.serves(ctx, kind)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	known := w.get(req.Name)
+	if !known.gvk.Empty() && known.gvk != gvk {
+		ctrl.LoggerFrom(ctx).Info("Stopping to read a policy kind", "kind", kind.String())
+		if err := w.cache.RemoveInformer(ctx, kind.newObject(known.gvk)); err != nil {
+			return ctrl.Result{}, fmt.Errorf("ending the watch of %s: %w", kind, err)
+		}
+		known = servedKind{}
+		w.set(req.Name, known)
+	}
+	if gvk.Empty() || known.synced {
+		return ctrl.Result{}, nil
+	}
+	return w.start(ctx, kind, gvk, known.gvk.Empty())
+}
+
+// start reads the objects of a kind for the first time. What cannot be read is
+// tried again.
+func (w *kindWatcher) start(ctx context.Context, kind policyKind, gvk schema.GroupVersionKind, first bool) (ctrl.Result, error) {
+	if first {
+		ctrl.LoggerFrom(ctx).Info("Starting to read a policy kind", "kind", kind.String(), "version", gvk.Version)
+		w.set(kind.name(), servedKind{gvk: gvk})
+		if err := w.watch(kind, kind.newObject(gvk)); err != nil {
+			return ctrl.Result{}, fmt.Errorf("watching %s: %w", kind, err)
+		}
+	}
+	waiting, cancel := context.WithTimeout(ctx, syncPatience)
+	defer cancel()
+	if _, err := w.cache.GetInformer(waiting, kind.newObject(gvk)); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Reading a policy kind; every flow that it could decide is undefined until then", "kind", kind.String())
+		w.set(kind.name(), servedKind{gvk: gvk, failed: true})
+		return ctrl.Result{RequeueAfter: syncRetry}, nil
+	}
+	w.set(kind.name(), servedKind{gvk: gvk, synced: true})
+	return ctrl.Result{}, nil
+}
+
+func (w *kindWatcher) get(name string) servedKind {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.served[name]
+}
+
+func (w *kindWatcher) set(name string, k servedKind) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.served[name] = k
+}
+
+// serves returns the version in which the API server serves a kind, or an empty one.
+func (w *kindWatcher) serves(ctx context.Context, kind policyKind) (schema.GroupVersionKind, error) {
+	crd := &apiextensionsv1.CustomResourceDefinition{}
+	if err := w.client.Get(ctx, client.ObjectKey{Name: kind.name()}, crd); err != nil {
+		if apierrors.IsNotFound(err) {
+			return schema.GroupVersionKind{}, nil
+		}
+		return schema.GroupVersionKind{}, fmt.Errorf("reading CRD %s: %w", kind.name(), err)
+	}
+	if crd.DeletionTimestamp != nil || !established(crd) {
+		return schema.GroupVersionKind{}, nil
+	}
+	for _, v := range crd.Spec.Versions {
+		if v.Served && (kind.version == "" || kind.version == v.Name) {
+			return schema.GroupVersionKind{Group: kind.group, Version: v.Name, Kind: kind.kind}, nil
+		}
+	}
+	return schema.GroupVersionKind{}, nil
+}
+
+func established(crd *apiextensionsv1.CustomResourceDefinition) bool {
+	return slices.ContainsFunc(crd.Status.Conditions, func(c apiextensionsv1.CustomResourceDefinitionCondition) bool {
+		return c.Type == apiextensionsv1.Established && c.Status == apiextensionsv1.ConditionTrue
+	})
+}
+
+// newObject returns an object of the kind to watch. Of kinds that are not
+// evaluated, the metadata is enough.
+func (k policyKind) newObject(gvk schema.GroupVersionKind) client.Object {
+	if k.object != nil {
+		return k.object()
+	}
+	o := &metav1.PartialObjectMetadata{}
+	o.SetGroupVersionKind(gvk)
+	return o
+}
+
+// complete adds the policies of all served kinds to a snapshot. It returns false
+// while some are still being read.
+func (w *kindWatcher) complete(ctx context.Context, s *plan.Snapshot) (bool, error) {
+	for name, kind := range w.kinds {
+		// The CRDs are asked and not only what Reconcile knows: a kind that it has
+		// not come to yet must not be left out.
+		gvk, err := w.serves(ctx, kind)
+		if err != nil {
+			return false, err
+		}
+		if gvk.Empty() {
+			continue
+		}
+		switch known := w.get(name); {
+		case known.gvk != gvk || (!known.synced && !known.failed):
+			return false, nil
+		case known.failed:
+			s.Unmodelled = append(s.Unmodelled, evaluator.Unmodelled{Kind: kind.String()})
+			continue
+		}
+		if err := w.add(ctx, kind, gvk, s); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+func (w *kindWatcher) add(ctx context.Context, kind policyKind, gvk schema.GroupVersionKind, s *plan.Snapshot) error {
+	var list client.ObjectList = &metav1.PartialObjectMetadataList{}
+	if kind.list != nil {
+		list = kind.list()
+	} else {
+		list.GetObjectKind().SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
+	}
+	if err := w.client.List(ctx, list); err != nil {
+		return fmt.Errorf("listing %s: %w", kind, err)
+	}
+	switch l := list.(type) {
+	case *policyv1alpha2.ClusterNetworkPolicyList:
+		s.ClusterNetworkPolicies = pointers(l.Items)
+	case *policyv1alpha1.AdminNetworkPolicyList:
+		s.AdminNetworkPolicies = pointers(l.Items)
+	case *policyv1alpha1.BaselineAdminNetworkPolicyList:
+		s.BaselineAdminNetworkPolicies = pointers(l.Items)
+	case *metav1.PartialObjectMetadataList:
+		for _, o := range l.Items {
+			u := evaluator.Unmodelled{Kind: kind.String(), Namespace: o.Namespace, Name: o.Name}
+			if kind.root != "" && o.Namespace == kind.root {
+				u.Namespace = ""
+			}
+			s.Unmodelled = append(s.Unmodelled, u)
+		}
+	}
+	return nil
+}
+
+// stripCRD keeps of a CRD in the cache what the operator reads.
+func stripCRD(o any) (any, error) {
+	if crd, ok := o.(*apiextensionsv1.CustomResourceDefinition); ok {
+		crd.ManagedFields, crd.Annotations = nil, nil
+		for i := range crd.Spec.Versions {
+			v := &crd.Spec.Versions[i]
+			crd.Spec.Versions[i] = apiextensionsv1.CustomResourceDefinitionVersion{Name: v.Name, Served: v.Served, Storage: v.Storage}
+		}
+	}
+	return o, nil
+}
