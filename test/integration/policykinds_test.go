@@ -8,12 +8,14 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
+	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/controllers"
 	"github.com/pathproof/pathproof/test/testbed"
 )
@@ -51,8 +53,7 @@ func uninstall(ctx context.Context, definition *apiextensionsv1.CustomResourceDe
 	GinkgoHelper()
 	gone := &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: definition.Name}}
 	Expect(client.IgnoreNotFound(k8s.Delete(ctx, gone))).To(Succeed())
-	Eventually(func() error { return client.IgnoreNotFound(k8s.Get(ctx, client.ObjectKeyFromObject(gone), gone)) }).Should(Succeed())
-	Eventually(func() bool { return k8s.Get(ctx, client.ObjectKeyFromObject(gone), gone) != nil }).WithTimeout(20 * time.Second).Should(BeTrue())
+	Eventually(func() error { return k8s.Get(ctx, client.ObjectKeyFromObject(gone), gone) }).WithTimeout(20 * time.Second).Should(MatchError(apierrors.IsNotFound, "not found"))
 }
 
 func object(text string) *unstructured.Unstructured {
@@ -67,7 +68,7 @@ var _ = Describe("policies of other kinds", func() {
 		GinkgoHelper()
 		Eventually(func() map[string]string {
 			e := w.get(ctx)
-			if testbed.Ready(e).Reason == "Pending" {
+			if e.Status.LastRun == nil || testbed.Ready(e).Reason == v1alpha1.ReasonPending {
 				return nil
 			}
 			return causes(e)
@@ -108,13 +109,13 @@ apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
 metadata: {name: l7, namespace: NAMESPACE}
 `
-	install2 := func(ctx context.Context) {
+	installCilium := func(ctx context.Context) {
 		GinkgoHelper()
 		install(ctx, crd("cilium.io", "v2", "CiliumNetworkPolicy", "ciliumnetworkpolicies", apiextensionsv1.NamespaceScoped))
 	}
 
 	It("does not predict what a policy of a kind that is not evaluated could decide", func(ctx SpecContext) {
-		install2(ctx)
+		installCilium(ctx)
 		startOperator(nil)
 		w, other := newWorld(ctx, nil), newWorld(ctx, nil)
 		w.expect(ctx, paths)
@@ -133,7 +134,7 @@ metadata: {name: l7, namespace: NAMESPACE}
 	}, SpecTimeout(2*time.Minute))
 
 	It("predicts in spite of a kind that it was told to ignore", func(ctx SpecContext) {
-		install2(ctx)
+		installCilium(ctx)
 		startOperator(func(o *controllers.Options) { o.IgnoredPolicyKinds = []string{"CiliumNetworkPolicy.cilium.io"} })
 		w := newWorld(ctx, nil)
 		Expect(k8s.Create(ctx, object(strings.ReplaceAll(cilium, "NAMESPACE", w.ns)))).To(Succeed())
