@@ -95,6 +95,11 @@ func describe(exp *v1alpha1.ConnectivityExpectation) string {
 	return s
 }
 
+// measured prints a time that users wait for.
+func measured(what string, d time.Duration) {
+	fmt.Printf("\nmeasured: %s: %.1f s\n", what, d.Seconds())
+}
+
 func expectAllMet(exp *v1alpha1.ConnectivityExpectation) {
 	GinkgoHelper()
 	Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionTrue), describe(exp))
