@@ -139,11 +139,12 @@ func read(r io.Reader) counts {
 }
 
 // ginkgo suites print what they do when their package is long; the lines that
-// begin with these marks are their progress.
+// begin with these marks are their progress, and what they have measured.
 func progress(e event) {
-	for _, mark := range []string{"•", "S [SKIPPED]", "[FAILED]", "Ran "} {
-		if strings.HasPrefix(strings.TrimSpace(e.Output), mark) {
-			fmt.Print(e.Output)
+	line := strings.TrimSpace(colour.ReplaceAllString(e.Output, ""))
+	for _, mark := range []string{"•", "S [SKIPPED]", "[FAILED]", "Ran ", "measured: "} {
+		if strings.HasPrefix(line, mark) {
+			fmt.Println(line)
 			return
 		}
 	}

@@ -97,7 +97,7 @@ func (d *demo) install(ctx context.Context) error {
 			return err
 		}
 	}
-	return d.show(ctx, "-n", "production", "get", "networkpolicies,pods", "-o", "wide")
+	return d.show(ctx, "-n", "production", "get", "networkpolicies,deployments,services")
 }
 
 // probeImage makes the stand-in workloads use the probe image of the cluster.
@@ -198,7 +198,10 @@ What to try next (the lab stays up):
 
 // await waits for a state, and says what for.
 func (d *demo) await(ctx context.Context, what string, done func(*v1alpha1.ConnectivityExpectation) bool) (*v1alpha1.ConnectivityExpectation, error) {
-	start := time.Now()
+	return d.awaitSince(ctx, time.Now(), what, done)
+}
+
+func (d *demo) awaitSince(ctx context.Context, start time.Time, what string, done func(*v1alpha1.ConnectivityExpectation) bool) (*v1alpha1.ConnectivityExpectation, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	exp, err := d.bed.Await(ctx, key, done)
@@ -210,12 +213,13 @@ func (d *demo) await(ctx context.Context, what string, done func(*v1alpha1.Conne
 
 // probe asks for a run first.
 func (d *demo) probe(ctx context.Context, what string, done func(*v1alpha1.ConnectivityExpectation) bool) (*v1alpha1.ConnectivityExpectation, error) {
+	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	if _, err := d.bed.Probe(ctx, key); err != nil {
 		return nil, err
 	}
-	return d.await(ctx, what, done)
+	return d.awaitSince(ctx, start, what, done)
 }
 
 // result shows the table, the conditions and the first findings.

@@ -38,6 +38,8 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	if bed.Lab {
 		Expect(bed.Heal(ctx)).To(Succeed())
 	}
+	// A suite that was killed has left its namespaces.
+	Expect(bed.Kubectl(ctx, "delete", "namespace", "production", "features", "life", "--ignore-not-found", "--timeout=120s")).To(Succeed())
 	Expect(bed.Install(ctx)).To(Succeed())
 }, NodeTimeout(40*time.Minute))
 
@@ -91,6 +93,11 @@ func describe(exp *v1alpha1.ConnectivityExpectation) string {
 		}
 	}
 	return s
+}
+
+// measured prints a time that users wait for.
+func measured(what string, d time.Duration) {
+	fmt.Printf("\nmeasured: %s: %.1f s\n", what, d.Seconds())
 }
 
 func expectAllMet(exp *v1alpha1.ConnectivityExpectation) {

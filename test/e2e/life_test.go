@@ -54,7 +54,7 @@ var _ = Describe("a run", Ordered, func() {
 		start := time.Now()
 		create(ctx, open)
 		exp := await(ctx, key, func(e *v1alpha1.ConnectivityExpectation) bool { return e.Status.LastRun != nil })
-		AddReportEntry("applied to complete status, with a responder", time.Since(start).Round(100*time.Millisecond).String())
+		measured("kubectl apply to a complete status, with a responder", time.Since(start))
 		expectAllMet(exp)
 		Expect(exp.Status.LastRun.Trigger).To(Equal("Created"))
 	}, SpecTimeout(3*time.Minute))

@@ -113,7 +113,7 @@ var _ = Describe("the production scenario", Ordered, func() {
 		start := time.Now()
 		deletePolicy(ctx, "allow-backend-to-mongodb")
 		exp := await(ctx, production, func(e *v1alpha1.ConnectivityExpectation) bool { return testbed.Ready(e).Reason == "PolicyDrift" })
-		AddReportEntry("policy deleted to verdict changed", time.Since(start).Round(100*time.Millisecond).String())
+		measured("policy deleted to verdict changed", time.Since(start))
 		Expect(verdicts(exp)).To(Equal(violations("PolicyDrift", closedByIngress...)), describe(exp))
 		Expect(testbed.Condition(exp, v1alpha1.ConditionPolicyAligned).Status).To(Equal(metav1.ConditionFalse))
 		Expect(testbed.Condition(exp, v1alpha1.ConditionEnforced).Status).To(Equal(metav1.ConditionTrue))
