@@ -188,7 +188,10 @@ func runDecide(t *testing.T, s Snapshot, cases map[string]decideCase) {
 }
 
 // checkConsistent checks what holds for every Decision.
-func checkConsistent(t testing.TB, d Decision) {
+func checkConsistent(t interface {
+	Helper()
+	Errorf(format string, args ...any)
+}, d Decision) {
 	t.Helper()
 	if (d.Verdict == Undefined) != (d.Reason != "") || (d.Verdict == Undefined) != (d.Rule != "") {
 		t.Errorf("an Undefined decision, and only that, has a rule and a reason: %+v", d)
@@ -200,8 +203,14 @@ func checkConsistent(t testing.TB, d Decision) {
 		if dir.AllowedBy != nil && dir.Verdict != Allowed {
 			t.Errorf("only an Allowed direction is allowed by a rule: %+v", dir)
 		}
-		if dir.Verdict == Denied && len(dir.Isolating) == 0 {
-			t.Errorf("a direction that nothing isolates is not denied: %+v", dir)
+		if dir.Verdict == Denied && len(dir.Isolating) == 0 && dir.DeniedBy == nil {
+			t.Errorf("a direction that nothing isolates is not denied, unless by a rule: %+v", dir)
+		}
+		if dir.DeniedBy != nil && (dir.Verdict != Denied || !dir.DeniedBy.IsClusterWide()) {
+			t.Errorf("only a Denied direction is denied by a rule, of a cluster-wide policy: %+v", dir)
+		}
+		if dir.Verdict == Denied && dir.Tier == TierNone {
+			t.Errorf("a direction is not denied by nothing: %+v", dir)
 		}
 	}
 	if d.Verdict == Allowed && (d.Egress.Verdict == Denied || d.Ingress.Verdict == Denied) {
