@@ -20,7 +20,7 @@ type question struct {
 	namespace string
 	// block is the range that may hold an address.
 	block netip.Prefix
-	// broken and isolation are invalid policies.
+	// broken and isolation are invalid policies, of which one can be part of a choice.
 	broken    *clusterPolicy
 	isolation *policy
 	// The choice between rules that disagree is made for each direction on its own.
@@ -188,6 +188,9 @@ func (d *DirectionDecision) reconcile(other *DirectionDecision, turned *assumpti
 
 // explain says what is open.
 func (a *assumption) explain(from, to *view) cause {
+	if a.broken != nil {
+		return cause{RuleInvalidPolicy, fmt.Sprintf("%s is not valid, so what it allows and denies is not known", a.broken.ref)}
+	}
 	switch a.why {
 	case samePriority:
 		return cause{rulePriority, fmt.Sprintf("%s and %s disagree, and both policies have priority %d in the %s tier",
@@ -195,8 +198,6 @@ func (a *assumption) explain(from, to *view) cause {
 	case mixedVersions:
 		return cause{ruleVersions, fmt.Sprintf("%s and %s disagree, and nothing says which of the two kinds comes first",
 			a.against.Describe(), a.at.Describe())}
-	case brokenPolicy:
-		return cause{RuleInvalidPolicy, fmt.Sprintf("%s is not valid, so what it allows and denies is not known", a.broken.ref)}
 	case brokenIsolation:
 		return cause{RuleInvalidPolicy, fmt.Sprintf("NetworkPolicy %s is not valid, so what it isolates and allows is not known", a.isolation.ref)}
 	default:

@@ -1,6 +1,7 @@
 package evaluator
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -105,12 +106,10 @@ func naiveTier(ask naiveAsk, subject naiveEnd, tier string) []string {
 
 // naiveLowest returns the answers of the lowest priority value.
 func naiveLowest(answers map[int32][]string) []string {
-	for priority := range int32(1001) {
-		if list := answers[priority]; len(list) > 0 {
-			return list
-		}
+	if len(answers) == 0 {
+		return nil
 	}
-	return nil
+	return answers[slices.Min(slices.Collect(maps.Keys(answers)))]
 }
 
 func naiveInNamespaces(s Snapshot, selector *metav1.LabelSelector, pod *corev1.Pod) bool {

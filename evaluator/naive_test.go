@@ -333,12 +333,12 @@ func naiveVerdict(s Snapshot, f flow.Flow) Verdict {
 					for _, w.toAddr = range addresses(f.To) {
 						canAllow, canDeny := naiveAllows(s, f, w)
 						allowed, denied = allowed || canAllow, denied || canDeny
+						if allowed && denied {
+							return Undefined
+						}
 					}
 				}
 			}
-		}
-		if allowed && denied {
-			return Undefined
 		}
 	}
 	if allowed {

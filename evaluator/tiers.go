@@ -198,7 +198,7 @@ func (m *match) pick(found *[actions]*clusterRule, q question) *clusterRule {
 		case picked == nil:
 			picked = r
 		default:
-			q.action = action(i)
+			q.action, q.broken = action(i), cmp.Or(picked.broken, r.broken)
 			if m.to.assumed.choose(q, &r.ref, &picked.ref) == yes {
 				picked = r
 			}
