@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -222,7 +223,7 @@ func prediction(d evaluator.Decision) *v1alpha1.Prediction {
 			continue
 		}
 		p.Direction = dir.name
-		for _, ref := range dir.d.Isolating {
+		for _, ref := range deciding(dir.d) {
 			if len(p.Policies) == maxPolicies {
 				break
 			}
@@ -231,6 +232,18 @@ func prediction(d evaluator.Decision) *v1alpha1.Prediction {
 		break
 	}
 	return p
+}
+
+// deciding lists the policies that deny in one direction, or that may.
+func deciding(d evaluator.DirectionDecision) []evaluator.PolicyRef {
+	switch {
+	case d.DeniedBy != nil:
+		return []evaluator.PolicyRef{d.DeniedBy.PolicyRef}
+	case d.Verdict == evaluator.Denied:
+		return d.Isolating
+	default:
+		return slices.Concat(d.Selecting, d.Isolating)
+	}
 }
 
 func problems(s *scope) []v1alpha1.Problem {
