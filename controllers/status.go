@@ -242,7 +242,7 @@ func prediction(d evaluator.Decision) *v1alpha1.Prediction {
 			continue
 		}
 		p.Direction = dir.name
-		for _, ref := range dir.d.Isolating {
+		for _, ref := range deciding(dir.d) {
 			if len(p.Policies) == maxPolicies {
 				break
 			}
@@ -251,6 +251,18 @@ func prediction(d evaluator.Decision) *v1alpha1.Prediction {
 		break
 	}
 	return p
+}
+
+// deciding lists the policies that deny in one direction, or that may.
+func deciding(d evaluator.DirectionDecision) []evaluator.PolicyRef {
+	switch {
+	case d.DeniedBy != nil:
+		return []evaluator.PolicyRef{d.DeniedBy.PolicyRef}
+	case d.Verdict == evaluator.Denied:
+		return d.Isolating
+	default:
+		return slices.Concat(d.Selecting, d.Isolating)
+	}
 }
 
 func problems(s *scope) []v1alpha1.Problem {

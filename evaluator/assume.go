@@ -20,7 +20,7 @@ type question struct {
 	namespace string
 	// block is the range that may hold an address.
 	block netip.Prefix
-	// broken and isolation are invalid policies.
+	// broken and isolation are invalid policies, of which one can be part of a choice.
 	broken    *clusterPolicy
 	isolation *policy
 	// The choice between rules that disagree is made for each direction on its own.
@@ -102,16 +102,16 @@ func (a *assumptions) next() (assumption, bool) {
 }
 
 // within tells whether the prefix holds the end's address.
-func (v *view) within(p netip.Prefix) truth {
+func (v *view) within(p netip.Prefix, a *assumptions) truth {
 	if v.addr.IsValid() {
 		// S24: a prefix holds addresses of its own family only.
 		return truthOf(p.Contains(v.addr))
 	}
-	if v.assumed == nil {
+	if a == nil {
 		return maybe
 	}
-	for i := range v.assumed.list {
-		known := &v.assumed.list[i]
+	for i := range a.list {
+		known := &a.list[i]
 		if known.why != addressUnknown || known.target != v.target {
 			continue
 		}
@@ -123,7 +123,7 @@ func (v *view) within(p netip.Prefix) truth {
 			return no
 		}
 	}
-	return v.assumed.ask(question{why: addressUnknown, target: v.target, block: p})
+	return a.ask(question{why: addressUnknown, target: v.target, block: p})
 }
 
 // holds tells whether all of the inner range is in the outer.
@@ -136,11 +136,10 @@ func holds(outer, inner netip.Prefix) bool {
 func decideReading(f flow.Flow, from, to *view) Decision {
 	to.target = true
 	if from.tiers(egress) == nil && to.tiers(ingress) == nil {
-		return decide(f, from, to)
+		return decide(f, from, to, nil)
 	}
 	var a assumptions
-	from.assumed, to.assumed = &a, &a
-	d := decide(f, from, to)
+	d := decide(f, from, to, &a)
 	verdict := d.Verdict
 	for n := 1; ; n++ {
 		turned, more := a.next()
@@ -154,7 +153,7 @@ func decideReading(f flow.Flow, from, to *view) Decision {
 			verdict = Undefined
 			break
 		}
-		other := decide(f, from, to)
+		other := decide(f, from, to, &a)
 		if other.Verdict != verdict {
 			verdict = Undefined
 		}
@@ -188,6 +187,9 @@ func (d *DirectionDecision) reconcile(other *DirectionDecision, turned *assumpti
 
 // explain says what is open.
 func (a *assumption) explain(from, to *view) cause {
+	if a.broken != nil {
+		return cause{RuleInvalidPolicy, fmt.Sprintf("%s is not valid, so what it allows and denies is not known", a.broken.ref)}
+	}
 	switch a.why {
 	case samePriority:
 		return cause{rulePriority, fmt.Sprintf("%s and %s disagree, and both policies have priority %d in the %s tier",
@@ -195,8 +197,6 @@ func (a *assumption) explain(from, to *view) cause {
 	case mixedVersions:
 		return cause{ruleVersions, fmt.Sprintf("%s and %s disagree, and nothing says which of the two kinds comes first",
 			a.against.Describe(), a.at.Describe())}
-	case brokenPolicy:
-		return cause{RuleInvalidPolicy, fmt.Sprintf("%s is not valid, so what it allows and denies is not known", a.broken.ref)}
 	case brokenIsolation:
 		return cause{RuleInvalidPolicy, fmt.Sprintf("NetworkPolicy %s is not valid, so what it isolates and allows is not known", a.isolation.ref)}
 	default:

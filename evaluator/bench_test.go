@@ -2,6 +2,7 @@ package evaluator
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 
 	"github.com/pathproof/pathproof/flow"
@@ -67,6 +68,44 @@ func benchDecide(b *testing.B, namespaces, pods, policies int) {
 	b.ReportMetric(float64(verdicts[Allowed]*100)/float64(len(flows)), "%allowed")
 }
 
+// benchClusterWide adds cluster-wide policies of both tiers: each is about one team
+// and leaves most flows to what follows.
+func benchClusterWide(tb testing.TB, s Snapshot, policies int) Snapshot {
+	specs := map[string]string{}
+	for i := range policies {
+		tier, priority := "Admin", i
+		if i%2 == 1 {
+			tier = "Baseline"
+		}
+		team := `{namespaces: {matchLabels: {team: team-` + strconv.Itoa(i%10) + `}}}`
+		specs[fmt.Sprintf("cnp:c-%d", i)] = fmt.Sprintf(`{tier: %s, priority: %d, subject: %s,
+			ingress: [{action: Pass, from: [%s]}, {action: Deny, from: [{namespaces: {matchLabels: {team: team-%d}}}]}],
+			egress: [{action: Accept, to: [{networks: [203.0.113.0/24]}]}, {action: Deny, to: [{networks: [198.51.100.0/24]}], protocols: [{tcp: {destinationPort: {number: 25}}}]}]}`,
+			tier, priority, team, team, (i+3)%10)
+	}
+	return withPolicies(tb, s, specs)
+}
+
+func BenchmarkDecide1000Pods500Policies50ClusterWide(b *testing.B) {
+	s, flows := benchCluster(b, 20, 1000, 500)
+	e := compile(b, benchClusterWide(b, s, 50))
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		e.Decide(flows[i%len(flows)])
+		i++
+	}
+}
+
+func BenchmarkCompile1000Pods500Policies50ClusterWide(b *testing.B) {
+	s, _ := benchCluster(b, 20, 1000, 500)
+	s = benchClusterWide(b, s, 50)
+	b.ReportAllocs()
+	for b.Loop() {
+		Compile(s)
+	}
+}
+
 func benchCompile(b *testing.B, namespaces, pods, policies int) {
 	s, _ := benchCluster(b, namespaces, pods, policies)
 	b.ReportAllocs()
@@ -86,16 +125,20 @@ func BenchmarkCompile10000Pods2000Policies(b *testing.B) { benchCompile(b, 50, 1
 // answer between pods costs no memory.
 func TestDecideDoesNotAllocate(t *testing.T) {
 	s, flows := benchCluster(t, 5, 100, 50)
-	e := compile(t, s)
-	for _, f := range flows[:64] {
-		if d := e.Decide(f); d.Verdict == Undefined {
-			continue
-		}
-		if n := testing.AllocsPerRun(10, func() { e.Decide(f) }); n > 0 {
-			t.Fatalf("%s: %.0f allocations", f, n)
-		}
-	}
-	if got := e.Decide(flows[0]); got.Verdict == Undefined {
-		t.Errorf("%s: %s", flows[0], got.Reason)
+	for name, s := range map[string]Snapshot{"NetworkPolicies": s, "and cluster-wide policies": benchClusterWide(t, s, 20)} {
+		t.Run(name, func(t *testing.T) {
+			e := compile(t, s)
+			for _, f := range flows[:64] {
+				if d := e.Decide(f); d.Verdict == Undefined {
+					continue
+				}
+				if n := testing.AllocsPerRun(10, func() { e.Decide(f) }); n > 0 {
+					t.Fatalf("%s: %.0f allocations", f, n)
+				}
+			}
+			if got := e.Decide(flows[0]); got.Verdict == Undefined {
+				t.Errorf("%s: %s", flows[0], got.Reason)
+			}
+		})
 	}
 }

@@ -2,6 +2,7 @@ package evaluator
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -9,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	policyv1alpha1 "sigs.k8s.io/network-policy-api/apis/v1alpha1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 	"sigs.k8s.io/yaml"
 
 	"github.com/pathproof/pathproof/flow"
@@ -100,6 +103,43 @@ func newPolicy(t testing.TB, name, spec string) *networkingv1.NetworkPolicy {
 	return p
 }
 
+// withPolicies returns the snapshot with policies added to it: NetworkPolicies by
+// namespace/name, and those of other kinds by cnp:name, anp:name and banp:name.
+func withPolicies(t testing.TB, s Snapshot, specs map[string]string) Snapshot {
+	t.Helper()
+	read := func(name, spec string, into any) {
+		t.Helper()
+		if err := yaml.UnmarshalStrict([]byte(spec), into); err != nil {
+			t.Fatalf("spec of %s: %v\n%s", name, err, spec)
+		}
+	}
+	s.NetworkPolicies = slices.Clone(s.NetworkPolicies)
+	s.ClusterNetworkPolicies = slices.Clone(s.ClusterNetworkPolicies)
+	s.AdminNetworkPolicies = slices.Clone(s.AdminNetworkPolicies)
+	s.BaselineAdminNetworkPolicies = slices.Clone(s.BaselineAdminNetworkPolicies)
+	for key, spec := range specs {
+		kind, name, _ := strings.Cut(key, ":")
+		meta := metav1.ObjectMeta{Name: name}
+		switch kind {
+		case "cnp":
+			p := &policyv1alpha2.ClusterNetworkPolicy{ObjectMeta: meta}
+			read(key, spec, &p.Spec)
+			s.ClusterNetworkPolicies = append(s.ClusterNetworkPolicies, p)
+		case "anp":
+			p := &policyv1alpha1.AdminNetworkPolicy{ObjectMeta: meta}
+			read(key, spec, &p.Spec)
+			s.AdminNetworkPolicies = append(s.AdminNetworkPolicies, p)
+		case "banp":
+			p := &policyv1alpha1.BaselineAdminNetworkPolicy{ObjectMeta: meta}
+			read(key, spec, &p.Spec)
+			s.BaselineAdminNetworkPolicies = append(s.BaselineAdminNetworkPolicies, p)
+		default:
+			s.NetworkPolicies = append(s.NetworkPolicies, newPolicy(t, key, spec))
+		}
+	}
+	return s
+}
+
 // endpoint parses ns/pod, ns/{a=b}, an address, or any of the former at an address:
 // ns/pod@10.0.0.1.
 func endpoint(t testing.TB, text string) flow.Endpoint {
@@ -155,7 +195,7 @@ func compile(t testing.TB, s Snapshot) *Engine {
 	return e
 }
 
-// decideCase is a row of the tables: policies by namespace/name, and the verdict of
+// decideCase is a row of the tables: policies as in withPolicies, and the verdict of
 // each flow. A wanted "Undefined S10" names the rule too.
 type decideCase struct {
 	policies map[string]string
@@ -168,11 +208,7 @@ func runDecide(t *testing.T, s Snapshot, cases map[string]decideCase) {
 	t.Helper()
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			s := s
-			for name, spec := range tc.policies {
-				s.NetworkPolicies = append(s.NetworkPolicies[:len(s.NetworkPolicies):len(s.NetworkPolicies)], newPolicy(t, name, spec))
-			}
-			e, problems := Compile(s)
+			e, problems := Compile(withPolicies(t, s, tc.policies))
 			if (len(problems) > 0) != tc.invalid {
 				t.Errorf("problems: %v", problems)
 			}
@@ -188,7 +224,10 @@ func runDecide(t *testing.T, s Snapshot, cases map[string]decideCase) {
 }
 
 // checkConsistent checks what holds for every Decision.
-func checkConsistent(t testing.TB, d Decision) {
+func checkConsistent(t interface {
+	Helper()
+	Errorf(format string, args ...any)
+}, d Decision) {
 	t.Helper()
 	if (d.Verdict == Undefined) != (d.Reason != "") || (d.Verdict == Undefined) != (d.Rule != "") {
 		t.Errorf("an Undefined decision, and only that, has a rule and a reason: %+v", d)
@@ -200,8 +239,14 @@ func checkConsistent(t testing.TB, d Decision) {
 		if dir.AllowedBy != nil && dir.Verdict != Allowed {
 			t.Errorf("only an Allowed direction is allowed by a rule: %+v", dir)
 		}
-		if dir.Verdict == Denied && len(dir.Isolating) == 0 {
-			t.Errorf("a direction that nothing isolates is not denied: %+v", dir)
+		if dir.Verdict == Denied && len(dir.Isolating) == 0 && dir.DeniedBy == nil {
+			t.Errorf("a direction that nothing isolates is not denied, unless by a rule: %+v", dir)
+		}
+		if dir.DeniedBy != nil && (dir.Verdict != Denied || !dir.DeniedBy.IsClusterWide()) {
+			t.Errorf("only a Denied direction is denied by a rule, of a cluster-wide policy: %+v", dir)
+		}
+		if dir.Verdict == Denied && dir.Tier == TierNone {
+			t.Errorf("a direction is not denied by nothing: %+v", dir)
 		}
 	}
 	if d.Verdict == Allowed && (d.Egress.Verdict == Denied || d.Ingress.Verdict == Denied) {

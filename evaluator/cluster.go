@@ -51,10 +51,10 @@ type clusterPolicy struct {
 	rules [directions][]clusterRule
 	// broken policies have a Problem (X1): nobody can say what they do.
 	broken bool
-	// accepts and denies stand for what a broken policy may do, about for questions
-	// that come up before its rules.
+	// accepts and denies stand for what a broken policy may do.
 	accepts, denies clusterRule
-	about           RuleRef
+	// about is the reference for questions that come up before the rules.
+	about RuleRef
 }
 
 // clusterRule is one entry of spec.ingress or spec.egress.
@@ -66,6 +66,8 @@ type clusterRule struct {
 	ports []port
 	// unknown is set if a peer has no field that is known (S35).
 	unknown bool
+	// broken is set if the rule stands for what a broken policy may do.
+	broken *clusterPolicy
 }
 
 // podSet is a set of pods by the labels of their namespaces and by their own.
@@ -108,8 +110,8 @@ var clusterKinds = map[string]kind{
 // spoil marks a policy that nobody can say anything about.
 func (p *clusterPolicy) spoil() {
 	p.broken = true
-	p.accepts = clusterRule{ref: RuleRef{PolicyRef: p.ref}, action: accept}
-	p.denies = clusterRule{ref: RuleRef{PolicyRef: p.ref}, action: deny}
+	p.accepts = clusterRule{ref: p.about, action: accept, broken: p}
+	p.denies = clusterRule{ref: p.about, action: deny, broken: p}
 }
 
 // clusterCompiler compiles one policy.

@@ -196,6 +196,14 @@ func (e *Engine) addPods(list []*corev1.Pod, problems *[]Problem) {
 			e.byAddr[a] = append(e.byAddr[a], p)
 		}
 	}
+	// The order of the snapshot must not show in an answer.
+	for _, index := range []map[netip.Addr][]*pod{e.byAddr, e.nodes} {
+		for _, pods := range index {
+			slices.SortStableFunc(pods, func(a, b *pod) int {
+				return cmp.Or(cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.name, b.name))
+			})
+		}
+	}
 }
 
 // ensureClass returns the class of the labels, which it creates if needed. It is

@@ -87,8 +87,9 @@ func undecided(why *cause) Decision {
 	return Decision{Verdict: Undefined, Egress: d, Ingress: d, Rule: why.rule, Reason: why.reason}
 }
 
-// decide evaluates both directions under one reading.
-func decide(f flow.Flow, from, to *view) Decision {
+// decide evaluates both directions under one reading. Without assumptions, what is
+// open stays open.
+func decide(f flow.Flow, from, to *view, a *assumptions) Decision {
 	// The pod behind a bare address of a node may turn out to be the other end.
 	if from.pod != nil && from.pod == to.pod {
 		return toItself()
@@ -97,8 +98,8 @@ func decide(f flow.Flow, from, to *view) Decision {
 		return undecided(why)
 	}
 	d := Decision{
-		Egress:  decideDirection(f, egress, from, to),
-		Ingress: decideDirection(f, ingress, from, to),
+		Egress:  decideDirection(f, egress, from, to, a),
+		Ingress: decideDirection(f, ingress, from, to, a),
 	}
 	// S16: the egress of the source and the ingress of the destination must both
 	// allow. S17: nothing else is asked, because replies belong to the flow.

@@ -6,53 +6,66 @@ import (
 	"github.com/pathproof/pathproof/flow"
 )
 
-// decideDirection evaluates one direction of a flow under one reading.
-func decideDirection(f flow.Flow, d direction, from, to *view) DirectionDecision {
-	subject, other := to, from
+// match is one direction of a flow on its way through the policies.
+type match struct {
+	flow flow.Flow
+	dir  direction
+	// subject is the end whose policies are asked, other the end that their peers are
+	// compared with, to the one whose ports count.
+	subject, other, to *view
+	// assumed is nil if what is open stays open.
+	assumed *assumptions
+}
+
+// decideDirection evaluates one direction of a flow under one reading and, unless a
+// is nil, under the answers that it assumes.
+func decideDirection(f flow.Flow, d direction, from, to *view, a *assumptions) DirectionDecision {
+	m := match{flow: f, dir: d, subject: to, other: from, to: to, assumed: a}
 	if d == egress {
-		subject, other = from, to
+		m.subject, m.other = from, to
 	}
-	decision := askTiers(f, d, subject, other, to)
+	decision := askTiers(&m)
 	// S30
-	decision.clouded(subject)
+	decision.clouded(m.subject)
 	return decision
 }
 
 // askTiers asks the policies that are evaluated. "Policy tiers are evaluated in the
 // following order: Admin tier, NetworkPolicy tier, Baseline tier" (S29).
-func askTiers(f flow.Flow, d direction, subject, other, to *view) DirectionDecision {
+func askTiers(m *match) DirectionDecision {
 	decision := DirectionDecision{Verdict: Allowed}
-	t := subject.tiers(d)
+	t := m.subject.tiers(m.dir)
 	if t == nil {
-		decision.askNetworkPolicies(f, d, subject, other, to)
+		decision.askNetworkPolicies(m)
 		return decision
 	}
 	decision.Selecting = t.refs
 	// "If Admin tier has made a final decision (Accept or Deny) on a connection, then
 	// no further evaluation is done."
-	if decision.askTier(f, d, t, TierAdmin, subject, other, to) {
+	if decision.askTier(m, t, TierAdmin) {
 		return decision
 	}
 	// "v1.NetworkPolicy always makes a final decision for selected pods. Further
 	// evaluation only happens for Pods not selected by a v1.NetworkPolicy."
-	if decision.askNetworkPolicies(f, d, subject, other, to) {
+	if decision.askNetworkPolicies(m) {
 		return decision
 	}
 	// "If a given connection wasn't allowed or denied by any of the tiers, the default
 	// kubernetes policy is applied, which says that all pods can communicate with each
 	// other."
-	decision.askTier(f, d, t, TierBaseline, subject, other, to)
+	decision.askTier(m, t, TierBaseline)
 	return decision
 }
 
 // askNetworkPolicies evaluates the NetworkPolicies of the subject, and tells
 // whether one isolates it. If none does, the decision stays as it is.
-func (d *DirectionDecision) askNetworkPolicies(f flow.Flow, dir direction, subject, other, to *view) bool {
+func (d *DirectionDecision) askNetworkPolicies(m *match) bool {
+	subject, other := m.subject, m.other
 	if !subject.policed {
 		// NetworkPolicy isolates pods; it has nothing to say about other addresses.
 		return false
 	}
-	s := &subject.class.selected[dir]
+	s := &subject.class.selected[m.dir]
 	d.Isolating = s.refs
 	if len(s.refs) == 0 {
 		// "Traffic is allowed to a pod if there are no NetworkPolicies selecting the pod
@@ -61,21 +74,21 @@ func (d *DirectionDecision) askNetworkPolicies(f flow.Flow, dir direction, subje
 	}
 	if len(s.valid) == 0 {
 		// X1: whether an invalid policy is in force decides whether the Baseline tier is.
-		if isolated, _ := subject.assumed.answer(question{why: brokenIsolation, isolation: s.broken[0], dir: dir}); isolated == no {
+		if isolated, _ := m.assumed.answer(question{why: brokenIsolation, isolation: s.broken[0], dir: m.dir}); isolated == no {
 			return false
 		}
 	}
 	d.Tier = TierNetworkPolicy
 	near := sharesNode(subject, other)
-	if dir == ingress && near == yes {
+	if m.dir == ingress && near == yes {
 		// S14: "OR if the traffic source is the pod's local node"
 		d.Rule, d.Reason = ruleOwnNode, "a pod's own node always reaches it"
 		return true
 	}
-	d.judge(f, dir, s, other, to)
+	d.judge(m, s)
 	if d.Verdict == Denied && near != no {
 		d.Verdict, d.Rule = Undefined, ruleOwnNode
-		if dir == egress {
+		if m.dir == egress {
 			// The documentation extends the exception of S14 to the traffic to the node, the
 			// API does not.
 			d.Reason = fmt.Sprintf("%s is or may be the node of %s, and whether a pod always reaches its node is not settled",
@@ -91,14 +104,14 @@ func (d *DirectionDecision) askNetworkPolicies(f flow.Flow, dir direction, subje
 // judge looks for a rule that allows the flow, "OR if the traffic matches at least
 // one ingress rule across all of the NetworkPolicy objects whose podSelector
 // matches the pod".
-func (d *DirectionDecision) judge(f flow.Flow, dir direction, s *selection, other, to *view) {
+func (d *DirectionDecision) judge(m *match, s *selection) {
 	var open *rule
 	var openWhy doubt
 	for _, p := range s.valid {
-		for i := range p.rules[dir] {
-			r := &p.rules[dir][i]
-			to.assumed.lookAt(&r.ref)
-			switch answer, why := r.allows(f, other, to); {
+		for i := range p.rules[m.dir] {
+			r := &p.rules[m.dir][i]
+			m.assumed.lookAt(&r.ref)
+			switch answer, why := r.allows(m); {
 			case answer == yes:
 				// Whatever else applies, policies only add what is allowed.
 				d.AllowedBy = &r.ref
@@ -111,7 +124,7 @@ func (d *DirectionDecision) judge(f flow.Flow, dir direction, s *selection, othe
 	switch {
 	case open != nil:
 		d.Verdict = Undefined
-		d.Rule, d.Reason = openWhy.explain(open.ref.Describe(), other, to)
+		d.Rule, d.Reason = openWhy.explain(open.ref.Describe(), m.other, m.to)
 	case len(s.broken) > 0:
 		// X1: an invalid policy may isolate the pod, may allow the flow, or neither.
 		d.Verdict, d.Rule = Undefined, RuleInvalidPolicy
@@ -124,12 +137,12 @@ func (d *DirectionDecision) judge(f flow.Flow, dir direction, s *selection, othe
 
 // allows tells whether the rule allows the flow: "The traffic must match both ports
 // and from."
-func (r *rule) allows(f flow.Flow, other, to *view) (truth, doubt) {
-	ports, portsWhy := matchPorts(r.ports, f, to)
+func (r *rule) allows(m *match) (truth, doubt) {
+	ports, portsWhy := m.matchPorts(r.ports)
 	if ports == no {
 		return no, certain
 	}
-	peers, peersWhy := r.matchPeers(other)
+	peers, peersWhy := r.matchPeers(m.other, m.assumed)
 	if peersWhy == certain {
 		return min(ports, peers), portsWhy
 	}
@@ -137,14 +150,14 @@ func (r *rule) allows(f flow.Flow, other, to *view) (truth, doubt) {
 }
 
 // matchPeers tells whether one of the peers matches.
-func (r *rule) matchPeers(v *view) (truth, doubt) {
+func (r *rule) matchPeers(v *view, a *assumptions) (truth, doubt) {
 	// "If this field is empty or missing, this rule matches all sources"
 	if len(r.peers) == 0 {
 		return yes, certain
 	}
 	best, bestWhy := no, certain
 	for i := range r.peers {
-		answer, why := r.peers[i].matches(v)
+		answer, why := r.peers[i].matches(v, a)
 		if answer > best {
 			best, bestWhy = answer, why
 		}

@@ -1,4 +1,6 @@
-// Package evaluator predicts whether NetworkPolicies allow a flow, and says why.
+// Package evaluator predicts whether network policies allow a flow, and says why. It
+// knows NetworkPolicy, ClusterNetworkPolicy, AdminNetworkPolicy and
+// BaselineAdminNetworkPolicy.
 //
 // It is pure: Compile turns a Snapshot into an Engine once, Decide answers one
 // flow. Neither knows a client, a clock, a context or a log, and neither fails:
@@ -10,11 +12,18 @@
 // # Three values
 //
 // Every question below a Decision ("does this peer match?", "does this port
-// match?") is answered no, maybe or yes. A peer or a port can only ever add an
-// allowed flow, so two extreme readings bound all others: the one that takes every
-// maybe for no, and the one that takes every maybe for yes. If a pod is allowed
-// under the first it is Allowed, if it is not allowed under the second it is
+// match?") is answered no, maybe or yes. A peer or a port of a NetworkPolicy can only
+// ever add an allowed flow, so two extreme readings bound all others: the one that
+// takes every maybe for no, and the one that takes every maybe for yes. If a pod is
+// allowed under the first it is Allowed, if it is not allowed under the second it is
 // Denied, and otherwise the readings differ and the answer is Undefined.
+//
+// Rules of cluster-wide policies deny and pass as well as allow, and the first that
+// matches hides the others, so that no two readings bound the rest. Where such
+// policies apply, a maybe becomes a question, and the flow is evaluated from
+// beginning to end under each combination of answers to the questions that it
+// meets. The same question has the same answer wherever it is asked: what a port
+// name stands for does not differ between two rules. The verdict stands if all agree.
 //
 // Host-network pods (S13) are different: the readings that the API permits change
 // which policies apply as well as who matches, in both directions at once. Each of
@@ -23,5 +32,5 @@
 // own is Undefined.
 //
 // A policy that is invalid may or may not be in force, and may or may not allow
-// the flow, independently of every other policy (X1).
+// or, if it is cluster-wide, deny the flow, independently of every other policy (X1).
 package evaluator

@@ -52,9 +52,6 @@ type view struct {
 	policed, selectable bool
 	// target is set for the end that the flow goes to.
 	target bool
-	// assumed answers the questions about the end that are open; nil leaves them
-	// open.
-	assumed *assumptions
 }
 
 // reading is what an implementation makes of host-network pods (S13).

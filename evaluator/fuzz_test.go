@@ -9,6 +9,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	policyv1alpha1 "sigs.k8s.io/network-policy-api/apis/v1alpha1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 	"sigs.k8s.io/randfill"
 
 	"github.com/pathproof/pathproof/flow"
@@ -20,6 +22,7 @@ func garbage(data []byte) (Snapshot, flow.Flow) {
 	words := []string{
 		"", "a", "n0", "Ingress", "Egress", "TCP", "UDP", "In", "NotIn", "Exists", "http", "80", "-", "kubernetes.io/metadata.name",
 		"10.0.0.1", "10.0.0.0/8", "10.0.0.1/33", "fd00::1", "fd00::/64", "::ffff:10.0.0.1", "fe80::1%eth0", "0.0.0.0/0", "Succeeded", "Always",
+		"Admin", "Baseline", "Accept", "Allow", "Deny", "Pass", "default", "example.org", "*.example.org",
 	}
 	filler := randfill.NewFromGoFuzz(data).NilChance(0.3).NumElements(0, 3).MaxDepth(16).Funcs(
 		func(s *string, c randfill.Continue) {
@@ -58,6 +61,10 @@ func garbage(data []byte) (Snapshot, flow.Flow) {
 			c.Fill(&p.HostIP)
 			c.Fill(&p.HostIPs)
 		},
+		func(*policyv1alpha2.ClusterNetworkPolicyStatus, randfill.Continue) {},
+		func(*policyv1alpha1.AdminNetworkPolicyStatus, randfill.Continue) {},
+		func(*policyv1alpha1.BaselineAdminNetworkPolicyStatus, randfill.Continue) {},
+		func(priority *int32, c randfill.Continue) { *priority = int32(c.Intn(3)) + c.Int31()>>uint(c.Intn(32)) },
 		func(n *corev1.Namespace, c randfill.Continue) {
 			c.Fill(&n.ObjectMeta)
 			c.Fill(&n.Status.Phase)
@@ -122,4 +129,12 @@ func TestGarbageNeverPanics(t *testing.T) {
 		t.Errorf("an empty policy lacks its name and its namespace: got %v", problems)
 	}
 	checkConsistent(t, e.Decide(flow.Flow{}))
+	_, problems = Compile(Snapshot{
+		ClusterNetworkPolicies:       []*policyv1alpha2.ClusterNetworkPolicy{nil, {}},
+		AdminNetworkPolicies:         []*policyv1alpha1.AdminNetworkPolicy{nil, {}},
+		BaselineAdminNetworkPolicies: []*policyv1alpha1.BaselineAdminNetworkPolicy{nil, {}},
+	})
+	if len(problems) != 7 {
+		t.Errorf("empty cluster-wide policies lack their names, their subjects, and one its tier: got %v", problems)
+	}
 }

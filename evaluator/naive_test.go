@@ -18,11 +18,19 @@ import (
 
 // world settles what the API leaves open.
 type world struct {
-	blocksMatchPods  bool // S10: for pods and for nodes
-	hostPoliced      bool // S13: policies apply to host-network pods
-	hostSelectable   bool // S13: selectors select host-network pods
-	egressToOwnNode  bool // S14: a pod always reaches its node
-	identityHasNames bool // S7: a pod that does not exist declares the right port
+	blocksMatchPods bool // S10: for pods and for nodes
+	hostPoliced     bool // S13: policies apply to host-network pods
+	hostSelectable  bool // S13: selectors select host-network pods
+	egressToOwnNode bool // S14: a pod always reaches its node
+	// S7: a pod that does not exist declares the right port under this name.
+	identityHasHTTP, identityHasDNS bool
+	// S14: a pod's own node is let in whatever a cluster-wide policy denies.
+	ingressFromOwnNode bool
+	// S34: an address that is not known to be a node's is one all the same, the node has
+	// the label zone=a, and the names resolve to the address.
+	externalIsNode, nodeInZone, resolvesExact, resolvesWildcard bool
+	// X2: the address of an identity that has none.
+	fromAddr, toAddr netip.Addr
 	// S13: the host-network pod behind a bare address of a node, counted from 1; 0 is
 	// the node itself.
 	fromProcess, toProcess int
@@ -51,8 +59,11 @@ func naiveProcesses(s Snapshot, addr netip.Addr) []*corev1.Pod {
 	return list
 }
 
-func naiveResolve(s Snapshot, e flow.Endpoint, process int) naiveEnd {
+func naiveResolve(s Snapshot, e flow.Endpoint, process int, free netip.Addr) naiveEnd {
 	if e.Namespace != "" && e.Pod == "" {
+		if !e.Addr.IsValid() {
+			e.Addr = free
+		}
 		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: e.Namespace, Labels: e.Labels}}
 		return naiveEnd{pod: p, identity: true, addr: e.Addr}
 	}
@@ -75,28 +86,30 @@ func naiveResolve(s Snapshot, e flow.Endpoint, process int) naiveEnd {
 	return end
 }
 
-func naiveAllows(s Snapshot, f flow.Flow, w world) bool {
-	from, to := naiveResolve(s, f.From, w.fromProcess), naiveResolve(s, f.To, w.toProcess)
+// naiveAllows tells whether the flow may be allowed, and whether it may be denied:
+// even in one world, an implementation is free to choose between policies.
+func naiveAllows(s Snapshot, f flow.Flow, w world) (canAllow, canDeny bool) {
+	from, to := naiveResolve(s, f.From, w.fromProcess, w.fromAddr), naiveResolve(s, f.To, w.toProcess, w.toAddr)
 	if from.pod != nil && from.pod == to.pod && !from.identity {
-		return true
+		return true, false
 	}
-	return naiveDirection(s, f, w, false, from, to) && naiveDirection(s, f, w, true, to, from)
+	outAllow, outDeny := naiveDirection(s, f, w, false, from, to)
+	inAllow, inDeny := naiveDirection(s, f, w, true, to, from)
+	return outAllow && inAllow, outDeny || inDeny
 }
 
-// naiveDirection evaluates the policies of one end against the other end.
-func naiveDirection(s Snapshot, f flow.Flow, w world, isIngress bool, subject, other naiveEnd) bool {
+// naiveNetworkPolicies evaluates the NetworkPolicies of one end against the other
+// end. It tells whether they isolate it, and if so, whether they allow.
+func naiveNetworkPolicies(s Snapshot, f flow.Flow, w world, isIngress bool, subject, other naiveEnd) (isolated, allowed bool) {
 	if subject.pod == nil || (subject.node && !w.hostPoliced) {
-		return true
+		return false, true
 	}
 	ownNode := other.node && subject.pod.Status.HostIP == other.addr.String()
-	if ownNode && (isIngress || w.egressToOwnNode) {
-		return true
-	}
+	allowed = ownNode && (isIngress || w.egressToOwnNode)
 	target := other
 	if isIngress {
 		target = subject
 	}
-	isolated := false
 	for _, np := range s.NetworkPolicies {
 		if np.Namespace != subject.pod.Namespace || !naiveSelects(&np.Spec.PodSelector, subject.pod.Labels) {
 			continue
@@ -112,7 +125,7 @@ func naiveDirection(s Snapshot, f flow.Flow, w world, isIngress bool, subject, o
 			isolated = true
 			for _, r := range np.Spec.Ingress {
 				if naivePorts(r.Ports, f, w, target) && naivePeers(s, np.Namespace, r.From, w, other) {
-					return true
+					allowed = true
 				}
 			}
 		}
@@ -120,12 +133,12 @@ func naiveDirection(s Snapshot, f flow.Flow, w world, isIngress bool, subject, o
 			isolated = true
 			for _, r := range np.Spec.Egress {
 				if naivePorts(r.Ports, f, w, target) && naivePeers(s, np.Namespace, r.To, w, other) {
-					return true
+					allowed = true
 				}
 			}
 		}
 	}
-	return !isolated
+	return isolated, allowed
 }
 
 func naivePorts(ports []networkingv1.NetworkPolicyPort, f flow.Flow, w world, target naiveEnd) bool {
@@ -160,7 +173,7 @@ func naivePorts(ports []networkingv1.NetworkPolicyPort, f flow.Flow, w world, ta
 
 func naiveNamed(name string, f flow.Flow, w world, target naiveEnd) bool {
 	if target.identity {
-		return w.identityHasNames
+		return (name == "http" && w.identityHasHTTP) || (name == "dns" && w.identityHasDNS)
 	}
 	if target.pod == nil || (target.node && !w.hostPoliced && !w.hostSelectable) {
 		return false
@@ -259,36 +272,77 @@ func naiveSelects(s *metav1.LabelSelector, set map[string]string) bool {
 	return true
 }
 
+// naiveAddresses has an address of every kind that the generators tell apart.
+func naiveAddresses() []netip.Addr {
+	var list []netip.Addr
+	for _, text := range []string{
+		"10.0.200.1", "10.1.200.1", "10.200.0.1", "192.168.0.1", "192.168.200.1", "203.0.113.100", "203.0.113.201", "198.51.100.1", "2001:db8::100", "2001:db9::1",
+	} {
+		list = append(list, netip.MustParseAddr(text))
+	}
+	return list
+}
+
+// naiveQuestions lists what of the world matters to the flow.
+func naiveQuestions(s Snapshot, f flow.Flow, w *world) []*bool {
+	clusterWide := len(s.ClusterNetworkPolicies)+len(s.AdminNetworkPolicies)+len(s.BaselineAdminNetworkPolicies) > 0
+	from, to := naiveResolve(s, f.From, 0, netip.Addr{}), naiveResolve(s, f.To, 0, netip.Addr{})
+	open := []*bool{&w.blocksMatchPods}
+	if from.node || to.node {
+		open = append(open, &w.hostPoliced, &w.hostSelectable, &w.egressToOwnNode)
+	}
+	if from.node && clusterWide {
+		open = append(open, &w.ingressFromOwnNode)
+	}
+	if to.identity {
+		open = append(open, &w.identityHasHTTP, &w.identityHasDNS)
+	}
+	if clusterWide && (to.pod == nil || to.node) {
+		open = append(open, &w.nodeInZone, &w.resolvesExact, &w.resolvesWildcard)
+		if !to.node {
+			open = append(open, &w.externalIsNode)
+		}
+	}
+	return open
+}
+
 // naiveVerdict asks every world.
 func naiveVerdict(s Snapshot, f flow.Flow) Verdict {
 	processes := func(e flow.Endpoint) int {
-		if !e.Addr.IsValid() || e.Namespace != "" || naiveResolve(s, e, 0).pod != nil {
+		if !e.Addr.IsValid() || e.Namespace != "" || naiveResolve(s, e, 0, netip.Addr{}).pod != nil {
 			return 0
 		}
 		return len(naiveProcesses(s, e.Addr))
 	}
+	addresses := func(e flow.Endpoint) []netip.Addr {
+		if e.Namespace != "" && e.Pod == "" && !e.Addr.IsValid() {
+			return naiveAddresses()
+		}
+		return []netip.Addr{{}}
+	}
 	allowed, denied := false, false
-	for bits := range 1 << 5 {
-		w := world{
-			blocksMatchPods: bits&1 != 0, hostPoliced: bits&2 != 0, hostSelectable: bits&4 != 0,
-			egressToOwnNode: bits&8 != 0, identityHasNames: bits&16 != 0,
+	var w world
+	open := naiveQuestions(s, f, &w)
+	for bits := range 1 << len(open) {
+		for i, b := range open {
+			*b = bits>>i&1 != 0
 		}
 		for w.fromProcess = range processes(f.From) + 1 {
 			for w.toProcess = range processes(f.To) + 1 {
-				if naiveAllows(s, f, w) {
-					allowed = true
-				} else {
-					denied = true
+				for _, w.fromAddr = range addresses(f.From) {
+					for _, w.toAddr = range addresses(f.To) {
+						canAllow, canDeny := naiveAllows(s, f, w)
+						allowed, denied = allowed || canAllow, denied || canDeny
+						if allowed && denied {
+							return Undefined
+						}
+					}
 				}
 			}
 		}
 	}
-	switch {
-	case allowed && denied:
-		return Undefined
-	case allowed:
+	if allowed {
 		return Allowed
-	default:
-		return Denied
 	}
+	return Denied
 }

@@ -96,9 +96,9 @@ func compileCIDR(text, field string, r reporter) (netip.Prefix, bool) {
 }
 
 // matches tells whether the peer matches the end of the flow.
-func (p *peer) matches(v *view) (truth, doubt) {
+func (p *peer) matches(v *view, a *assumptions) (truth, doubt) {
 	if p.block != nil {
-		return p.block.matches(v)
+		return p.block.matches(v, a)
 	}
 	// Selectors select pods; an address that belongs to no pod has no labels.
 	if !v.selectable {
@@ -116,7 +116,7 @@ func (p *peer) matches(v *view) (truth, doubt) {
 	if p.namespaces == nil {
 		return truthOf(v.class.namespace.name == p.own), certain
 	}
-	return v.class.namespace.matches(p.namespaces, v.assumed)
+	return v.class.namespace.matches(p.namespaces, a)
 }
 
 // matches tells whether a selector selects the namespace. If only the name is
@@ -151,9 +151,9 @@ func (n *namespace) matches(s labels.Selector, a *assumptions) (truth, doubt) {
 }
 
 // matches tells whether the block holds the end's address.
-func (b *ipBlock) matches(v *view) (truth, doubt) {
+func (b *ipBlock) matches(v *view, a *assumptions) (truth, doubt) {
 	if !v.addr.IsValid() {
-		if b.mayHold(v) == no {
+		if b.mayHold(v, a) == no {
 			return no, certain
 		}
 		if v.kind == identityEnd {
@@ -180,12 +180,12 @@ func (b *ipBlock) matches(v *view) (truth, doubt) {
 }
 
 // mayHold tells whether the block holds an address that is not known.
-func (b *ipBlock) mayHold(v *view) truth {
-	if held := v.within(b.cidr); held != yes {
+func (b *ipBlock) mayHold(v *view, a *assumptions) truth {
+	if held := v.within(b.cidr, a); held != yes {
 		return held
 	}
 	for _, x := range b.except {
-		if v.within(x) == yes {
+		if v.within(x, a) == yes {
 			return no
 		}
 	}

@@ -111,7 +111,7 @@ func isPortName(s string) bool {
 
 // matches tells whether the port allows traffic to a port of the destination. The
 // number is the pod's own port, after any Service translation (S9).
-func (p *port) matches(protocol flow.Protocol, number uint16, to *view) (truth, doubt) {
+func (p *port) matches(protocol flow.Protocol, number uint16, to *view, a *assumptions) (truth, doubt) {
 	// "If present, only traffic on the specified protocol AND port will be matched."
 	if p.name == "" {
 		return truthOf(p.numbers.Contains(protocol, number)), certain
@@ -122,7 +122,7 @@ func (p *port) matches(protocol flow.Protocol, number uint16, to *view) (truth, 
 	// S7: a name is looked up among the ports that the destination pod declares, in
 	// both directions. A name that the pod does not declare matches nothing.
 	if to.kind == identityEnd {
-		return to.assumed.answer(question{why: portsUnknown, text: p.name})
+		return a.answer(question{why: portsUnknown, text: p.name})
 	}
 	if to.pod == nil || to.kind != podEnd {
 		return no, certain
@@ -140,20 +140,20 @@ func (p *port) matches(protocol flow.Protocol, number uint16, to *view) (truth, 
 		}
 	}
 	if declared > 1 {
-		return to.assumed.answer(question{why: portAmbiguous, text: p.name})
+		return a.answer(question{why: portAmbiguous, text: p.name})
 	}
 	return yes, certain
 }
 
 // matchPorts tells whether one of the ports matches.
-func matchPorts(ports []port, f flow.Flow, to *view) (truth, doubt) {
+func (m *match) matchPorts(ports []port) (truth, doubt) {
 	// "If this field is empty or missing, this rule matches all ports"
 	if len(ports) == 0 {
 		return yes, certain
 	}
 	best, bestWhy := no, certain
 	for i := range ports {
-		answer, why := ports[i].matches(f.Protocol, f.Port, to)
+		answer, why := ports[i].matches(m.flow.Protocol, m.flow.Port, m.to, m.assumed)
 		if answer > best {
 			best, bestWhy = answer, why
 		}

@@ -1,7 +1,10 @@
 package evaluator
 
 import (
+	"encoding/json"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -27,35 +30,79 @@ func describe(t *rapid.T, s Snapshot) {
 	for _, p := range s.NetworkPolicies {
 		t.Logf("policy %s/%s %s", p.Namespace, p.Name, p.Spec.String())
 	}
+	log := func(kind, name string, spec any) {
+		text, _ := json.Marshal(spec) // It cannot fail.
+		t.Logf("%s %s %s", kind, name, text)
+	}
+	for _, p := range s.ClusterNetworkPolicies {
+		log(kindClusterNetworkPolicy, p.Name, p.Spec)
+	}
+	for _, p := range s.AdminNetworkPolicies {
+		log(kindAdminNetworkPolicy, p.Name, p.Spec)
+	}
+	for _, p := range s.BaselineAdminNetworkPolicies {
+		log(kindBaselineAdminNetworkPolicy, p.Name, p.Spec)
+	}
 }
 
+// decisionsVariable names the environment variable that says how many decisions are
+// compared with those of the naive evaluator; ten million take hours. Without it,
+// there are flowsPerCluster in each of rapid's checks.
+const decisionsVariable = "PATHPROOF_DECISIONS"
+
 func TestAgreesWithTheNaiveEvaluator(t *testing.T) {
-	seen := map[Verdict]int{}
+	want, flows := 0, flowsPerCluster
+	if text := os.Getenv(decisionsVariable); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatalf("%s: %v", decisionsVariable, err)
+		}
+		want, flows = n, 8*flowsPerCluster
+	}
+	seen, rules, compared := map[Verdict]int{}, map[string]int{}, 0
+	for first := true; first || compared < want; first = false {
+		compareWithNaive(t, flows, func(d Decision) {
+			seen[d.Verdict]++
+			rules[d.Rule]++
+			compared++
+		})
+		if t.Failed() {
+			return
+		}
+	}
+	t.Logf("%d decisions compared: %v, rules of the undefined: %v", compared, seen, rules)
+	for _, v := range []Verdict{Allowed, Denied, Undefined} {
+		if seen[v] == 0 {
+			t.Errorf("the random clusters never led to %s", v)
+		}
+	}
+}
+
+// compareWithNaive draws clusters and flows, and hands each decision over.
+func compareWithNaive(t *testing.T, flows int, count func(Decision)) {
+	t.Helper()
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawCluster(t)
 		e, problems := Compile(s)
 		if len(problems) > 0 {
 			t.Fatalf("the generator drew problems: %v", problems)
 		}
-		for range flowsPerCluster {
+		for range flows {
 			f := drawFlow(t, s)
 			d := e.Decide(f)
-			seen[d.Verdict]++
+			count(d)
 			if want := naiveVerdict(s, f); d.Verdict != want {
 				describe(t, s)
 				t.Fatalf("%s: got %s, want %s\n%+v", f, d.Verdict, want, d)
 			}
-			if d.Verdict == Undefined && !slices.Contains([]string{ruleNamedPort, ruleIPBlock, ruleHostNetwork, ruleOwnNode}, d.Rule) {
+			if d.Verdict == Undefined && !slices.Contains([]string{
+				ruleNamedPort, ruleIPBlock, ruleHostNetwork, ruleOwnNode, rulePriority, ruleVersions, ruleNodes, RuleIncomplete,
+			}, d.Rule) {
 				t.Fatalf("%s: got rule %q: %s", f, d.Rule, d.Reason)
 			}
+			checkConsistent(t, d)
 		}
 	})
-	t.Logf("verdicts: %v", seen)
-	for _, v := range []Verdict{Allowed, Denied, Undefined} {
-		if seen[v] == 0 {
-			t.Errorf("the random clusters never led to %s", v)
-		}
-	}
 }
 
 func TestOrderOfTheSnapshotIsIrrelevant(t *testing.T) {

@@ -151,6 +151,7 @@ func drawCluster(t *rapid.T) Snapshot {
 	for i := range rapid.IntRange(0, 5).Draw(t, "policies") {
 		s.NetworkPolicies = append(s.NetworkPolicies, drawPolicy(t, fmt.Sprintf("np%d", i)))
 	}
+	drawClusterWide(t, &s)
 	return s
 }
 
@@ -183,5 +184,9 @@ func shuffle(t *rapid.T, s Snapshot) Snapshot {
 		Namespaces:      rapid.Permutation(slices.Clone(s.Namespaces)).Draw(t, "namespaces"),
 		Pods:            rapid.Permutation(slices.Clone(s.Pods)).Draw(t, "pods"),
 		NetworkPolicies: rapid.Permutation(slices.Clone(s.NetworkPolicies)).Draw(t, "policies"),
+
+		ClusterNetworkPolicies:       rapid.Permutation(slices.Clone(s.ClusterNetworkPolicies)).Draw(t, "clusterPolicies"),
+		AdminNetworkPolicies:         rapid.Permutation(slices.Clone(s.AdminNetworkPolicies)).Draw(t, "adminPolicies"),
+		BaselineAdminNetworkPolicies: s.BaselineAdminNetworkPolicies,
 	}
 }

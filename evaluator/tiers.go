@@ -3,8 +3,6 @@ package evaluator
 import (
 	"cmp"
 	"slices"
-
-	"github.com/pathproof/pathproof/flow"
 )
 
 // tiers holds the cluster-wide policies that select a class, for one direction.
@@ -115,8 +113,7 @@ func (v *view) onPodNetwork() bool {
 
 // askTier evaluates the cluster-wide policies of a tier, and tells whether that is
 // final. If it is not, the decision stays as it is.
-func (d *DirectionDecision) askTier(f flow.Flow, dir direction, t *tiers, tier Tier, subject, other, to *view) bool {
-	m := match{flow: f, dir: dir, subject: subject, other: other, to: to}
+func (d *DirectionDecision) askTier(m *match, t *tiers, tier Tier) bool {
 	groups := &t.admin
 	if tier == TierBaseline {
 		groups = &t.baseline
@@ -134,10 +131,10 @@ func (d *DirectionDecision) askTier(f flow.Flow, dir direction, t *tiers, tier T
 		// "Drops the selected traffic. No further ClusterNetworkPolicy or NetworkPolicy
 		// rules will be processed."
 		d.Verdict, d.Tier, d.DeniedBy = Denied, tier, &r.ref
-		if dir == ingress && sharesNode(subject, other) != no {
+		if m.dir == ingress && sharesNode(m.subject, m.other) != no {
 			// S14: only rules that fail closed match a node. NetworkPolicy excepts the pod's
 			// own node; this API says nothing.
-			d.leaveOpen(cause{ruleOwnNode, other.endpoint.String() + " is or may be the pod's own node, and whether " +
+			d.leaveOpen(cause{ruleOwnNode, m.other.endpoint.String() + " is or may be the pod's own node, and whether " +
 				r.ref.Describe() + " keeps it out is not settled"})
 		}
 	default:
@@ -148,13 +145,6 @@ func (d *DirectionDecision) askTier(f flow.Flow, dir direction, t *tiers, tier T
 		return false
 	}
 	return true
-}
-
-// match is one direction of a flow on its way through the tiers.
-type match struct {
-	flow               flow.Flow
-	dir                direction
-	subject, other, to *view
 }
 
 // first returns the rule that decides in a tier; nil if none matches.
@@ -198,8 +188,8 @@ func (m *match) pick(found *[actions]*clusterRule, q question) *clusterRule {
 		case picked == nil:
 			picked = r
 		default:
-			q.action = action(i)
-			if m.to.assumed.choose(q, &r.ref, &picked.ref) == yes {
+			q.action, q.broken = action(i), cmp.Or(picked.broken, r.broken)
+			if m.assumed.choose(q, &r.ref, &picked.ref) == yes {
 				picked = r
 			}
 		}
@@ -209,7 +199,7 @@ func (m *match) pick(found *[actions]*clusterRule, q question) *clusterRule {
 
 // ruleOf returns the first rule of a policy that matches; nil if none does.
 func (m *match) ruleOf(p *member) *clusterRule {
-	a := m.to.assumed
+	a := m.assumed
 	if !p.certain {
 		a.lookAt(&p.policy.about)
 		if selected, _ := p.policy.subject.matches(m.subject.class, a); selected != yes {
@@ -231,7 +221,7 @@ func (m *match) ruleOf(p *member) *clusterRule {
 	for i := range p.policy.rules[m.dir] {
 		r := &p.policy.rules[m.dir][i]
 		a.lookAt(&r.ref)
-		if r.matches(m.flow, m.other, m.to) {
+		if r.matches(m) {
 			return r
 		}
 	}
@@ -239,7 +229,7 @@ func (m *match) ruleOf(p *member) *clusterRule {
 }
 
 // matches tells whether a rule matches, under the answers that are assumed.
-func (r *clusterRule) matches(f flow.Flow, other, to *view) bool {
+func (r *clusterRule) matches(m *match) bool {
 	if r.unknown {
 		// S35: "For 'Accept' rules, 'fail closed' means: 'treat the rule as matching no
 		// traffic'. For 'Deny' and 'Pass' rules, 'fail closed' means: 'treat the rule as a
@@ -249,13 +239,13 @@ func (r *clusterRule) matches(f flow.Flow, other, to *view) bool {
 	// "Protocols allows for more fine-grain matching of traffic on protocol-specific
 	// attributes such as the port. If unspecified, protocol-specific attributes will not
 	// be used to match traffic." (S36)
-	if ports, _ := matchPorts(r.ports, f, to); ports != yes {
+	if ports, _ := m.matchPorts(r.ports); ports != yes {
 		return false
 	}
 	// "If any element matches the source of incoming traffic then the specified action
 	// is applied."
 	for i := range r.peers {
-		if r.peers[i].matches(other) {
+		if r.peers[i].matches(m.other, m.assumed) {
 			return true
 		}
 	}

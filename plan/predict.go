@@ -32,7 +32,9 @@ type Predictor struct {
 func NewPredictor(engine *evaluator.Engine, s Snapshot) *Predictor {
 	pods := slices.Clone(s.Pods)
 	slices.SortFunc(pods, byName)
-	return &Predictor{engine: engine, snapshot: s, pods: pods, byController: slices.ContainsFunc(s.NetworkPolicies, selectsByController)}
+	byController := slices.ContainsFunc(s.NetworkPolicies, selectsByController) ||
+		slices.ContainsFunc(clusterWidePolicies(s), func(w clusterWide) bool { return slices.ContainsFunc(w.pods, namesController) })
+	return &Predictor{engine: engine, snapshot: s, pods: pods, byController: byController}
 }
 
 func selectsByController(p *networkingv1.NetworkPolicy) bool {
@@ -48,11 +50,14 @@ func selectsByController(p *networkingv1.NetworkPolicy) bool {
 	for _, rule := range p.Spec.Egress {
 		add(rule.To)
 	}
+	return slices.ContainsFunc(selectors, namesController)
+}
+
+// namesController tells whether a selector asks for a label that controllers own.
+func namesController(s *metav1.LabelSelector) bool {
 	owned := func(key string) bool { return slices.Contains(controllerLabels, key) }
-	return slices.ContainsFunc(selectors, func(s *metav1.LabelSelector) bool {
-		return s != nil && (slices.ContainsFunc(slices.Collect(maps.Keys(s.MatchLabels)), owned) ||
-			slices.ContainsFunc(s.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool { return owned(r.Key) }))
-	})
+	return s != nil && (slices.ContainsFunc(slices.Collect(maps.Keys(s.MatchLabels)), owned) ||
+		slices.ContainsFunc(s.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool { return owned(r.Key) }))
 }
 
 // Predict sets the predictions of the edges. Where the probe will stand for a
@@ -186,8 +191,8 @@ func (p *Predictor) decideFrom(e *Edge, from flow.Endpoint, backends []Backend) 
 }
 
 // overRange looks for an address of the range that policies treat differently
-// from the one that is probed. Verdicts can only change where an ipBlock begins
-// or ends, so these are the addresses to ask for.
+// from the one that is probed. Verdicts can only change where an ipBlock or a range
+// of a cluster-wide policy begins or ends, so these are the addresses to ask for.
 func (p *Predictor) overRange(e *Edge, from flow.Endpoint, d evaluator.Decision) evaluator.Decision {
 	r := e.Target.Range
 	for _, addr := range p.edgesOfBlocks(e.Source.Namespace, r) {
@@ -210,6 +215,11 @@ func (p *Predictor) edgesOfBlocks(ns string, r netip.Prefix) []netip.Addr {
 			if a.IsValid() && r.Contains(a) {
 				out = append(out, a)
 			}
+		}
+	}
+	for _, policy := range clusterWidePolicies(p.snapshot) {
+		for _, cidr := range policy.networks {
+			add(cidr)
 		}
 	}
 	for _, policy := range p.snapshot.NetworkPolicies {

@@ -16,7 +16,8 @@ import (
 )
 
 // provenance hashes what the edges and their predictions depend on: the policies
-// and labels of the namespaces at both ends, the sources with their nodes, and
+// and labels of the namespaces at both ends, the cluster-wide policies for pods of
+// these namespaces, the sources with their nodes, and
 // the targets with addresses, nodes, ports and readiness. Restarted source pods,
 // changed annotations and everything in other namespaces leave it as it is.
 func provenance(in Input, res *Resolution) string {
@@ -89,6 +90,7 @@ func hashPolicies(h io.Writer, in Input, namespaces map[string]bool) {
 		spec, _ := json.Marshal(p.Spec)
 		lines["policy "+p.Namespace+"/"+p.Name] = string(spec)
 	}
+	addClusterWide(lines, in, namespaces)
 	for _, key := range slices.Sorted(maps.Keys(lines)) {
 		fmt.Fprintf(h, "%s %s\n", key, lines[key])
 	}

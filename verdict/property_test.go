@@ -319,6 +319,15 @@ func TestMessages(t *testing.T) {
 			{Namespace: "ns", Name: "a"}, {Namespace: "ns", Name: "b"}, {Namespace: "ns", Name: "c"}, {Namespace: "ns", Name: "d"}}}}
 	allowed := evaluator.Decision{Verdict: evaluator.Allowed, Ingress: evaluator.DirectionDecision{Verdict: evaluator.Allowed,
 		AllowedBy: &evaluator.RuleRef{PolicyRef: guard, Index: 1}}}
+	lockdown := &evaluator.RuleRef{PolicyRef: evaluator.PolicyRef{Kind: "ClusterNetworkPolicy", Name: "lockdown"}}
+	deniedByCluster := evaluator.Decision{Verdict: evaluator.Denied, Egress: evaluator.DirectionDecision{Verdict: evaluator.Denied, Tier: evaluator.TierAdmin,
+		DeniedBy: lockdown, Isolating: []evaluator.PolicyRef{guard}}}
+	allow := func(egress, ingress *evaluator.RuleRef) evaluator.Decision {
+		return evaluator.Decision{Verdict: evaluator.Allowed,
+			Egress:  evaluator.DirectionDecision{Verdict: evaluator.Allowed, AllowedBy: egress},
+			Ingress: evaluator.DirectionDecision{Verdict: evaluator.Allowed, AllowedBy: ingress}}
+	}
+	byGuard := &evaluator.RuleRef{PolicyRef: guard}
 	undefined := evaluator.Decision{Rule: "S10", Reason: "blocks may or may not match pods"}
 	const ends = "ns/{app=x} on node-a to ns/mongodb TCP 27017 on node-b"
 	cases := map[string]struct {
@@ -336,6 +345,10 @@ func TestMessages(t *testing.T) {
 		"drift without policies":    {Deny, evaluator.Decision{Verdict: evaluator.Allowed}, wire.Connected, " must be closed, but no policy denies it"},
 		"unexpected block":          {Allow, allowed, wire.TimedOut, " is blocked although policy ns/guard allows it"},
 		"closed by no policy":       {Deny, allowed, wire.TimedOut, " is closed, but by no policy: policy ns/guard allows it"},
+		"denied cluster-wide":       {Allow, deniedByCluster, wire.TimedOut, " must be open, but ClusterNetworkPolicy lockdown denies it (egress, Admin tier)"},
+		"allowed cluster-wide":      {Allow, allow(byGuard, lockdown), wire.TimedOut, " is blocked although policy ns/guard and ClusterNetworkPolicy lockdown allows it"},
+		"cluster-wide, then not":    {Allow, allow(lockdown, byGuard), wire.TimedOut, " is blocked although ClusterNetworkPolicy lockdown and policy ns/guard allows it"},
+		"allowed in two namespaces": {Allow, allow(byGuard, byGuard), wire.TimedOut, " is blocked although policy ns/guard and ns/guard allows it"},
 		"left open by the API":      {Allow, undefined, wire.Connected, " is open, and policies leave it open: blocks may or may not match pods"},
 		"the reason for no verdict": {Deny, denied, wire.Unsupported, ": the kernel of node node-a has no TCP sockets"},
 	}

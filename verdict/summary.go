@@ -198,26 +198,44 @@ func decidedBy(d evaluator.Decision) string {
 		if d.Egress.Verdict == evaluator.Denied {
 			dir, name = d.Egress, "egress"
 		}
+		if dir.DeniedBy != nil {
+			name += fmt.Sprintf(", %s tier", dir.Tier)
+		}
 		return fmt.Sprintf("%s denies it (%s)", Policies(dir), name)
 	case evaluator.Allowed:
-		var by []string
-		for _, dir := range []evaluator.DirectionDecision{d.Egress, d.Ingress} {
-			if dir.AllowedBy != nil {
-				by = append(by, dir.AllowedBy.String())
-			}
-		}
-		if len(by) == 0 {
-			return "no policy denies it"
-		}
-		return "policy " + strings.Join(by, " and ") + " allows it"
+		return allowedBy(d)
 	case evaluator.Undefined:
 		return "the prediction is undefined: " + d.Reason
 	}
 	return ""
 }
 
-// Policies names the policies that isolate a pod in one direction.
+// allowedBy says which policies allow, in either direction.
+func allowedBy(d evaluator.Decision) string {
+	var by []string
+	named := false
+	for _, dir := range []evaluator.DirectionDecision{d.Egress, d.Ingress} {
+		switch ref := dir.AllowedBy; {
+		case ref == nil:
+		case named || ref.IsClusterWide():
+			by = append(by, ref.String())
+		default:
+			// The kind is said once: policy a and b.
+			by, named = append(by, "policy "+ref.String()), true
+		}
+	}
+	if len(by) == 0 {
+		return "no policy denies it"
+	}
+	return strings.Join(by, " and ") + " allows it"
+}
+
+// Policies names the policies that deny in one direction: the cluster-wide one that
+// does, or else those that isolate the pod.
 func Policies(d evaluator.DirectionDecision) string {
+	if d.DeniedBy != nil {
+		return d.DeniedBy.String()
+	}
 	names := make([]string, 0, len(d.Isolating))
 	for _, p := range d.Isolating {
 		names = append(names, p.String())
