@@ -91,6 +91,11 @@ func hashPolicies(h io.Writer, in Input, namespaces map[string]bool) {
 		lines["policy "+p.Namespace+"/"+p.Name] = string(spec)
 	}
 	addClusterWide(lines, in, namespaces)
+	for _, u := range in.Snapshot.Unmodelled {
+		if u.Namespace == "" || namespaces[u.Namespace] {
+			lines["unmodelled "+u.String()] = ""
+		}
+	}
 	for _, key := range slices.Sorted(maps.Keys(lines)) {
 		fmt.Fprintf(h, "%s %s\n", key, lines[key])
 	}
