@@ -12,9 +12,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	policyv1alpha1 "sigs.k8s.io/network-policy-api/apis/v1alpha1"
@@ -25,8 +27,10 @@ import (
 )
 
 const (
-	// syncPatience bounds the wait for the first list of a kind that has come.
+	// syncPatience bounds the wait for the first list of a kind that has come, and
+	// syncPoll is how often it is asked for.
 	syncPatience = 10 * time.Second
+	syncPoll     = 200 * time.Millisecond
 	// syncRetry is when a kind is tried again that could not be listed.
 	syncRetry = 30 * time.Second
 )
@@ -120,6 +124,9 @@ type kindWatcher struct {
 	cache  cache.Cache
 	// watch wakes expectations when an object of a kind changes.
 	watch func(policyKind, client.Object) error
+	// changed wakes all expectations: a kind has come or gone. The objects of one that
+	// is gone raise no events.
+	changed chan event.GenericEvent
 	// kinds are those that are not ignored, by the name of their CRD.
 	kinds map[string]policyKind
 
@@ -140,7 +147,7 @@ type servedKind struct {
 var _ reconcile.Reconciler = (*kindWatcher)(nil)
 
 func newKindWatcher(cl client.Client, c cache.Cache, ignored []string) *kindWatcher {
-	w := &kindWatcher{client: cl, cache: c, kinds: map[string]policyKind{}, served: map[string]servedKind{}}
+	w := &kindWatcher{client: cl, cache: c, changed: make(chan event.GenericEvent), kinds: map[string]policyKind{}, served: map[string]servedKind{}}
 	for _, k := range policyKinds {
 		if !slices.Contains(ignored, k.String()) {
 			w.kinds[k.name()] = k
@@ -172,32 +179,44 @@ func (w *kindWatcher) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Res
 		}
 		known = servedKind{}
 		w.set(req.Name, known)
+		w.wake(ctx)
 	}
 	if gvk.Empty() || known.synced {
 		return ctrl.Result{}, nil
 	}
-	return w.start(ctx, kind, gvk, known.gvk.Empty())
+	return w.start(ctx, kind, gvk)
 }
 
 // start reads the objects of a kind for the first time. What cannot be read is
 // tried again.
-func (w *kindWatcher) start(ctx context.Context, kind policyKind, gvk schema.GroupVersionKind, first bool) (ctrl.Result, error) {
-	if first {
-		ctrl.LoggerFrom(ctx).Info("Starting to read a policy kind", "kind", kind.String(), "version", gvk.Version)
-		w.set(kind.name(), servedKind{gvk: gvk})
-		if err := w.watch(kind, kind.newObject(gvk)); err != nil {
-			return ctrl.Result{}, fmt.Errorf("watching %s: %w", kind, err)
-		}
-	}
-	waiting, cancel := context.WithTimeout(ctx, syncPatience)
-	defer cancel()
-	if _, err := w.cache.GetInformer(waiting, kind.newObject(gvk)); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "Reading a policy kind; every flow that it could decide is undefined until then", "kind", kind.String())
+func (w *kindWatcher) start(ctx context.Context, kind policyKind, gvk schema.GroupVersionKind) (ctrl.Result, error) {
+	ctrl.LoggerFrom(ctx).Info("Starting to read a policy kind", "kind", kind.String(), "version", gvk.Version)
+	// An API server that has just established a CRD may not know its kind for a
+	// moment.
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, syncPoll, syncPatience, true, func(ctx context.Context) (bool, error) {
+		_, last = w.cache.GetInformer(ctx, kind.newObject(gvk))
+		return last == nil, nil
+	})
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Error(last, "Reading a policy kind; every flow that it could decide is undefined until then", "kind", kind.String())
 		w.set(kind.name(), servedKind{gvk: gvk, failed: true})
+		w.wake(ctx)
 		return ctrl.Result{RequeueAfter: syncRetry}, nil
 	}
+	if err := w.watch(kind, kind.newObject(gvk)); err != nil {
+		return ctrl.Result{}, fmt.Errorf("watching %s: %w", kind, err)
+	}
 	w.set(kind.name(), servedKind{gvk: gvk, synced: true})
+	w.wake(ctx)
 	return ctrl.Result{}, nil
+}
+
+func (w *kindWatcher) wake(ctx context.Context) {
+	select {
+	case w.changed <- event.GenericEvent{Object: &metav1.PartialObjectMetadata{}}:
+	case <-ctx.Done():
+	}
 }
 
 func (w *kindWatcher) get(name string) servedKind {

@@ -51,6 +51,10 @@ func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 		return fmt.Errorf("indexing probe pods: %w", err)
 	}
 	inReach := handler.EnqueueRequestsFromMapFunc(r.inReach)
+	everyone := func(ctx context.Context, _ client.Object) []reconcile.Request {
+		return r.dependents(ctx, func(reach) bool { return true })
+	}
+	r.kinds = newKindWatcher(r.client, mgr.GetCache(), r.options.IgnoredPolicyKinds)
 	c, err := ctrl.NewControllerManagedBy(mgr).
 		Named("connectivityexpectation").
 		For(&v1alpha1.ConnectivityExpectation{}, builder.WithPredicates(specChanged())).
@@ -59,27 +63,22 @@ func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 		Watches(&corev1.Namespace{}, inReach, builder.WithPredicates(predicate.Or(predicate.LabelChangedPredicate{}, namespaceTerminates()))).
 		Watches(&corev1.Service{}, inReach).
 		Watches(&discoveryv1.EndpointSlice{}, inReach).
+		WatchesRawSource(source.Channel(r.kinds.changed, handler.EnqueueRequestsFromMapFunc(everyone))).
 		WithOptions(controller.Options{MaxConcurrentReconciles: concurrentReconciles}).
 		Build(r)
 	if err != nil {
 		return err
 	}
-	r.kinds = newKindWatcher(r.client, mgr.GetCache(), r.options.IgnoredPolicyKinds)
 	r.kinds.watch = func(kind policyKind, o client.Object) error {
-		return c.Watch(source.Kind(mgr.GetCache(), o, handler.EnqueueRequestsFromMapFunc(r.ofPolicy(kind)), predicate.Predicate(predicate.GenerationChangedPredicate{})))
+		concerned := func(ctx context.Context, o client.Object) []reconcile.Request {
+			if ns := o.GetNamespace(); ns != "" && ns != kind.root {
+				return r.inReach(ctx, o)
+			}
+			return everyone(ctx, o)
+		}
+		return c.Watch(source.Kind(mgr.GetCache(), o, handler.EnqueueRequestsFromMapFunc(concerned), predicate.Predicate(predicate.GenerationChangedPredicate{})))
 	}
 	return r.kinds.setup(mgr)
-}
-
-// ofPolicy maps a policy of a kind to the expectations that may depend on it: all of
-// them, if it applies everywhere.
-func (r *ExpectationReconciler) ofPolicy(kind policyKind) handler.MapFunc {
-	return func(ctx context.Context, o client.Object) []reconcile.Request {
-		if ns := o.GetNamespace(); ns != "" && ns != kind.root {
-			return r.inReach(ctx, o)
-		}
-		return r.dependents(ctx, func(reach) bool { return true })
-	}
 }
 
 // inReach maps an object to the expectations that may depend on its namespace.
