@@ -158,6 +158,13 @@ func TestS29EqualPriorities(t *testing.T) {
 			},
 			want: map[string]string{tool: "Denied", other: "Denied"},
 		},
+		"each direction chooses on its own": {
+			policies: map[string]string{
+				"cnp:a": cnp("Admin", "5", in("Deny", everyPod)+`, `+out("Accept", everyPod)), "cnp:b": cnp("Admin", "5", in("Pass", everyPod)+`, `+out("Pass", everyPod)),
+				"ops/q": `policyTypes: [Egress]`,
+			},
+			want: map[string]string{tool: "Undefined S29"},
+		},
 		"AdminNetworkPolicies are no different": {
 			policies: map[string]string{
 				"anp:a": `{priority: 5, subject: {` + everyPod + `}, ` + in("Allow", opsPods) + `}`,
@@ -248,6 +255,12 @@ func TestS32SubjectsAndPeersArePodsOnThePodNetwork(t *testing.T) {
 				"ops/web -> shop/db TCP/80": "Denied",
 			},
 		},
+		"not even for other pods": {
+			policies: map[string]string{"cnp:a": subject(opsPods, in("Deny", everyPod)+`, `+out("Deny", everyPod))},
+			want: map[string]string{
+				"shop/web -> ops/agent TCP/80": "Allowed", "ops/agent -> shop/web TCP/80": "Allowed", "shop/web -> ops/web TCP/80": "Denied",
+			},
+		},
 		"and no peer": {
 			policies: map[string]string{"cnp:a": subject(shopPods, in("Deny", everyPod)+`, `+out("Deny", everyPod))},
 			want: map[string]string{
@@ -309,6 +322,13 @@ func TestS33NetworksMatchPods(t *testing.T) {
 			policies: map[string]string{"cnp:a": cnp("Admin", "1", `egress: [{action: Accept, to: [{networks: [10.0.0.0/8]}]}, {action: Deny, to: [{networks: [10.1.0.0/16]}]}]`)},
 			want:     map[string]string{"shop/web -> shop/{a=b} TCP/80": "Allowed", "shop/web -> shop/pending TCP/80": "Allowed"},
 		},
+		"a part is in the whole": {
+			policies: map[string]string{
+				"cnp:a": cnp("Admin", "1", `egress: [{action: Pass, to: [{networks: [10.1.0.0/16]}]}, {action: Deny, to: [{`+everyPod+`}]}]`),
+				"cnp:b": cnp("Baseline", "1", out("Deny", `networks: [10.0.0.0/8]`)),
+			},
+			want: map[string]string{"shop/web -> shop/{a=b} TCP/80": "Denied"},
+		},
 		"a NetworkPolicy with the same block": {
 			policies: map[string]string{
 				"cnp:a":  cnp("Admin", "1", out("Deny", `networks: [10.0.0.0/8]`)),
@@ -350,6 +370,12 @@ func TestS34NodesAndDomainNames(t *testing.T) {
 				"cnp:a": cnp("Admin", "1", out("Accept", `nodes: {matchLabels: {zone: a}}`)), "cnp:b": cnp("Admin", "2", out("Deny", `nodes: {matchLabels: {zone: a}}`)),
 			},
 			want: map[string]string{"shop/web -> 192.168.0.2 TCP/80": "Allowed", "shop/web -> 203.0.113.1 TCP/80": "Allowed"},
+		},
+		"other labels are another question": {
+			policies: map[string]string{
+				"cnp:a": cnp("Admin", "1", out("Accept", `nodes: {matchLabels: {zone: a}}`)), "cnp:b": cnp("Admin", "2", out("Deny", `nodes: {matchLabels: {zone: b}}`)),
+			},
+			want: map[string]string{"shop/web -> 192.168.0.2 TCP/80": "Undefined S34"},
 		},
 		"domain names": {
 			policies: map[string]string{"cnp:a": cnp("Admin", "1", `egress: [{action: Accept, to: [{domainNames: [example.org, "*.example.com"]}]}, {action: Deny, to: [{networks: [0.0.0.0/0]}]}]`)},
