@@ -133,7 +133,7 @@ func holds(outer, inner netip.Prefix) bool {
 
 // decideReading evaluates both directions under one reading, and, if cluster-wide
 // policies apply, under each answer to the questions that are open in it.
-func decideReading(f flow.Flow, from, to *view) Decision {
+func decideReading(f *flow.Flow, from, to *view) Decision {
 	to.target = true
 	if from.tiers(egress) == nil && to.tiers(ingress) == nil {
 		return decide(f, from, to, nil)

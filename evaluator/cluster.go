@@ -183,7 +183,7 @@ func (c *clusterCompiler) addRule(d direction, raw rawRule) {
 		ref:   RuleRef{PolicyRef: c.policy.ref, Index: len(*rules), Title: raw.title},
 		ports: raw.ports,
 	}
-	known := false
+	var known bool
 	if r.action, known = c.kind.actions[raw.action]; !known {
 		c.report.report(path+".action", fmt.Sprintf("%q is unknown: write %s", raw.action, c.kind.spelled))
 	}

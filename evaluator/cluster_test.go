@@ -1,11 +1,6 @@
 package evaluator
 
-import (
-	"testing"
-
-	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
-)
+import "testing"
 
 const (
 	everyPod = `namespaces: {}`
@@ -158,6 +153,13 @@ func TestS29EqualPriorities(t *testing.T) {
 			},
 			want: map[string]string{tool: "Denied", other: "Denied"},
 		},
+		"each direction chooses on its own": {
+			policies: map[string]string{
+				"cnp:a": cnp("Admin", "5", in("Deny", everyPod)+`, `+out("Accept", everyPod)), "cnp:b": cnp("Admin", "5", in("Pass", everyPod)+`, `+out("Pass", everyPod)),
+				"ops/q": `policyTypes: [Egress]`,
+			},
+			want: map[string]string{tool: "Undefined S29"},
+		},
 		"AdminNetworkPolicies are no different": {
 			policies: map[string]string{
 				"anp:a": `{priority: 5, subject: {` + everyPod + `}, ` + in("Allow", opsPods) + `}`,
@@ -248,6 +250,12 @@ func TestS32SubjectsAndPeersArePodsOnThePodNetwork(t *testing.T) {
 				"ops/web -> shop/db TCP/80": "Denied",
 			},
 		},
+		"not even for other pods": {
+			policies: map[string]string{"cnp:a": subject(opsPods, in("Deny", everyPod)+`, `+out("Deny", everyPod))},
+			want: map[string]string{
+				"shop/web -> ops/agent TCP/80": "Allowed", "ops/agent -> shop/web TCP/80": "Allowed", "shop/web -> ops/web TCP/80": "Denied",
+			},
+		},
 		"and no peer": {
 			policies: map[string]string{"cnp:a": subject(shopPods, in("Deny", everyPod)+`, `+out("Deny", everyPod))},
 			want: map[string]string{
@@ -309,6 +317,13 @@ func TestS33NetworksMatchPods(t *testing.T) {
 			policies: map[string]string{"cnp:a": cnp("Admin", "1", `egress: [{action: Accept, to: [{networks: [10.0.0.0/8]}]}, {action: Deny, to: [{networks: [10.1.0.0/16]}]}]`)},
 			want:     map[string]string{"shop/web -> shop/{a=b} TCP/80": "Allowed", "shop/web -> shop/pending TCP/80": "Allowed"},
 		},
+		"a part is in the whole": {
+			policies: map[string]string{
+				"cnp:a": cnp("Admin", "1", `egress: [{action: Pass, to: [{networks: [10.1.0.0/16]}]}, {action: Deny, to: [{`+everyPod+`}]}]`),
+				"cnp:b": cnp("Baseline", "1", out("Deny", `networks: [10.0.0.0/8]`)),
+			},
+			want: map[string]string{"shop/web -> shop/{a=b} TCP/80": "Denied"},
+		},
 		"a NetworkPolicy with the same block": {
 			policies: map[string]string{
 				"cnp:a":  cnp("Admin", "1", out("Deny", `networks: [10.0.0.0/8]`)),
@@ -350,6 +365,12 @@ func TestS34NodesAndDomainNames(t *testing.T) {
 				"cnp:a": cnp("Admin", "1", out("Accept", `nodes: {matchLabels: {zone: a}}`)), "cnp:b": cnp("Admin", "2", out("Deny", `nodes: {matchLabels: {zone: a}}`)),
 			},
 			want: map[string]string{"shop/web -> 192.168.0.2 TCP/80": "Allowed", "shop/web -> 203.0.113.1 TCP/80": "Allowed"},
+		},
+		"other labels are another question": {
+			policies: map[string]string{
+				"cnp:a": cnp("Admin", "1", out("Accept", `nodes: {matchLabels: {zone: a}}`)), "cnp:b": cnp("Admin", "2", out("Deny", `nodes: {matchLabels: {zone: b}}`)),
+			},
+			want: map[string]string{"shop/web -> 192.168.0.2 TCP/80": "Undefined S34"},
 		},
 		"domain names": {
 			policies: map[string]string{"cnp:a": cnp("Admin", "1", `egress: [{action: Accept, to: [{domainNames: [example.org, "*.example.com"]}]}, {action: Deny, to: [{networks: [0.0.0.0/0]}]}]`)},
@@ -447,82 +468,4 @@ func TestS36PortsOfClusterWidePolicies(t *testing.T) {
 		},
 		"v1alpha1: names": {policies: map[string]string{"anp:a": older(`{namedPort: http}, {namedPort: dns}`)}, want: names},
 	})
-}
-
-func TestDecisionsNameTheRulesOfClusterWidePolicies(t *testing.T) {
-	s := withPolicies(t, shop(), map[string]string{
-		"cnp:first": cnp("Admin", "1", `ingress: [{action: Pass, from: [{`+shopPods+`}]}, {name: no-ops, action: Deny, from: [{`+opsPods+`}]}]`),
-		"cnp:last":  cnp("Baseline", "1", in("Accept", everyPod)),
-		"shop/web":  `{podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress]}`,
-	})
-	e := compile(t, s)
-	ref := func(name string) PolicyRef { return PolicyRef{Kind: kindClusterNetworkPolicy, Name: name} }
-	both := []PolicyRef{ref("first"), ref("last")}
-	passed := &RuleRef{PolicyRef: ref("first")}
-	web := []PolicyRef{{Namespace: "shop", Name: "web"}}
-	want := map[string]DirectionDecision{
-		"ops/tool -> shop/db TCP/80": {Verdict: Denied, Tier: TierAdmin, Selecting: both, DeniedBy: &RuleRef{PolicyRef: ref("first"), Index: 1, Title: "no-ops"}},
-		"shop/web -> shop/db TCP/80": {
-			Verdict: Allowed, Tier: TierBaseline, Selecting: both, PassedBy: passed, AllowedBy: &RuleRef{PolicyRef: ref("last")},
-		},
-		"shop/db -> shop/web TCP/80":    {Verdict: Denied, Tier: TierNetworkPolicy, Selecting: both, PassedBy: passed, Isolating: web},
-		"203.0.113.1 -> shop/db TCP/80": {Verdict: Allowed, Selecting: both},
-		"203.0.113.1 -> ops/web TCP/80": {Verdict: Allowed, Selecting: both},
-	}
-	for text, want := range want {
-		if diff := cmp.Diff(want, e.Decide(newFlow(t, text)).Ingress); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", text, diff)
-		}
-	}
-	denied := e.Decide(newFlow(t, "ops/tool -> shop/db TCP/80")).Ingress.DeniedBy
-	for want, got := range map[string]string{
-		"ClusterNetworkPolicy first": denied.String(), "rule 1 (no-ops) of ClusterNetworkPolicy first": denied.Describe(),
-		"rule 0 of ClusterNetworkPolicy first": passed.Describe(), "rule 3 of NetworkPolicy shop/web": RuleRef{PolicyRef: web[0], Index: 3}.Describe(),
-		"shop/web": web[0].String(), "Admin": TierAdmin.String(), "NetworkPolicy": TierNetworkPolicy.String(), "Baseline": TierBaseline.String(),
-		"": TierNone.String(), "Tier(9)": Tier(9).String(),
-	} {
-		if got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
-	}
-}
-
-func TestReasonsNameBothPolicies(t *testing.T) {
-	tests := map[string]struct {
-		policies map[string]string
-		want     string
-	}{
-		"equal priorities": {
-			map[string]string{"cnp:a": cnp("Admin", "5", in("Accept", everyPod)), "cnp:b": cnp("Admin", "5", in("Deny", everyPod))},
-			"rule 0 of ClusterNetworkPolicy a and rule 0 of ClusterNetworkPolicy b disagree, and both policies have priority 5 in the Admin tier",
-		},
-		"two versions": {
-			map[string]string{"cnp:a": cnp("Admin", "5", in("Deny", everyPod)), "anp:b": `{priority: 6, subject: {` + everyPod + `}, ` + in("Allow", everyPod) + `}`},
-			"rule 0 of AdminNetworkPolicy b and rule 0 of ClusterNetworkPolicy a disagree, and nothing says which of the two kinds comes first",
-		},
-		"an invalid policy": {
-			map[string]string{"cnp:a": cnp("Adnim", "5", in("Deny", everyPod))},
-			"ClusterNetworkPolicy a is not valid, so what it allows and denies is not known",
-		},
-		"labels that the subject asks for": {
-			map[string]string{"cnp:a": `{tier: Admin, priority: 1, subject: {namespaces: {matchLabels: {team: x}}}, ` + in("Deny", everyPod) + `}`},
-			"the subject of ClusterNetworkPolicy a asks for labels of namespace unlisted, which is not in the snapshot",
-		},
-		"labels that a peer asks for": {
-			map[string]string{"cnp:a": cnp("Admin", "1", in("Deny", `namespaces: {matchLabels: {team: x}}`))},
-			"rule 0 of ClusterNetworkPolicy a asks for labels of namespace unlisted, which is not in the snapshot",
-		},
-	}
-	for name, tc := range tests {
-		t.Run(name, func(t *testing.T) {
-			s := shop()
-			s.Namespaces = []*corev1.Namespace{newNamespace("ops", "")}
-			s.Pods = append(s.Pods, newPod("unlisted/a", "", "10.0.8.1"), newPod("unlisted/b", "", "10.0.8.2"))
-			e, _ := Compile(withPolicies(t, s, tc.policies))
-			d := e.Decide(newFlow(t, "unlisted/a -> unlisted/b TCP/80"))
-			if d.Verdict != Undefined || d.Reason != tc.want {
-				t.Errorf("got %s: %s, want %s", d.Verdict, d.Reason, tc.want)
-			}
-		})
-	}
 }

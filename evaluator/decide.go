@@ -34,10 +34,10 @@ func (e *Engine) Decide(f flow.Flow) Decision {
 		return undecided(why)
 	}
 	if from.onHost() || to.onHost() {
-		return decideOnHost(f, &from, &to)
+		return decideOnHost(&f, &from, &to)
 	}
 	source, target := from.plain(), to.plain()
-	return decideReading(f, &source, &target)
+	return decideReading(&f, &source, &target)
 }
 
 // malformed tells what keeps a flow from being one that NetworkPolicy speaks of.
@@ -89,7 +89,7 @@ func undecided(why *cause) Decision {
 
 // decide evaluates both directions under one reading. Without assumptions, what is
 // open stays open.
-func decide(f flow.Flow, from, to *view, a *assumptions) Decision {
+func decide(f *flow.Flow, from, to *view, a *assumptions) Decision {
 	// The pod behind a bare address of a node may turn out to be the other end.
 	if from.pod != nil && from.pod == to.pod {
 		return toItself()
@@ -135,7 +135,7 @@ func (d *Decision) setVerdict(v Verdict) {
 
 // decideOnHost evaluates a flow with a host-network end under each reading that
 // the API permits (S13).
-func decideOnHost(f flow.Flow, from, to *end) Decision {
+func decideOnHost(f *flow.Flow, from, to *end) Decision {
 	if why := terminating(from.class, to.class); why != nil {
 		return undecided(why)
 	}

@@ -8,7 +8,7 @@ import (
 
 // match is one direction of a flow on its way through the policies.
 type match struct {
-	flow flow.Flow
+	flow *flow.Flow
 	dir  direction
 	// subject is the end whose policies are asked, other the end that their peers are
 	// compared with, to the one whose ports count.
@@ -19,7 +19,7 @@ type match struct {
 
 // decideDirection evaluates one direction of a flow under one reading and, unless a
 // is nil, under the answers that it assumes.
-func decideDirection(f flow.Flow, d direction, from, to *view, a *assumptions) DirectionDecision {
+func decideDirection(f *flow.Flow, d direction, from, to *view, a *assumptions) DirectionDecision {
 	m := match{flow: f, dir: d, subject: to, other: from, to: to, assumed: a}
 	if d == egress {
 		m.subject, m.other = from, to

@@ -161,7 +161,7 @@ const wholePolicy = -1
 func (r RuleRef) Describe() string {
 	switch {
 	case r.Index == wholePolicy:
-		return "the subject of " + r.PolicyRef.String()
+		return "the subject of " + r.String()
 	case !r.IsClusterWide():
 		return fmt.Sprintf("rule %d of NetworkPolicy %s", r.Index, r.PolicyRef)
 	case r.Title != "":
