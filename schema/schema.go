@@ -39,12 +39,21 @@ func New(crdFile string) (*Validator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading CRD: %w", err)
 	}
+	v, err := Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", crdFile, err)
+	}
+	return v, nil
+}
+
+// Parse compiles the schema of the only version of a CRD.
+func Parse(raw []byte) (*Validator, error) {
 	crd := &apiextv1.CustomResourceDefinition{}
 	if err := yaml.UnmarshalStrict(raw, crd); err != nil {
-		return nil, fmt.Errorf("parsing %s: %w", crdFile, err)
+		return nil, fmt.Errorf("parsing the CRD: %w", err)
 	}
 	if n := len(crd.Spec.Versions); n != 1 {
-		return nil, fmt.Errorf("%s has %d versions, want 1", crdFile, n)
+		return nil, fmt.Errorf("the CRD has %d versions, want 1", n)
 	}
 	props := &apiext.JSONSchemaProps{}
 	if err := apiextv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(crd.Spec.Versions[0].Schema.OpenAPIV3Schema, props, nil); err != nil {
