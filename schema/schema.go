@@ -22,7 +22,6 @@ import (
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
-	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"sigs.k8s.io/yaml"
 )
 
@@ -30,10 +29,10 @@ import (
 type Validator struct {
 	structural *structuralschema.Structural
 	schema     validation.SchemaValidator
-	cel        *cel.Validator
+	rules      *rules
 }
 
-// New reads a generated CRD file and compiles the schema of its only version.
+// New reads a generated CRD file and parses the schema of its only version.
 func New(crdFile string) (*Validator, error) {
 	raw, err := os.ReadFile(crdFile)
 	if err != nil {
@@ -46,7 +45,8 @@ func New(crdFile string) (*Validator, error) {
 	return v, nil
 }
 
-// Parse compiles the schema of the only version of a CRD.
+// Parse parses the schema of the only version of a CRD. Its rules are compiled when
+// an object needs them.
 func Parse(raw []byte) (*Validator, error) {
 	crd := &apiextv1.CustomResourceDefinition{}
 	if err := yaml.UnmarshalStrict(raw, crd); err != nil {
@@ -70,7 +70,7 @@ func Parse(raw []byte) (*Validator, error) {
 	return &Validator{
 		structural: structural,
 		schema:     schemaValidator,
-		cel:        cel.NewValidator(structural, true, celconfig.PerCallLimit),
+		rules:      &rules{structural: structural, compiled: map[string][]*cel.Validator{}},
 	}, nil
 }
 
@@ -85,8 +85,7 @@ func (v *Validator) Validate(ctx context.Context, obj map[string]any) field.Erro
 	defaulting.Default(obj, v.structural)
 	errs = append(errs, validation.ValidateCustomResource(nil, obj, v.schema)...)
 	errs = append(errs, listtype.ValidateListSetsAndMaps(nil, v.structural, obj)...)
-	celErrs, _ := v.cel.Validate(ctx, nil, v.structural, obj, nil, celconfig.RuntimeCELCostBudget)
-	return append(errs, celErrs...)
+	return append(errs, v.rules.validate(ctx, obj)...)
 }
 
 // Documents splits a multi-document YAML text into objects, strictly: a
