@@ -117,6 +117,10 @@ func Run(ctx context.Context, in *manifests.Result, validator func() (Validator,
 	for _, k := range in.Unmodelled(o.IgnoreKinds) {
 		r.Unmodelled = append(r.Unmodelled, fmt.Sprintf("%d %s (%s), the first in %s", k.Count, k.Kind, k.APIVersion, k.First))
 	}
+	if len(r.Problems) > 0 {
+		// Answers would be about something else than what was written.
+		return r, nil
+	}
 	engine, problems := evaluator.Compile(in.Snapshot.Snapshot)
 	for _, p := range problems {
 		r.Problems = append(r.Problems, p.String())

@@ -76,16 +76,7 @@ func (d *Direction) text(b *strings.Builder, title, section string, style Style)
 		fmt.Fprintf(b, "  No NetworkPolicy selects it for %s, so nothing is closed.\n", section)
 		return
 	}
-	allowing, rules := 0, 0
-	for _, p := range d.Policies {
-		rules += len(p.Rules)
-		for _, r := range p.Rules {
-			if r.Answer == Allows {
-				allowing++
-			}
-		}
-	}
-	fmt.Fprintf(b, "  %s for %s. %s\n", selects(len(d.Policies)), section, ofRules(allowing, rules))
+	fmt.Fprintf(b, "  %s for %s. %s\n", selects(len(d.Policies)), section, d.ofRules())
 	for _, p := range d.Policies {
 		fmt.Fprintf(b, "  %s selects pods %s\n", p.Name, p.Selector)
 		if len(p.Rules) == 0 {
@@ -117,16 +108,30 @@ func selects(n int) string {
 	return fmt.Sprintf("%d NetworkPolicies select it", n)
 }
 
-func ofRules(allowing, rules int) string {
+// ofRules says how many rules allow the flow.
+func (d *Direction) ofRules() string {
+	count := map[string]int{}
+	rules := 0
+	for _, p := range d.Policies {
+		rules += len(p.Rules)
+		for _, r := range p.Rules {
+			count[r.Answer]++
+		}
+	}
+	allowing, open := count[Allows], count[MayAllow]
 	switch {
 	case rules == 0:
 		return "There is no rule."
 	case rules == 1 && allowing == 1:
 		return "The only rule allows this connection."
+	case rules == 1 && open == 1:
+		return "The only rule may allow this connection."
 	case rules == 1:
-		return "The only rule does not allow this connection for certain."
-	case allowing == 0:
+		return "The only rule does not allow this connection."
+	case allowing == 0 && open > 0:
 		return fmt.Sprintf("None of %d rules allows this connection for certain.", rules)
+	case allowing == 0:
+		return fmt.Sprintf("None of %d rules allows this connection.", rules)
 	case allowing == 1:
 		return fmt.Sprintf("1 of %d rules allows this connection, which is enough.", rules)
 	}

@@ -204,7 +204,7 @@ func (o object) failed(meta typeMeta, err error) parsed {
 	}
 	place := o.line(path)
 	_, written := lineOf(o.text, joinPath(o.path, path))
-	message := fmt.Sprintf("%s is of the wrong type: it is a %s, and must be %s", path, mistyped.Value, typeName(mistyped.Type))
+	message := fmt.Sprintf("%s is of the wrong type: it is %s, and must be %s", path, valueName(mistyped.Value), typeName(mistyped.Type))
 	isScalar := mistyped.Value == "bool" || strings.HasPrefix(mistyped.Value, "number")
 	if isScalar && mistyped.Type != nil && mistyped.Type.Kind() == reflect.String {
 		message = fmt.Sprintf("%s must be text, and YAML reads what is written there as a %s: quote it", path, strings.Fields(mistyped.Value)[0])
@@ -220,6 +220,20 @@ func (o object) failed(meta typeMeta, err error) parsed {
 		out.problems[0].Object = meta.Kind
 	}
 	return out
+}
+
+// valueName names what JSON calls a value as YAML does.
+func valueName(json string) string {
+	name, _, _ := strings.Cut(json, " ")
+	switch name {
+	case "object":
+		return "a mapping"
+	case "array":
+		return "a list"
+	case "string":
+		return "text"
+	}
+	return "a " + name
 }
 
 // typeName names a type for people.

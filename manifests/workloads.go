@@ -133,6 +133,13 @@ func rank(p *corev1.Pod) int {
 // completePods gives pods without a status the one that a running pod has.
 func (r *Result) completePods() {
 	for _, p := range r.Snapshot.Pods {
+		// The API server keeps both fields in step.
+		switch {
+		case len(p.Status.PodIPs) == 0 && p.Status.PodIP != "":
+			p.Status.PodIPs = []corev1.PodIP{{IP: p.Status.PodIP}}
+		case len(p.Status.PodIPs) > 0:
+			p.Status.PodIP = cmp.Or(p.Status.PodIP, p.Status.PodIPs[0].IP)
+		}
 		if p.Status.Phase == "" {
 			p.Status.Phase = corev1.PodRunning
 		}

@@ -105,7 +105,7 @@ No cluster is asked.
 
 Exit codes: 0 it holds, 1 it does not, 2 bad input or usage, 3 it could not be
 determined.`,
-		SilenceErrors: true, SilenceUsage: true,
+		SilenceErrors: true, SilenceUsage: true, SuggestionsMinimumDistance: 2,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
