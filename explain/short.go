@@ -35,7 +35,7 @@ func shortDirection(d *evaluator.DirectionDecision) string {
 	case d.Reason != "":
 		return d.Reason
 	case d.AllowedBy != nil:
-		return "allowed by rule " + strconv.Itoa(d.AllowedBy.Index) + " of " + d.AllowedBy.PolicyRef.String()
+		return "allowed by rule " + strconv.Itoa(d.AllowedBy.Index) + " of " + d.AllowedBy.String()
 	case d.Verdict == evaluator.Allowed:
 		return "not isolated"
 	case len(d.Isolating) == 1:

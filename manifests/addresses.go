@@ -75,13 +75,13 @@ func (a *addresses) onNode(p *corev1.Pod, nodes map[string][]corev1.PodIP) {
 			nodes[key] = a.make(podRanges, key)
 		}
 		for _, ip := range nodes[key] {
-			p.Status.HostIPs = append(p.Status.HostIPs, corev1.HostIP{IP: ip.IP})
+			p.Status.HostIPs = append(p.Status.HostIPs, corev1.HostIP(ip))
 		}
 	}
 	p.Status.HostIP = p.Status.HostIPs[0].IP
 	p.Status.PodIP = p.Status.HostIP
 	for _, ip := range p.Status.HostIPs {
-		p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: ip.IP})
+		p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP(ip))
 	}
 }
 

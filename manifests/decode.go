@@ -86,46 +86,60 @@ func failed(place Place, message string) parsed {
 	return parsed{place: place, problems: []Problem{{Place: place, Message: message}}}
 }
 
+// head is what tells what an object is.
+type head struct {
+	typeMeta
+	Items     []json.RawMessage `json:"items"`
+	Resources json.RawMessage   `json:"resources"`
+}
+
 // parse decodes an object, or the items of a list.
 func (o object) parse() []parsed {
-	var head struct {
-		typeMeta
-		Items     []json.RawMessage `json:"items"`
-		Resources json.RawMessage   `json:"resources"`
-	}
-	if err := json.Unmarshal(o.json, &head); err != nil {
+	var h head
+	if err := json.Unmarshal(o.json, &h); err != nil {
 		var mistyped *json.UnmarshalTypeError
 		if !errors.As(err, &mistyped) || mistyped.Field == "" {
 			return []parsed{failed(o.place, "is not a Kubernetes object: write apiVersion, kind and metadata")}
 		}
+		// Kinds may have items of their own that are no list.
 		if mistyped.Field != "items" {
 			return []parsed{o.failed(typeMeta{}, mistyped)}
 		}
 	}
-	meta := head.typeMeta
-	if meta.Kind == "" && o.list.Kind != "" {
-		meta.APIVersion, meta.Kind = itemsOf(o.list)
+	if h.Kind == "" && o.list.Kind != "" {
+		h.APIVersion, h.Kind = itemsOf(o.list)
 	}
 	switch {
-	case meta.Kind == "Kustomization" || meta.Kind == "Component" && strings.HasPrefix(meta.APIVersion, "kustomize."),
-		meta.Kind == "" && meta.APIVersion == "" && head.Resources != nil:
-		return []parsed{{place: o.place, meta: typeMeta{meta.APIVersion, "Kustomization"}, skipped: true, skip: "kustomize build DIR | pathproof ... -f -"}}
-	case meta.Kind == "" && meta.APIVersion == "" && len(bytes.TrimSpace(o.json)) <= len("null"):
+	case h.isKustomization():
+		return []parsed{{place: o.place, meta: typeMeta{h.APIVersion, "Kustomization"}, skipped: true, skip: "kustomize build DIR | pathproof ... -f -"}}
+	case h.Kind == "" && h.APIVersion == "" && len(bytes.TrimSpace(o.json)) <= len("null"):
 		// {} and null are what templates leave behind.
 		return nil
-	case meta.Kind == "":
+	case h.Kind == "":
 		return []parsed{failed(o.place, "has no kind, so it is not a Kubernetes object: write apiVersion and kind, or keep it out of what is read "+
 			"(for a Helm chart: helm template DIR | pathproof ... -f -)")}
-	case meta.APIVersion == "":
+	case h.APIVersion == "":
 		return []parsed{failed(o.place, "has no apiVersion: write it above kind")}
-	case head.Items != nil && strings.HasSuffix(meta.Kind, "List"):
-		return o.items(meta, head.Items)
-	case strings.HasSuffix(meta.Kind, "List"):
-		if _, item := itemsOf(meta); item == "" || kinds[typeMeta{meta.APIVersion, item}] != nil {
-			return nil // an empty list
-		}
+	case !strings.HasSuffix(h.Kind, "List"):
+	case h.Items != nil:
+		return o.items(h.typeMeta, h.Items)
+	case h.isEmptyList():
+		return nil
 	}
-	return []parsed{o.decode(meta)}
+	return []parsed{o.decode(h.typeMeta)}
+}
+
+// isKustomization tells whether the object is a file of kustomize. They may leave
+// out what they are.
+func (h *head) isKustomization() bool {
+	return h.Kind == "Kustomization" || (h.Kind == "Component" && strings.HasPrefix(h.APIVersion, "kustomize.")) ||
+		(h.Kind == "" && h.APIVersion == "" && h.Resources != nil)
+}
+
+// isEmptyList tells whether an object without items is a list of a known kind.
+func (h *head) isEmptyList() bool {
+	apiVersion, item := itemsOf(h.typeMeta)
+	return item == "" || kinds[typeMeta{apiVersion, item}] != nil
 }
 
 // itemsOf returns the type of the items of a typed list; List itself says nothing

@@ -166,7 +166,7 @@ func (p *producer) file(path string) {
 		p.fail(Place{File: path}, "cannot be read: "+err.Error())
 		return
 	}
-	defer f.Close() //nolint:errcheck // nothing was written
+	defer f.Close()
 	p.stream(f, path)
 }
 

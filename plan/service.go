@@ -21,15 +21,15 @@ func (s Snapshot) ServiceBackends(key types.NamespacedName, protocol flow.Protoc
 	case svc == nil:
 		return nil, fmt.Errorf("there is no Service %s", key)
 	case svc.Spec.Type == corev1.ServiceTypeExternalName:
-		return nil, fmt.Errorf("Service %s is an alias of %s: name that instead", key, svc.Spec.ExternalName)
+		return nil, fmt.Errorf("the Service %s is an alias of %s: name that instead", key, svc.Spec.ExternalName)
 	}
 	sp := findServicePort(svc, protocol, port)
 	if sp == nil {
-		return nil, fmt.Errorf("Service %s has no %s port %s", key, protocol, port.String())
+		return nil, fmt.Errorf("the Service %s has no %s port %s", key, protocol, port.String())
 	}
 	endpoints := r.endpoints(svc, sp.Name, protocol)
 	if len(endpoints) == 0 {
-		return nil, fmt.Errorf("Service %s has no ready endpoint for %s port %s", key, protocol, port.String())
+		return nil, fmt.Errorf("the Service %s has no ready endpoint for %s port %s", key, protocol, port.String())
 	}
 	backends := make([]Backend, 0, len(endpoints))
 	for _, e := range endpoints {

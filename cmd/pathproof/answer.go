@@ -152,7 +152,7 @@ func appendDirection(out []byte, d *evaluator.DirectionDecision) []byte {
 	}
 	if d.AllowedBy != nil {
 		out = append(out, `,"allowedBy":{"policy":`...)
-		out = appendString(out, d.AllowedBy.PolicyRef.String())
+		out = appendString(out, d.AllowedBy.String())
 		out = append(out, `,"rule":`...)
 		out = strconv.AppendInt(out, int64(d.AllowedBy.Index), 10)
 		out = append(out, '}')

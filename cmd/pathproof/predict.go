@@ -52,7 +52,7 @@ func predict(cmd *cobra.Command, s streams, in *input, flows string) error {
 		if err != nil {
 			return invalid("opening the flows: %v", err)
 		}
-		defer f.Close() //nolint:errcheck // nothing was written
+		defer f.Close()
 		source = f
 	}
 	r, err := in.read(s, "")

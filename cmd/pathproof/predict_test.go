@@ -97,7 +97,7 @@ status: {phase: Succeeded, podIP: 10.0.0.3}
 		"no port":                          {`"from":"production/backend","to":"production/mongodb","protocol":"TCP"`, "", "", "the flow has no port"},
 		"a port that is none":              {`"from":"production/backend","to":"production/mongodb","protocol":"TCP","port":70000`, "", "", "write a number from 1 to 65535"},
 		"no source":                        {`"to":"production/mongodb","protocol":"TCP","port":1`, "", "", "from: the end of the flow is empty"},
-		"a misspelt field":                 {`"from":"production/backend","to":"production/mongodb","protocl":"UDP","port":1`, "", "", `unknown field "protocl"`},
+		"a misspelt field":                 {`"from":"production/backend","to":"production/mongodb","proto":"UDP","port":1`, "", "", `unknown field "proto"`},
 		"a number for a source":            {`"from":1,"to":"production/mongodb","protocol":"TCP","port":1`, "", "", "from must be a string"},
 	}
 	for name, tc := range cases {
