@@ -46,7 +46,7 @@ func BenchmarkRead10000Documents(b *testing.B) {
 	b.SetBytes(int64(text.Len()))
 	b.ReportAllocs()
 	for b.Loop() {
-		r := ReadBytes("in.yaml", []byte(text.String()), Options{})
+		r := readBytes([]byte(text.String()), Options{})
 		if len(r.Problems) > 0 || len(r.Snapshot.NetworkPolicies) != 10_000 {
 			b.Fatal(r.Problems)
 		}
@@ -66,7 +66,7 @@ func BenchmarkReadJSONList10000(b *testing.B) {
 	b.SetBytes(int64(text.Len()))
 	b.ReportAllocs()
 	for b.Loop() {
-		if r := ReadBytes("in.json", []byte(text.String()), Options{}); len(r.Problems) > 0 || len(r.Snapshot.Pods) != 10_000 {
+		if r := readBytes([]byte(text.String()), Options{}); len(r.Problems) > 0 || len(r.Snapshot.Pods) != 10_000 {
 			b.Fatal(r.Problems)
 		}
 	}

@@ -18,7 +18,7 @@ import (
 
 func read(t *testing.T, text string) *Result {
 	t.Helper()
-	r := ReadBytes("in.yaml", []byte(text), Options{ClusterDNS: DefaultClusterDNS})
+	r := readBytes([]byte(text), Options{ClusterDNS: DefaultClusterDNS})
 	if len(r.Problems) > 0 {
 		t.Fatal(r.Problems)
 	}

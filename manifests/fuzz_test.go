@@ -24,7 +24,7 @@ func FuzzRead(f *testing.F) {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(_ *testing.T, text []byte) {
-		r := ReadBytes("in.yaml", text, Options{ClusterDNS: DefaultClusterDNS})
+		r := readBytes(text, Options{ClusterDNS: DefaultClusterDNS})
 		r.Names()
 	})
 }

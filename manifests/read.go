@@ -49,16 +49,6 @@ func Read(paths []string, o Options) *Result {
 	return c.result
 }
 
-// ReadBytes reads one file that is in memory, under the name it is given.
-func ReadBytes(name string, text []byte, o Options) *Result {
-	o.Stdin = bytes.NewReader(text)
-	r := Read([]string{"-"}, o)
-	for i := range r.Problems {
-		r.Problems[i].Place.File = name
-	}
-	return r
-}
-
 // producer splits files into documents and has them parsed, on all processors. The
 // queue keeps their order, and its length bounds how many are in memory.
 type producer struct {

@@ -1,6 +1,7 @@
 package manifests
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +9,12 @@ import (
 	"strings"
 	"testing"
 )
+
+// readBytes reads a text as if it came through a pipe.
+func readBytes(text []byte, o Options) *Result {
+	o.Stdin = bytes.NewReader(text)
+	return Read([]string{"-"}, o)
+}
 
 // pod is a manifest with something in its metadata and its spec.
 func pod(name string) string {
@@ -181,7 +188,7 @@ resources: [a.yaml]
 ---
 resources: [b.yaml]
 `
-	r := ReadBytes("in.yaml", []byte(text), Options{})
+	r := readBytes([]byte(text), Options{})
 	if len(r.Problems) > 0 {
 		t.Fatal(r.Problems)
 	}
@@ -218,7 +225,7 @@ func TestAliasesAreBounded(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			r := ReadBytes("in.yaml", []byte(tc.text), Options{})
+			r := readBytes([]byte(tc.text), Options{})
 			switch {
 			case tc.want == "" && len(r.Problems) > 0:
 				t.Error(r.Problems)
@@ -231,7 +238,7 @@ func TestAliasesAreBounded(t *testing.T) {
 
 func TestDocumentsAreBounded(t *testing.T) {
 	text := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  x: |\n" + strings.Repeat("    "+strings.Repeat("x", 1000)+"\n", MaxDocument/1000) + "---\n" + pod("a")
-	r := ReadBytes("in.yaml", []byte(text), Options{})
+	r := readBytes([]byte(text), Options{})
 	if len(r.Problems) != 1 || !strings.Contains(r.Problems[0].Message, "larger than 32 MiB") || len(r.Snapshot.Pods) != 1 {
 		t.Errorf("got %.300v and %d pods", r.Problems, len(r.Snapshot.Pods))
 	}

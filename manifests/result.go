@@ -87,8 +87,8 @@ type Result struct {
 	Problems []Problem
 	// Notes say what was assumed where the input leaves it open.
 	Notes []string
-	// Documents and Objects count what was read, lists by their items.
-	Documents, Objects int
+	// Objects counts what was read, lists by their items.
+	Objects int
 
 	workloads []workload
 }

@@ -81,10 +81,11 @@ func runExplain(s streams, in *input, output, from, to, port string) error {
 	answers := make([]explain.Answer, 0, len(target.Backends))
 	for _, b := range target.Backends {
 		a := explain.Explain(r.Snapshot.Snapshot, engine, flow.Flow{From: source, To: b.Endpoint, Protocol: protocol, Port: b.Port})
-		if a.Verdict == evaluator.Undefined.String() || a.Verdict != answers0(answers, a.Verdict) {
+		answers = append(answers, a)
+		// Endpoints of a Service that differ make it Undefined (rule S9).
+		if a.Verdict == evaluator.Undefined.String() || a.Verdict != answers[0].Verdict {
 			code = exitUndetermined
 		}
-		answers = append(answers, a)
 	}
 	if output == "json" {
 		encoder := json.NewEncoder(s.out)
@@ -98,15 +99,6 @@ func runExplain(s streams, in *input, output, from, to, port string) error {
 		return fmt.Errorf("writing the explanation: %w", err)
 	}
 	return exit(code)
-}
-
-// answers0 returns the verdict of the first answer, or its own for the first:
-// endpoints of a Service that differ make it Undefined (rule S9).
-func answers0(answers []explain.Answer, own string) string {
-	if len(answers) == 0 {
-		return own
-	}
-	return answers[0].Verdict
 }
 
 // qualify completes a name without a namespace.
