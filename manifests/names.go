@@ -39,6 +39,8 @@ type Target struct {
 	// Name is for people.
 	Name     string
 	Backends []plan.Backend
+	// one is the memory of the backends where there is one, as there mostly is.
+	one [1]plan.Backend
 }
 
 // Names returns the names of the input.
@@ -158,7 +160,9 @@ func (n *Names) Target(name string, protocol flow.Protocol, port intstr.IntOrStr
 			return nil, fmt.Errorf("pod %s has no %s port named %q", e, protocol, port.StrVal)
 		}
 	}
-	return &Target{Name: e.String(), Backends: []plan.Backend{{Endpoint: e, Port: number}}}, nil
+	t := &Target{Name: name, one: [1]plan.Backend{{Endpoint: e, Port: number}}}
+	t.Backends = t.one[:]
+	return t, nil
 }
 
 // service finds what is behind a port of a Service. Answers are kept: there are as
