@@ -32,7 +32,7 @@ type Options struct {
 // is in the problems.
 func Read(paths []string, o Options) *Result {
 	o.Namespace = cmp.Or(o.Namespace, "default")
-	c := &collection{result: &Result{}, seen: map[identity]Place{}, skipped: map[typeMeta]*Skipped{}, namespace: o.Namespace}
+	c := newCollection(o.Namespace)
 	queue := make(chan chan []parsed, 4*runtime.GOMAXPROCS(0))
 	go func() {
 		defer close(queue)
@@ -221,6 +221,10 @@ type collection struct {
 	seen      map[identity]Place
 	skipped   map[typeMeta]*Skipped
 	namespace string
+}
+
+func newCollection(namespace string) *collection {
+	return &collection{result: &Result{}, seen: map[identity]Place{}, skipped: map[typeMeta]*Skipped{}, namespace: namespace}
 }
 
 func (c *collection) take(p parsed) {
