@@ -14,9 +14,9 @@ KUSTOMIZE := $(TOOLS)/kustomize
 OPERATOR_IMAGE ?= ghcr.io/pathproof/operator:latest
 PROBE_IMAGE ?= ghcr.io/pathproof/probe:latest
 
-PURE := ./flow/... ./plan/... ./evaluator/... ./verdict/... ./probe/...
+PURE := ./flow/... ./plan/... ./evaluator/... ./verdict/... ./probe/... ./manifests/... ./check/... ./explain/...
 UNIT = $$(go list ./... | grep -v -e /test/integration -e /test/e2e)
-FUZZ := ./evaluator:FuzzDecide ./probe/wire:FuzzDecodeReport
+FUZZ := ./evaluator:FuzzDecide ./probe/wire:FuzzDecodeReport ./manifests:FuzzRead
 
 .PHONY: help
 help: ## List the commands
@@ -43,7 +43,7 @@ uninstall: ## Remove them, and all expectations with them
 ##@ Build
 
 .PHONY: build image
-build: ## Build the operator and the probe into bin/
+build: ## Build the operator, the probe and the command line into bin/
 	go build -ldflags='-s -w' -o bin/ ./cmd/...
 image: ## Build both images with Docker
 	docker build --target operator -t $(OPERATOR_IMAGE) .
@@ -72,7 +72,7 @@ integration: assets ## Run the tests against a real API server
 e2e: ## Run the tests on the lab, or on the cluster of KUBECONFIG
 	@go run ./hack/testreport e2e: -timeout=60m -v ./test/e2e
 bench: ## Run the benchmarks; those of whole runs need root
-	go test -run='^$$' -bench=. -benchmem ./evaluator ./plan ./probe/...
+	go test -run='^$$' -bench=. -benchmem ./evaluator ./plan ./probe/... ./manifests ./cmd/pathproof
 fuzz: ## Fuzz each target for ten seconds
 	@for f in $(FUZZ); do go test -run='^$$' -fuzz="^$${f#*:}$$" -fuzztime=10s "$${f%:*}" || exit 1; done
 

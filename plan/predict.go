@@ -170,24 +170,9 @@ func (p *Predictor) decideAs(e *Edge, labels map[string]string, from netip.Addr,
 	return d
 }
 
-// decideFrom combines the decisions for all backends. "The result may be mixed"
-// (rule S9): then it depends on which endpoint a connection is sent to.
+// decideFrom combines the decisions for all backends.
 func (p *Predictor) decideFrom(e *Edge, from flow.Endpoint, backends []Backend) evaluator.Decision {
-	var first evaluator.Decision
-	for i, b := range backends {
-		d := p.engine.Decide(flow.Flow{From: from, To: b.Endpoint, Protocol: e.Transport.Protocol(), Port: b.Port})
-		if i == 0 {
-			first = d
-			continue
-		}
-		if d.Verdict != first.Verdict {
-			return evaluator.Decision{
-				Rule:   "S9",
-				Reason: fmt.Sprintf("policies treat the endpoints of %s differently: %s is %s, %s is %s", e.Target.Name, backends[0].Endpoint, first.Verdict, b.Endpoint, d.Verdict),
-			}
-		}
-	}
-	return first
+	return DecideBackends(p.engine, from, backends, e.Transport.Protocol(), e.Target.Name)
 }
 
 // overRange looks for an address of the range that policies treat differently

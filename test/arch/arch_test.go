@@ -114,6 +114,22 @@ func TestImports(t *testing.T) {
 		},
 		"plan links no client":    {pkg: "plan", linked: true, never: []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"}},
 		"verdict links no client": {pkg: "verdict", linked: true, never: []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"}},
+		"manifests are read without a client": {
+			pkg: "manifests", linked: true, never: append(ours("controllers", "probe!", "verdict", "check", "explain", "schema", "test", "cmd"), "k8s.io/client-go", "sigs.k8s.io/controller-runtime"),
+		},
+		"manifests know the types and the libraries that decode them": {
+			pkg: "manifests", only: append(ours("api", "flow", "evaluator", "plan"), "k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/yaml", "sigs.k8s.io/json", "go.yaml.in/yaml"),
+		},
+		"explain asks the evaluator": {
+			pkg: "explain", only: append(ours("flow", "evaluator"), "k8s.io/api", "k8s.io/apimachinery"),
+		},
+		"check compares what others read and predict": {
+			pkg: "check", only: append(ours("api", "evaluator", "explain", "manifests", "plan"), "k8s.io/apimachinery"),
+		},
+		"the CRD's rules know none of ours": {pkg: "schema", linked: true, never: []string{module + "/api", module + "/controllers", module + "/plan", module + "/test"}},
+		"the command line talks to no cluster and sends no probe": {
+			pkg: "cmd/pathproof", linked: true, never: append(ours("controllers", "probe!", "test"), "sigs.k8s.io/controller-runtime"),
+		},
 		"the API types are for others to import": {
 			pkg: "api", below: true, linked: true, never: []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime", module + "/controllers", module + "/plan", module + "/flow", module + "/evaluator", module + "/verdict", module + "/probe"},
 		},

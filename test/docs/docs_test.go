@@ -21,7 +21,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
-	"github.com/pathproof/pathproof/test/schema"
+	"github.com/pathproof/pathproof/schema"
 	"github.com/pathproof/pathproof/verdict"
 )
 

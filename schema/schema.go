@@ -22,7 +22,6 @@ import (
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
-	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"sigs.k8s.io/yaml"
 )
 
@@ -30,21 +29,31 @@ import (
 type Validator struct {
 	structural *structuralschema.Structural
 	schema     validation.SchemaValidator
-	cel        *cel.Validator
+	rules      *rules
 }
 
-// New reads a generated CRD file and compiles the schema of its only version.
+// New reads a generated CRD file and parses the schema of its only version.
 func New(crdFile string) (*Validator, error) {
 	raw, err := os.ReadFile(crdFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading CRD: %w", err)
 	}
+	v, err := Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", crdFile, err)
+	}
+	return v, nil
+}
+
+// Parse parses the schema of the only version of a CRD. Its rules are compiled when
+// an object needs them.
+func Parse(raw []byte) (*Validator, error) {
 	crd := &apiextv1.CustomResourceDefinition{}
 	if err := yaml.UnmarshalStrict(raw, crd); err != nil {
-		return nil, fmt.Errorf("parsing %s: %w", crdFile, err)
+		return nil, fmt.Errorf("parsing the CRD: %w", err)
 	}
 	if n := len(crd.Spec.Versions); n != 1 {
-		return nil, fmt.Errorf("%s has %d versions, want 1", crdFile, n)
+		return nil, fmt.Errorf("the CRD has %d versions, want 1", n)
 	}
 	props := &apiext.JSONSchemaProps{}
 	if err := apiextv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(crd.Spec.Versions[0].Schema.OpenAPIV3Schema, props, nil); err != nil {
@@ -61,7 +70,7 @@ func New(crdFile string) (*Validator, error) {
 	return &Validator{
 		structural: structural,
 		schema:     schemaValidator,
-		cel:        cel.NewValidator(structural, true, celconfig.PerCallLimit),
+		rules:      &rules{structural: structural, compiled: map[string][]*cel.Validator{}},
 	}, nil
 }
 
@@ -76,8 +85,7 @@ func (v *Validator) Validate(ctx context.Context, obj map[string]any) field.Erro
 	defaulting.Default(obj, v.structural)
 	errs = append(errs, validation.ValidateCustomResource(nil, obj, v.schema)...)
 	errs = append(errs, listtype.ValidateListSetsAndMaps(nil, v.structural, obj)...)
-	celErrs, _ := v.cel.Validate(ctx, nil, v.structural, obj, nil, celconfig.RuntimeCELCostBudget)
-	return append(errs, celErrs...)
+	return append(errs, v.rules.validate(ctx, obj)...)
 }
 
 // Documents splits a multi-document YAML text into objects, strictly: a

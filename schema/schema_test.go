@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-const crdFile = "../../config/crd/bases/pathproof.dev_connectivityexpectations.yaml"
+const crdFile = "../config/crd/bases/pathproof.dev_connectivityexpectations.yaml"
 
 // spec wraps the YAML of one path (or of a whole spec) into an object.
 func expectation(t *testing.T, spec string) map[string]any {

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/pathproof/pathproof/check"
+	"github.com/pathproof/pathproof/config/crd"
+	"github.com/pathproof/pathproof/explain"
+	"github.com/pathproof/pathproof/manifests"
+	"github.com/pathproof/pathproof/schema"
+)
+
+// checkFlags are the flags of check.
+type checkFlags struct {
+	input
+	output, selector, clusterDNS string
+	all                          bool
+}
+
+func newCheck(s streams) *cobra.Command {
+	var f checkFlags
+	cmd := &cobra.Command{
+		Use:   "check -f PATH...",
+		Short: "Compare expectations with policies, both from manifests",
+		Long: `check compares every ConnectivityExpectation of the manifests with what their
+policies say, for all pods that it selects.
+
+Exit codes: 0 all of it holds, 1 policies drifted from what is declared, 2 bad
+input, 3 something cannot be determined.`,
+		Example: `  pathproof check -f manifests/
+  kustomize build overlays/production | pathproof check -f - -o junit > report.xml`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runCheck(cmd.Context(), s, &f) },
+	}
+	f.flags(cmd)
+	flags := cmd.Flags()
+	flags.Lookup("namespace").Usage = `Check the expectations of this namespace only. It is also that of objects that name none (default: check all; "default").`
+	flags.BoolVarP(&f.all, "all-namespaces", "A", false, "Check the expectations of all namespaces, although -n is given.")
+	flags.StringVarP(&f.selector, "selector", "l", "", "Check the expectations with these labels only.")
+	flags.StringVarP(&f.output, "output", "o", "table", "Output format: table, json, junit or sarif.")
+	flags.StringVar(&f.clusterDNS, "cluster-dns", manifests.DefaultClusterDNS,
+		"Service that pods resolve names with, as NAMESPACE/NAME. The default is assumed to exist if the manifests lack it.")
+	return cmd
+}
+
+// options turns flags into what to check.
+func (f *checkFlags) options() (check.Options, error) {
+	o := check.Options{IgnoreKinds: f.ignoreKinds}
+	if err := oneOf("-o", f.output, "table", "json", "junit", "sarif"); err != nil {
+		return o, err
+	}
+	if !f.all {
+		o.Namespace = f.namespace
+	}
+	selector, err := labels.Parse(f.selector)
+	if err != nil {
+		return o, invalid("-l %q is no label selector (%v): write one such as app=web", f.selector, err)
+	}
+	o.Selector = selector
+	namespace, name, ok := strings.Cut(f.clusterDNS, "/")
+	if !ok || namespace == "" || name == "" {
+		return o, invalid("--cluster-dns %q is no Service: write NAMESPACE/NAME, as in %s", f.clusterDNS, manifests.DefaultClusterDNS)
+	}
+	o.ClusterDNS = types.NamespacedName{Namespace: namespace, Name: name}
+	return o, nil
+}
+
+func runCheck(ctx context.Context, s streams, f *checkFlags) error {
+	o, err := f.options()
+	if err != nil {
+		return err
+	}
+	validator := compileSchema()
+	in, err := f.read(s, f.clusterDNS)
+	if err != nil {
+		return err
+	}
+	f.warn(s, in)
+	r, err := check.Run(ctx, in, validator, o)
+	if err != nil {
+		return err
+	}
+	for _, p := range r.Problems[len(in.Problems):] {
+		s.say("error: " + p)
+	}
+	text, err := render(r, f.output, s)
+	if err != nil {
+		return err
+	}
+	if _, err := s.out.Write(text); err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	return exit(r.ExitCode())
+}
+
+// compileSchema compiles the CRD's rules while the manifests are read: that takes
+// longer than everything else of a small check.
+func compileSchema() func() (check.Validator, error) {
+	type answer struct {
+		v   *schema.Validator
+		err error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		v, err := schema.Parse(crd.ConnectivityExpectations)
+		done <- answer{v, err}
+	}()
+	return func() (check.Validator, error) {
+		a := <-done
+		return a.v, a.err
+	}
+}
+
+func render(r *check.Report, output string, s streams) ([]byte, error) {
+	switch output {
+	case "json":
+		return r.JSON()
+	case "junit":
+		return r.JUnit()
+	case "sarif":
+		return r.SARIF(version())
+	}
+	if len(r.Rows) == 0 {
+		return nil, nil
+	}
+	return []byte(r.Table(explain.Style{Color: s.color})), nil
+}

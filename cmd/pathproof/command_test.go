@@ -1,0 +1,83 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const production = "../../config/samples/production"
+
+// call runs a command line as main does.
+func call(t testing.TB, stdin string, args ...string) (code int, out, errs string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	code = run(t.Context(), args, streams{in: strings.NewReader(stdin), out: &stdout, err: &stderr})
+	return code, stdout.String(), stderr.String()
+}
+
+func file(t testing.TB, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestUsageErrorsSayWhatToWrite(t *testing.T) {
+	flows := file(t, "flows", "")
+	cases := map[string]struct {
+		args []string
+		want string
+	}{
+		"an unknown command":               {[]string{"chek"}, "did you mean check?"},
+		"an unknown flag":                  {[]string{"check", "--file", "x"}, "see pathproof check --help"},
+		"no manifests":                     {[]string{"check"}, "write -f FILE"},
+		"a file without -f":                {[]string{"check", "x.yaml"}, "write -f before each file"},
+		"an unknown output":                {[]string{"check", "-f", production, "-o", "yaml"}, "write table, json, junit, sarif"},
+		"a selector that is none":          {[]string{"check", "-f", production, "-l", "a in"}, "write one such as app=web"},
+		"a DNS Service without namespace":  {[]string{"check", "-f", production, "--cluster-dns", "kube-dns"}, "write NAMESPACE/NAME"},
+		"no flows":                         {[]string{"predict", "-f", production}, "write --flows FILE"},
+		"flows that do not exist":          {[]string{"predict", "-f", production, "--flows", "/nowhere"}, "no such file"},
+		"two streams on one input":         {[]string{"predict", "-f", "-", "--flows", "-"}, "cannot both come from the standard input"},
+		"an unknown output of predict":     {[]string{"predict", "-f", production, "--flows", flows, "-o", "json"}, "write jsonl"},
+		"explain without a port":           {[]string{"explain", "a", "b"}, "write pathproof explain FROM TO PORT"},
+		"explain with a port that is none": {[]string{"explain", "a", "b", "70000", "-f", production}, "write a number from 1 to 65535"},
+		"explain with a strange protocol":  {[]string{"explain", "a", "b", "ICMP/1", "-f", production}, "write TCP, UDP or SCTP"},
+		"explain of nobody":                {[]string{"explain", "a", "b", "1", "-f", production}, "there is no pod or workload default/a"},
+		"manifests that do not exist":      {[]string{"check", "-f", "/nowhere"}, "there is no such file"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			code, _, errs := call(t, "", tc.args...)
+			if code != 2 || !strings.Contains(errs, tc.want) {
+				t.Errorf("exit code %d and %q, want 2 and %q", code, errs, tc.want)
+			}
+		})
+	}
+}
+
+func TestHelpVersionAndCompletionSucceed(t *testing.T) {
+	for _, args := range [][]string{{}, {"--help"}, {"help", "check"}, {"version"}, {"completion", "bash"}, {"__complete", "check", "--out"}} {
+		if code, out, errs := call(t, "", args...); code != 0 || out == "" {
+			t.Errorf("%q: exit code %d, %q", args, code, errs)
+		}
+	}
+}
+
+func TestColoursAreForTerminals(t *testing.T) {
+	for _, color := range []bool{false, true} {
+		var out, errs bytes.Buffer
+		run(t.Context(), []string{"check", "-f", production}, streams{out: &out, err: &errs, color: color})
+		if got := strings.Contains(out.String(), "\x1b["); got != color {
+			t.Errorf("with color %v the output has colours: %v", color, got)
+		}
+	}
+	t.Setenv("NO_COLOR", "1")
+	if isTerminal(os.Stdout) {
+		t.Error("NO_COLOR is not honoured")
+	}
+}

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var shown = regexp.MustCompile("(?s)<!-- output:\\w+ -->\n```\n\\$ pathproof ([^\n]+)\n(.*?)```\n<!-- /output -->")
+
+// What docs/cli.md shows is what the commands print.
+func TestDocumentedOutputIsReal(t *testing.T) {
+	t.Chdir("../..")
+	text, err := os.ReadFile("docs/cli.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := shown.FindAllStringSubmatch(string(text), -1)
+	if len(blocks) != 3 {
+		t.Fatalf("found %d examples with output, want 3", len(blocks))
+	}
+	asked := regexp.MustCompile("(?s)```\n(\\{\"id\".*?)```").FindStringSubmatch(string(text))
+	if asked == nil {
+		t.Fatal("the document shows no flows")
+	}
+	flows := file(t, "flows.jsonl", asked[1])
+	for _, b := range blocks {
+		args := strings.Fields(strings.Replace(b[1], "flows.jsonl", flows, 1))
+		_, out, errs := call(t, "", args...)
+		if want := b[2]; !strings.HasSuffix(errs+out, want) {
+			t.Errorf("pathproof %s prints\n%s%s\nand the document shows\n%s", b[1], errs, out, want)
+		}
+	}
+}

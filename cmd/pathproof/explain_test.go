@@ -1,0 +1,94 @@
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pathproof/pathproof/explain"
+)
+
+var update = flag.Bool("update", false, "Write the golden files.")
+
+const more = "testdata/more.yaml"
+
+func TestExplainGolden(t *testing.T) {
+	cases := map[string]struct {
+		from, to, port string
+		want           int
+	}{
+		"denied":               {"frontend", "mongodb", "27017", 0},
+		"allowed":              {"backend", "mongodb", "TCP/27017", 0},
+		"not-isolated":         {"frontend", "backend", "main", 0},
+		"wrong-port":           {"backend", "mongodb", "27018", 0},
+		"both-directions":      {"backend", "other/guarded", "8080", 0},
+		"deny-all":             {"frontend", "other/closed", "8080", 0},
+		"from-an-address":      {"192.0.2.9", "mongodb", "27017", 0},
+		"named-port":           {"frontend", "other/guarded", "9999", 0},
+		"a-block":              {"frontend", "other/ranged", "80", 3},
+		"service-that-differs": {"frontend", "svc:other/mixed", "80", 3},
+		"itself":               {"mongodb", "mongodb", "1", 0},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			code, out, errs := call(t, "", "explain", tc.from, tc.to, tc.port, "-n", "production", "-f", production, "-f", more)
+			if code != tc.want {
+				t.Fatalf("exit code %d, want %d: %s", code, tc.want, errs)
+			}
+			golden := filepath.Join("testdata", "explain", name+".txt")
+			if *update {
+				if err := os.WriteFile(golden, []byte(out), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatalf("%v: run the test with -update", err)
+			}
+			if diff := cmp.Diff(string(want), out); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// An explanation is of the evaluator's answer, and its rules are those of the
+// policies that it names.
+func TestExplainAgreesWithPredict(t *testing.T) {
+	for _, from := range []string{"production/frontend", "production/backend", "other/guarded"} {
+		for _, to := range []string{"production/mongodb", "production/backend", "other/guarded", "other/closed", "other/ranged"} {
+			for _, port := range []string{"27017", "8080"} {
+				_, text, errs := call(t, "", "explain", from, to, port, "-f", production, "-f", more, "-o", "json")
+				var explained []explain.Answer
+				if err := json.Unmarshal([]byte(text), &explained); err != nil {
+					t.Fatal(err, errs)
+				}
+				_, out, _ := call(t, `{"id":"1","from":"`+from+`","to":"`+to+`","protocol":"TCP","port":`+port+`}`, "predict", "--flows", "-", "-f", production, "-f", more)
+				a, p := explained[0], parse(t, out)[0]
+				if a.Verdict != p.Verdict || a.Egress.Verdict != p.Egress.Verdict || a.Ingress.Verdict != p.Ingress.Verdict {
+					t.Errorf("%s to %s: explained %s, predicted %s", from, to, a.Verdict, p.Verdict)
+				}
+				for _, d := range []explain.Direction{a.Egress, a.Ingress} {
+					allows := strings.Contains(mustJSON(t, d.Policies), `"answer":"`+explain.Allows+`"`)
+					if len(d.Policies) > 0 && d.Rule == "" && allows != (d.Verdict == "Allowed") {
+						t.Errorf("%s to %s is %s, and its rules say %+v", from, to, d.Verdict, d.Policies)
+					}
+				}
+			}
+		}
+	}
+}
+
+func mustJSON(t *testing.T, v any) string {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}

@@ -1,0 +1,132 @@
+package manifests
+
+import (
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+)
+
+// kind is how objects of one kind are read.
+type kind struct {
+	empty func() metav1.Object
+	add   func(*Result, parsed)
+	// cluster is set for kinds without a namespace.
+	cluster bool
+}
+
+// reads makes a kind of a function that takes its objects.
+func reads[T any, P interface {
+	*T
+	metav1.Object
+}](add func(*Result, P)) *kind {
+	return &kind{
+		empty: func() metav1.Object { return P(new(T)) },
+		add:   func(r *Result, p parsed) { add(r, p.object.(P)) },
+	}
+}
+
+// ofCluster marks a kind that has no namespace.
+func ofCluster(k *kind) *kind {
+	k.cluster = true
+	return k
+}
+
+// kinds is everything that is read. Each of them is decoded strictly; what is not
+// here is skipped and counted.
+var kinds = map[typeMeta]*kind{
+	{"v1", "Namespace"}: ofCluster(reads(func(r *Result, o *corev1.Namespace) { r.Snapshot.Namespaces = append(r.Snapshot.Namespaces, o) })),
+	{"v1", "Node"}:      ofCluster(reads(func(r *Result, o *corev1.Node) { r.Snapshot.Nodes = append(r.Snapshot.Nodes, o) })),
+	{"v1", "Pod"}:       reads(func(r *Result, o *corev1.Pod) { r.Snapshot.Pods = append(r.Snapshot.Pods, o) }),
+	{"v1", "Service"}:   reads(func(r *Result, o *corev1.Service) { r.Snapshot.Services = append(r.Snapshot.Services, o) }),
+	{"discovery.k8s.io/v1", "EndpointSlice"}: reads(func(r *Result, o *discoveryv1.EndpointSlice) {
+		r.Snapshot.EndpointSlices = append(r.Snapshot.EndpointSlices, o)
+	}),
+	{"networking.k8s.io/v1", "NetworkPolicy"}: reads(func(r *Result, o *networkingv1.NetworkPolicy) {
+		r.Snapshot.NetworkPolicies = append(r.Snapshot.NetworkPolicies, o)
+	}),
+	{"apps/v1", "Deployment"}:       reads(func(r *Result, o *appsv1.Deployment) { r.addWorkload("Deployment", o, &o.Spec.Template, nil) }),
+	{"apps/v1", "DaemonSet"}:        reads(func(r *Result, o *appsv1.DaemonSet) { r.addWorkload("DaemonSet", o, &o.Spec.Template, nil) }),
+	{"apps/v1", "ReplicaSet"}:       reads(func(r *Result, o *appsv1.ReplicaSet) { r.addWorkload("ReplicaSet", o, &o.Spec.Template, nil) }),
+	{"apps/v1", "StatefulSet"}:      reads(addStatefulSet),
+	{"v1", "ReplicationController"}: reads(addReplicationController),
+	{"batch/v1", "Job"}:             reads(addJob),
+	{"batch/v1", "CronJob"}: reads(func(r *Result, o *batchv1.CronJob) {
+		r.addWorkload("CronJob", o, &o.Spec.JobTemplate.Spec.Template, nil)
+	}),
+	{"pathproof.dev/v1alpha1", expectationKind}: {empty: func() metav1.Object { return &v1alpha1.ConnectivityExpectation{} }, add: addExpectation},
+}
+
+const expectationKind = "ConnectivityExpectation"
+
+func addExpectation(r *Result, p parsed) {
+	o := p.object.(*v1alpha1.ConnectivityExpectation)
+	r.Expectations = append(r.Expectations, Expectation{Object: o, JSON: p.json, Place: p.place, PathLines: p.lines})
+}
+
+// policyGroups are API groups all of whose kinds named here decide about traffic
+// (rule S30). No names mean every kind that ends in Policy.
+var policyGroups = map[string][]string{
+	"policy.networking.k8s.io": {"ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy"},
+	"cilium.io":                {"CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy", "CiliumLocalRedirectPolicy"},
+	"crd.projectcalico.org":    {"NetworkPolicy", "GlobalNetworkPolicy"},
+	"projectcalico.org":        {"NetworkPolicy", "GlobalNetworkPolicy"},
+	"crd.antrea.io":            {"NetworkPolicy", "ClusterNetworkPolicy"},
+	"k8s.ovn.org":              {"EgressFirewall"},
+	"network.openshift.io":     {"EgressNetworkPolicy"},
+	"networking.k8s.aws":       nil,
+	"vpcresources.k8s.aws":     nil,
+	"k8s.cni.cncf.io":          nil,
+	"security.istio.io":        {"AuthorizationPolicy", "PeerAuthentication"},
+	"policy.linkerd.io":        {"AuthorizationPolicy", "Server", "ServerAuthorization"},
+	"consul.hashicorp.com":     {"ServiceIntentions"},
+	"kuma.io":                  {"MeshTrafficPermission", "TrafficPermission"},
+}
+
+// isPolicy tells whether objects of an unknown kind may decide about traffic. A
+// kind of any group that calls itself a network policy does.
+func isPolicy(m typeMeta) bool {
+	group, _, _ := strings.Cut(m.APIVersion, "/")
+	names, known := policyGroups[group]
+	switch {
+	case known && names == nil:
+		return strings.HasSuffix(m.Kind, "Policy")
+	case known && slices.Contains(names, m.Kind):
+		return true
+	}
+	return strings.HasSuffix(m.Kind, "NetworkPolicy") && !strings.HasPrefix(m.Kind, "Staged")
+}
+
+// groupOf returns the API group of an apiVersion; empty for the core's.
+func groupOf(apiVersion string) string {
+	group, _, found := strings.Cut(apiVersion, "/")
+	if !found {
+		return ""
+	}
+	return group
+}
+
+// otherVersion returns the apiVersion that a kind is read in, if another one was
+// written of a group that the kind may have been meant to be of: an old version,
+// or a slip. Kinds of the same name in groups of other projects are their own.
+func otherVersion(m typeMeta) string {
+	group, right := groupOf(m.APIVersion), ""
+	ours := group == "extensions"
+	for known := range kinds {
+		if known.Kind == m.Kind {
+			right = known.APIVersion
+		}
+		ours = ours || groupOf(known.APIVersion) == group
+	}
+	if !ours {
+		return ""
+	}
+	return right
+}

@@ -1,0 +1,273 @@
+package manifests
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+// Options are how to read.
+type Options struct {
+	// Namespace is that of objects that name none; empty means "default".
+	Namespace string
+	// Stdin is what the path "-" stands for.
+	Stdin io.Reader
+	// ClusterDNS names the Service that pods resolve names with, as namespace/name.
+	// If the input has expectations about DNS and no such Service, one is assumed.
+	// Empty means that none is.
+	ClusterDNS string
+}
+
+// Read reads files and folders (recursively: .yaml, .yml and .json; what begins
+// with a dot is left out). It returns whatever the input is; what is wrong with it
+// is in the problems.
+func Read(paths []string, o Options) *Result {
+	o.Namespace = cmp.Or(o.Namespace, "default")
+	c := newCollection(o.Namespace)
+	queue := make(chan chan []parsed, 4*runtime.GOMAXPROCS(0))
+	go func() {
+		defer close(queue)
+		p := &producer{queue: queue, slots: make(chan struct{}, runtime.GOMAXPROCS(0)), stdin: o.Stdin}
+		p.run(paths)
+	}()
+	for answer := range queue {
+		for _, p := range <-answer {
+			c.take(p)
+		}
+	}
+	c.finish()
+	complete(c.result, o)
+	return c.result
+}
+
+// producer splits files into documents and has them parsed, on all processors. The
+// queue keeps their order, and its length bounds how many are in memory.
+type producer struct {
+	queue chan<- chan []parsed
+	slots chan struct{}
+	stdin io.Reader
+	read  map[string]bool
+}
+
+func (p *producer) run(paths []string) {
+	p.read = map[string]bool{}
+	for _, path := range paths {
+		p.path(path)
+	}
+}
+
+// now queues what needs no work.
+func (p *producer) now(items ...parsed) {
+	answer := make(chan []parsed, 1)
+	answer <- items
+	p.queue <- answer
+}
+
+// later queues work for another goroutine.
+func (p *producer) later(work func() []parsed) {
+	answer := make(chan []parsed, 1)
+	p.queue <- answer
+	p.slots <- struct{}{}
+	go func() {
+		defer func() { <-p.slots }()
+		answer <- work()
+	}()
+}
+
+func (p *producer) fail(place Place, message string) { p.now(failed(place, message)) }
+
+// path reads a file, a folder or the standard input.
+func (p *producer) path(path string) {
+	if path == "-" {
+		if p.first("-") {
+			p.stream(p.stdin, "-")
+		}
+		return
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		p.fail(Place{File: path}, "there is no such file or folder")
+	case err != nil:
+		p.fail(Place{File: path}, "cannot be read: "+err.Error())
+	case !info.IsDir():
+		p.file(path)
+	default:
+		p.folder(path)
+	}
+}
+
+func (p *producer) folder(root string) {
+	files := 0
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch hidden := path != root && strings.HasPrefix(d.Name(), "."); {
+		case err != nil:
+			p.fail(Place{File: path}, "cannot be read: "+err.Error())
+			return fs.SkipDir
+		case hidden && d.IsDir():
+			return fs.SkipDir
+		case hidden || d.IsDir():
+			return nil
+		}
+		switch strings.ToLower(filepath.Ext(path)) {
+		case ".yaml", ".yml", ".json":
+			files++
+			p.file(path)
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, fs.SkipDir) {
+		p.fail(Place{File: root}, "cannot be read: "+err.Error())
+	}
+	if files == 0 {
+		p.fail(Place{File: root}, "the folder holds no .yaml, .yml or .json file")
+	}
+}
+
+// first tells whether a file was not read yet: it may be named, and lie in a
+// folder that is named too.
+func (p *producer) first(path string) bool {
+	key, err := filepath.Abs(path)
+	if err != nil || path == "-" {
+		key = path
+	}
+	if p.read[key] {
+		return false
+	}
+	p.read[key] = true
+	return true
+}
+
+func (p *producer) file(path string) {
+	if !p.first(path) {
+		return
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		p.fail(Place{File: path}, "cannot be read: "+err.Error())
+		return
+	}
+	defer f.Close()
+	p.stream(f, path)
+}
+
+// stream reads a file to its end, or to where it cannot be read any more.
+func (p *producer) stream(in io.Reader, file string) {
+	buffered := bufio.NewReaderSize(in, 64<<10)
+	head, _ := buffered.Peek(3)
+	switch {
+	case bytes.HasPrefix(head, []byte("\xef\xbb\xbf")):
+		_, _ = buffered.Discard(3)
+	case bytes.HasPrefix(head, []byte("\xfe\xff")), bytes.HasPrefix(head, []byte("\xff\xfe")):
+		p.fail(Place{File: file}, "is UTF-16: save it as UTF-8")
+		return
+	}
+	var err error
+	if isJSON(buffered, file) {
+		err = splitJSON(buffered, file, 1, func(o object) error {
+			p.later(o.parse)
+			return nil
+		})
+	} else {
+		err = splitYAML(buffered, file, func(d document) error {
+			p.later(d.parse)
+			return nil
+		})
+	}
+	if err != nil {
+		place := Place{File: file}
+		if syntax := (*syntaxError)(nil); errors.As(err, &syntax) {
+			place.Line = syntax.line
+		}
+		p.fail(place, err.Error())
+	}
+}
+
+// isJSON tells whether a stream is to be read as JSON: by its name, or, if it has
+// none, by its first character. YAML files that hold JSON documents are split as
+// YAML.
+func isJSON(in *bufio.Reader, file string) bool {
+	if file != "-" {
+		return strings.EqualFold(filepath.Ext(file), ".json")
+	}
+	for n := 1; ; n++ {
+		head, err := in.Peek(n)
+		if err != nil {
+			return false
+		}
+		if c := head[n-1]; c != ' ' && c != '\t' && c != '\r' && c != '\n' {
+			return c == '{'
+		}
+	}
+}
+
+// identity is what tells objects apart.
+type identity struct {
+	group, kind, namespace, name string
+}
+
+// collection puts together what the parsers return, in the order of the input.
+type collection struct {
+	result    *Result
+	seen      map[identity]Place
+	skipped   map[typeMeta]*Skipped
+	namespace string
+}
+
+func newCollection(namespace string) *collection {
+	return &collection{result: &Result{}, seen: map[identity]Place{}, skipped: map[typeMeta]*Skipped{}, namespace: namespace}
+}
+
+func (c *collection) take(p parsed) {
+	c.result.Objects++
+	c.result.Problems = append(c.result.Problems, p.problems...)
+	if p.skipped {
+		c.skip(p)
+	}
+	if p.object == nil || p.object.GetName() == "" {
+		return
+	}
+	switch {
+	case p.kind.cluster:
+		p.object.SetNamespace("")
+	case p.object.GetNamespace() == "":
+		p.object.SetNamespace(c.namespace)
+	}
+	id := identity{groupOf(p.meta.APIVersion), p.meta.Kind, p.object.GetNamespace(), p.object.GetName()}
+	if first, ok := c.seen[id]; ok {
+		c.result.Problems = append(c.result.Problems, Problem{
+			Place: p.place, Object: describe(p.meta.Kind, p.object),
+			Message: fmt.Sprintf("is defined twice, the first time in %s: keep one definition", first),
+		})
+		return
+	}
+	c.seen[id] = p.place
+	p.kind.add(c.result, p)
+}
+
+func (c *collection) skip(p parsed) {
+	s := c.skipped[p.meta]
+	if s == nil {
+		s = &Skipped{APIVersion: p.meta.APIVersion, Kind: p.meta.Kind, Policy: isPolicy(p.meta), First: p.place, Hint: p.skip}
+		c.skipped[p.meta] = s
+	}
+	s.Count++
+}
+
+func (c *collection) finish() {
+	for _, s := range c.skipped {
+		c.result.Skipped = append(c.result.Skipped, *s)
+	}
+	slices.SortFunc(c.result.Skipped, func(a, b Skipped) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.APIVersion, b.APIVersion))
+	})
+}

@@ -1,0 +1,129 @@
+package schema
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	celconfig "k8s.io/apiserver/pkg/apis/cel"
+)
+
+// rules compiles the CEL rules of a schema as they are needed. Compiling all of
+// them takes ten times as long as everything else that a small check does, and an
+// object has values for few of them: a rule is only ever evaluated about a value.
+type rules struct {
+	structural *structuralschema.Structural
+
+	mu sync.Mutex
+	// compiled holds validators by the set of rules that they hold.
+	compiled map[string][]*cel.Validator
+}
+
+// maxSets bounds the sets of rules that are compiled one by one. Objects that need
+// still more of them are validated with all rules.
+const maxSets = 8
+
+// parallel is the number of parts that a set is compiled in at the same time.
+const parallel = 2
+
+// validate evaluates the rules about the values of an object.
+func (r *rules) validate(ctx context.Context, obj map[string]any) field.ErrorList {
+	var errs field.ErrorList
+	for _, v := range r.needed(obj) {
+		found, _ := v.Validate(ctx, nil, r.structural, obj, nil, celconfig.RuntimeCELCostBudget)
+		errs = append(errs, found...)
+	}
+	// Which part a rule is in must not show.
+	slices.SortStableFunc(errs, func(a, b *field.Error) int { return strings.Compare(a.Field, b.Field) })
+	return errs
+}
+
+// needed returns validators that hold all rules about the values of an object.
+func (r *rules) needed(obj map[string]any) []*cel.Validator {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if all, ok := r.compiled[""]; ok {
+		return all
+	}
+	var names []string
+	walk(r.structural, "$", []any{obj}, func(_ *structuralschema.Structural, name string, has bool) {
+		if has {
+			names = append(names, name)
+		}
+	})
+	key := strings.Join(names, " ")
+	if found, ok := r.compiled[key]; ok {
+		return found
+	}
+	all := len(r.compiled) >= maxSets
+	if all {
+		key = ""
+	}
+	parts := make([]*cel.Validator, parallel)
+	var group sync.WaitGroup
+	for i := range parts {
+		part := r.structural.DeepCopy()
+		n := 0
+		walk(part, "$", []any{obj}, func(s *structuralschema.Structural, _ string, has bool) {
+			if all || has {
+				n++
+			}
+			if (!all && !has) || n%parallel != i {
+				s.XValidations = nil
+			}
+		})
+		group.Go(func() { parts[i] = cel.NewValidator(part, true, celconfig.PerCallLimit) })
+	}
+	group.Wait()
+	parts = slices.DeleteFunc(parts, func(v *cel.Validator) bool { return v == nil })
+	r.compiled[key] = parts
+	return parts
+}
+
+// walk calls visit for every part of a schema that has rules, in a fixed order, and
+// tells whether there are values for it. visit may take the rules away.
+func walk(s *structuralschema.Structural, name string, values []any, visit func(s *structuralschema.Structural, name string, has bool)) {
+	if len(s.XValidations) > 0 {
+		visit(s, name, len(values) > 0)
+	}
+	if s.Items != nil {
+		var below []any
+		for _, v := range values {
+			if list, ok := v.([]any); ok {
+				below = append(below, list...)
+			}
+		}
+		walk(s.Items, name+"[]", below, visit)
+	}
+	if s.AdditionalProperties != nil && s.AdditionalProperties.Structural != nil {
+		var below []any
+		for _, v := range values {
+			if m, ok := v.(map[string]any); ok {
+				below = slices.AppendSeq(below, maps.Values(m))
+			}
+		}
+		walk(s.AdditionalProperties.Structural, name+"{}", below, visit)
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.Properties)) {
+		child := s.Properties[key]
+		rules := len(child.XValidations)
+		var below []any
+		for _, v := range values {
+			if m, ok := v.(map[string]any); ok {
+				if value, ok := m[key]; ok {
+					below = append(below, value)
+				}
+			}
+		}
+		walk(&child, name+"."+key, below, visit)
+		if len(child.XValidations) != rules {
+			// The map holds copies.
+			s.Properties[key] = child
+		}
+	}
+}
