@@ -103,8 +103,6 @@ type Options struct {
 	Selector  labels.Selector
 	// ClusterDNS is the Service that names are resolved with.
 	ClusterDNS types.NamespacedName
-	// IgnoreKinds are kinds of policy that need not be modelled.
-	IgnoreKinds []string
 }
 
 // Run checks the expectations of manifests. The validator is asked for only if
@@ -114,7 +112,7 @@ func Run(ctx context.Context, in *manifests.Result, validator func() (Validator,
 	for _, p := range in.Problems {
 		r.Problems = append(r.Problems, p.String())
 	}
-	for _, k := range in.Unmodelled(o.IgnoreKinds) {
+	for _, k := range in.Unmodelled() {
 		r.Unmodelled = append(r.Unmodelled, fmt.Sprintf("%d %s (%s), the first in %s", k.Count, k.Kind, k.APIVersion, k.First))
 	}
 	if len(r.Problems) > 0 {

@@ -38,58 +38,39 @@ const (
 // policyKind is a kind of policy other than NetworkPolicy, which the API server may
 // or may not serve.
 type policyKind struct {
-	group, kind, resource string
-	// version is the one that is evaluated. Of kinds that are not, any version will
-	// do.
+	evaluator.PolicyKind
+	evaluated
+}
+
+// evaluated says how to read a kind that the evaluator knows. It is empty for
+// others, of which any version will do and the metadata is enough.
+type evaluated struct {
 	version string
-	// list makes a list of the kind; nil when it is not evaluated.
-	list func() client.ObjectList
-	// object makes an object of the kind; nil when it is not evaluated.
-	object func() client.Object
-	// root is a namespace whose objects apply to all.
-	root string
+	list    func() client.ObjectList
+	object  func() client.Object
+}
+
+// readers are the kinds that are evaluated.
+var readers = map[string]evaluated{
+	"ClusterNetworkPolicy.policy.networking.k8s.io": {
+		version: "v1alpha2",
+		list:    func() client.ObjectList { return &policyv1alpha2.ClusterNetworkPolicyList{} },
+		object:  func() client.Object { return &policyv1alpha2.ClusterNetworkPolicy{} },
+	},
+	"AdminNetworkPolicy.policy.networking.k8s.io": {
+		version: "v1alpha1",
+		list:    func() client.ObjectList { return &policyv1alpha1.AdminNetworkPolicyList{} },
+		object:  func() client.Object { return &policyv1alpha1.AdminNetworkPolicy{} },
+	},
+	"BaselineAdminNetworkPolicy.policy.networking.k8s.io": {
+		version: "v1alpha1",
+		list:    func() client.ObjectList { return &policyv1alpha1.BaselineAdminNetworkPolicyList{} },
+		object:  func() client.Object { return &policyv1alpha1.BaselineAdminNetworkPolicy{} },
+	},
 }
 
 // name is the name of the kind's CRD.
-func (k policyKind) name() string { return k.resource + "." + k.group }
-
-// String is the name for people, which --ignore-policy-kinds takes.
-func (k policyKind) String() string { return k.kind + "." + k.group }
-
-// policyKinds are all kinds that can allow or deny what a NetworkPolicy does not.
-// docs/semantics.md lists them (S30).
-var policyKinds = []policyKind{
-	{
-		group: "policy.networking.k8s.io", kind: "ClusterNetworkPolicy", resource: "clusternetworkpolicies", version: "v1alpha2",
-		list:   func() client.ObjectList { return &policyv1alpha2.ClusterNetworkPolicyList{} },
-		object: func() client.Object { return &policyv1alpha2.ClusterNetworkPolicy{} },
-	},
-	{
-		group: "policy.networking.k8s.io", kind: "AdminNetworkPolicy", resource: "adminnetworkpolicies", version: "v1alpha1",
-		list:   func() client.ObjectList { return &policyv1alpha1.AdminNetworkPolicyList{} },
-		object: func() client.Object { return &policyv1alpha1.AdminNetworkPolicy{} },
-	},
-	{
-		group: "policy.networking.k8s.io", kind: "BaselineAdminNetworkPolicy", resource: "baselineadminnetworkpolicies", version: "v1alpha1",
-		list:   func() client.ObjectList { return &policyv1alpha1.BaselineAdminNetworkPolicyList{} },
-		object: func() client.Object { return &policyv1alpha1.BaselineAdminNetworkPolicy{} },
-	},
-	{group: "cilium.io", kind: "CiliumNetworkPolicy", resource: "ciliumnetworkpolicies"},
-	{group: "cilium.io", kind: "CiliumClusterwideNetworkPolicy", resource: "ciliumclusterwidenetworkpolicies"},
-	{group: "crd.projectcalico.org", kind: "NetworkPolicy", resource: "networkpolicies"},
-	{group: "crd.projectcalico.org", kind: "GlobalNetworkPolicy", resource: "globalnetworkpolicies"},
-	{group: "projectcalico.org", kind: "NetworkPolicy", resource: "networkpolicies"},
-	{group: "projectcalico.org", kind: "GlobalNetworkPolicy", resource: "globalnetworkpolicies"},
-	{group: "crd.antrea.io", kind: "NetworkPolicy", resource: "networkpolicies"},
-	{group: "crd.antrea.io", kind: "ClusterNetworkPolicy", resource: "clusternetworkpolicies"},
-	{group: "k8s.ovn.org", kind: "EgressFirewall", resource: "egressfirewalls"},
-	{group: "networking.k8s.aws", kind: "ApplicationNetworkPolicy", resource: "applicationnetworkpolicies"},
-	{group: "networking.k8s.aws", kind: "ClusterNetworkPolicy", resource: "clusternetworkpolicies"},
-	{group: "k8s.cni.cncf.io", kind: "MultiNetworkPolicy", resource: "multi-networkpolicies"},
-	{group: "security.istio.io", kind: "AuthorizationPolicy", resource: "authorizationpolicies", root: "istio-system"},
-	{group: "policy.linkerd.io", kind: "Server", resource: "servers"},
-	{group: "policy.linkerd.io", kind: "AuthorizationPolicy", resource: "authorizationpolicies"},
-}
+func (k policyKind) name() string { return k.Resource + "." + k.Group }
 
 // +kubebuilder:rbac:groups=apiextensions.k8s.io,resources=customresourcedefinitions,verbs=get;list;watch
 // +kubebuilder:rbac:groups=policy.networking.k8s.io,resources=clusternetworkpolicies;adminnetworkpolicies;baselineadminnetworkpolicies,verbs=get;list;watch
@@ -97,16 +78,20 @@ var policyKinds = []policyKind{
 // +kubebuilder:rbac:groups=crd.projectcalico.org;projectcalico.org,resources=networkpolicies;globalnetworkpolicies,verbs=get;list;watch
 // +kubebuilder:rbac:groups=crd.antrea.io,resources=networkpolicies;clusternetworkpolicies,verbs=get;list;watch
 // +kubebuilder:rbac:groups=k8s.ovn.org,resources=egressfirewalls,verbs=get;list;watch
+// +kubebuilder:rbac:groups=network.openshift.io,resources=egressnetworkpolicies,verbs=get;list;watch
+// +kubebuilder:rbac:groups=vpcresources.k8s.aws,resources=securitygrouppolicies,verbs=get;list;watch
+// +kubebuilder:rbac:groups=consul.hashicorp.com,resources=serviceintentions,verbs=get;list;watch
+// +kubebuilder:rbac:groups=kuma.io,resources=meshtrafficpermissions;trafficpermissions,verbs=get;list;watch
 // +kubebuilder:rbac:groups=networking.k8s.aws,resources=applicationnetworkpolicies;clusternetworkpolicies,verbs=get;list;watch
 // +kubebuilder:rbac:groups=k8s.cni.cncf.io,resources=multi-networkpolicies,verbs=get;list;watch
-// +kubebuilder:rbac:groups=security.istio.io,resources=authorizationpolicies,verbs=get;list;watch
-// +kubebuilder:rbac:groups=policy.linkerd.io,resources=servers;authorizationpolicies,verbs=get;list;watch
+// +kubebuilder:rbac:groups=security.istio.io,resources=authorizationpolicies;peerauthentications,verbs=get;list;watch
+// +kubebuilder:rbac:groups=policy.linkerd.io,resources=servers;serverauthorizations;authorizationpolicies,verbs=get;list;watch
 
 // CheckPolicyKinds tells whether these are kinds that can be ignored, and which
 // there are otherwise.
 func CheckPolicyKinds(names []string) error {
 	var all []string
-	for _, k := range policyKinds {
+	for _, k := range evaluator.PolicyKinds() {
 		all = append(all, k.String())
 	}
 	for _, name := range names {
@@ -148,8 +133,9 @@ var _ reconcile.Reconciler = (*kindWatcher)(nil)
 
 func newKindWatcher(cl client.Client, c cache.Cache, ignored []string) *kindWatcher {
 	w := &kindWatcher{client: cl, cache: c, changed: make(chan event.GenericEvent), kinds: map[string]policyKind{}, served: map[string]servedKind{}}
-	for _, k := range policyKinds {
-		if !slices.Contains(ignored, k.String()) {
+	for _, known := range evaluator.PolicyKinds() {
+		if !slices.Contains(ignored, known.String()) {
+			k := policyKind{known, readers[known.String()]}
 			w.kinds[k.name()] = k
 		}
 	}
@@ -245,7 +231,7 @@ func (w *kindWatcher) serves(ctx context.Context, kind policyKind) (schema.Group
 	}
 	for _, v := range crd.Spec.Versions {
 		if v.Served && (kind.version == "" || kind.version == v.Name) {
-			return schema.GroupVersionKind{Group: kind.group, Version: v.Name, Kind: kind.kind}, nil
+			return schema.GroupVersionKind{Group: kind.Group, Version: v.Name, Kind: kind.Kind}, nil
 		}
 	}
 	return schema.GroupVersionKind{}, nil
@@ -314,11 +300,7 @@ func (w *kindWatcher) add(ctx context.Context, kind policyKind, gvk schema.Group
 		s.BaselineAdminNetworkPolicies = pointers(l.Items)
 	case *metav1.PartialObjectMetadataList:
 		for _, o := range l.Items {
-			u := evaluator.Unmodelled{Kind: kind.String(), Namespace: o.Namespace, Name: o.Name}
-			if kind.root != "" && o.Namespace == kind.root {
-				u.Namespace = ""
-			}
-			s.Unmodelled = append(s.Unmodelled, u)
+			s.Unmodelled = append(s.Unmodelled, kind.Clouds(o.Namespace, o.Name))
 		}
 	}
 	return nil

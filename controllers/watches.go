@@ -71,7 +71,7 @@ func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 	}
 	r.kinds.watch = func(kind policyKind, o client.Object) error {
 		concerned := func(ctx context.Context, o client.Object) []reconcile.Request {
-			if ns := o.GetNamespace(); ns != "" && ns != kind.root {
+			if ns := o.GetNamespace(); ns != "" && ns != kind.Root {
 				return r.inReach(ctx, o)
 			}
 			return everyone(ctx, o)

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -62,6 +63,15 @@ func TestRulesOfTheCodeAreDocumented(t *testing.T) {
 	for _, rule := range find(read(t, "*.go"), `\b([SX]\d+)\b`) {
 		if !slices.Contains(headings, rule) {
 			t.Errorf("the code names rule %s, which %s does not state", rule, semantics)
+		}
+	}
+}
+
+func TestS30EveryKindIsDocumented(t *testing.T) {
+	doc := read(t, semantics)
+	for _, k := range PolicyKinds() {
+		if !k.Modelled && !strings.Contains(doc, "`"+k.String()+"`") {
+			t.Errorf("%s does not name %s", semantics, k)
 		}
 	}
 }

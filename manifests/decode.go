@@ -12,6 +12,7 @@ import (
 	kjson "sigs.k8s.io/json"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/evaluator"
 )
 
 // typeMeta is what tells the kind of an object.
@@ -43,6 +44,8 @@ type parsed struct {
 	lines   map[string]int
 	skip    string
 	skipped bool
+	// cloud is what a skipped policy is to the evaluator; nil for other objects.
+	cloud *evaluator.Unmodelled
 	// problems do not exclude an object.
 	problems []Problem
 }
@@ -175,6 +178,9 @@ func (o object) decode(meta typeMeta) parsed {
 			return failed(o.line("apiVersion"), fmt.Sprintf("%s of apiVersion %s is not read: write apiVersion: %s", meta.Kind, meta.APIVersion, right))
 		}
 		out.skipped = true
+		if policy, ok := policyKind(meta); ok {
+			out.cloud = new(policy.Clouds(o.identity()))
+		}
 		return out
 	}
 	obj := k.empty()
@@ -204,6 +210,20 @@ func (o object) decode(meta typeMeta) parsed {
 		out.json, out.lines = o.json, pathLines(o, e)
 	}
 	return out
+}
+
+// identity returns namespace and name of an object of an unknown kind, as far as it
+// has any.
+func (o object) identity() (namespace, name string) {
+	var h struct {
+		Metadata struct{ Namespace, Name string } `json:"metadata"`
+	}
+	// What is no metadata names nothing: the object then applies everywhere.
+	_ = json.Unmarshal(o.json, &h)
+	if h.Metadata.Name == "" {
+		h.Metadata.Name = "without a name"
+	}
+	return h.Metadata.Namespace, h.Metadata.Name
 }
 
 // failed reports what the decoder refused.

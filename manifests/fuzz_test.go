@@ -28,7 +28,7 @@ func FuzzRead(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, text []byte) {
 		// As Read does, but on one goroutine: coverage that depends on the scheduler
 		// leads the fuzzer astray.
-		c := newCollection("default")
+		c := newCollection(Options{Namespace: "default"})
 		take := func(list []parsed) {
 			for _, p := range list {
 				c.take(p)

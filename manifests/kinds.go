@@ -1,7 +1,6 @@
 package manifests
 
 import (
-	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -10,8 +9,11 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	policyv1alpha1 "sigs.k8s.io/network-policy-api/apis/v1alpha1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/evaluator"
 )
 
 // kind is how objects of one kind are read.
@@ -52,6 +54,15 @@ var kinds = map[typeMeta]*kind{
 	{"networking.k8s.io/v1", "NetworkPolicy"}: reads(func(r *Result, o *networkingv1.NetworkPolicy) {
 		r.Snapshot.NetworkPolicies = append(r.Snapshot.NetworkPolicies, o)
 	}),
+	{"policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"}: ofCluster(reads(func(r *Result, o *policyv1alpha2.ClusterNetworkPolicy) {
+		r.Snapshot.ClusterNetworkPolicies = append(r.Snapshot.ClusterNetworkPolicies, o)
+	})),
+	{"policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy"}: ofCluster(reads(func(r *Result, o *policyv1alpha1.AdminNetworkPolicy) {
+		r.Snapshot.AdminNetworkPolicies = append(r.Snapshot.AdminNetworkPolicies, o)
+	})),
+	{"policy.networking.k8s.io/v1alpha1", "BaselineAdminNetworkPolicy"}: ofCluster(reads(func(r *Result, o *policyv1alpha1.BaselineAdminNetworkPolicy) {
+		r.Snapshot.BaselineAdminNetworkPolicies = append(r.Snapshot.BaselineAdminNetworkPolicies, o)
+	})),
 	{"apps/v1", "Deployment"}:       reads(func(r *Result, o *appsv1.Deployment) { r.addWorkload("Deployment", o, &o.Spec.Template, nil) }),
 	{"apps/v1", "DaemonSet"}:        reads(func(r *Result, o *appsv1.DaemonSet) { r.addWorkload("DaemonSet", o, &o.Spec.Template, nil) }),
 	{"apps/v1", "ReplicaSet"}:       reads(func(r *Result, o *appsv1.ReplicaSet) { r.addWorkload("ReplicaSet", o, &o.Spec.Template, nil) }),
@@ -71,37 +82,17 @@ func addExpectation(r *Result, p parsed) {
 	r.Expectations = append(r.Expectations, Expectation{Object: o, JSON: p.json, Place: p.place, PathLines: p.lines})
 }
 
-// policyGroups are API groups all of whose kinds named here decide about traffic
-// (rule S30). No names mean every kind that ends in Policy.
-var policyGroups = map[string][]string{
-	"policy.networking.k8s.io": {"ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy"},
-	"cilium.io":                {"CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy", "CiliumLocalRedirectPolicy"},
-	"crd.projectcalico.org":    {"NetworkPolicy", "GlobalNetworkPolicy"},
-	"projectcalico.org":        {"NetworkPolicy", "GlobalNetworkPolicy"},
-	"crd.antrea.io":            {"NetworkPolicy", "ClusterNetworkPolicy"},
-	"k8s.ovn.org":              {"EgressFirewall"},
-	"network.openshift.io":     {"EgressNetworkPolicy"},
-	"networking.k8s.aws":       nil,
-	"vpcresources.k8s.aws":     nil,
-	"k8s.cni.cncf.io":          nil,
-	"security.istio.io":        {"AuthorizationPolicy", "PeerAuthentication"},
-	"policy.linkerd.io":        {"AuthorizationPolicy", "Server", "ServerAuthorization"},
-	"consul.hashicorp.com":     {"ServiceIntentions"},
-	"kuma.io":                  {"MeshTrafficPermission", "TrafficPermission"},
-}
-
-// isPolicy tells whether objects of an unknown kind may decide about traffic. A
-// kind of any group that calls itself a network policy does.
-func isPolicy(m typeMeta) bool {
-	group, _, _ := strings.Cut(m.APIVersion, "/")
-	names, known := policyGroups[group]
-	switch {
-	case known && names == nil:
-		return strings.HasSuffix(m.Kind, "Policy")
-	case known && slices.Contains(names, m.Kind):
-		return true
+// policyKind returns the kind if its objects may decide about traffic, and are not
+// evaluated (rule S30). A kind of any group that calls itself a network policy may.
+func policyKind(m typeMeta) (evaluator.PolicyKind, bool) {
+	group := groupOf(m.APIVersion)
+	for _, k := range evaluator.PolicyKinds() {
+		if k.Group == group && k.Kind == m.Kind {
+			return k, true
+		}
 	}
-	return strings.HasSuffix(m.Kind, "NetworkPolicy") && !strings.HasPrefix(m.Kind, "Staged")
+	unheard := evaluator.PolicyKind{Group: group, Kind: m.Kind}
+	return unheard, strings.HasSuffix(m.Kind, "NetworkPolicy") && !strings.HasPrefix(m.Kind, "Staged")
 }
 
 // groupOf returns the API group of an apiVersion; empty for the core's.

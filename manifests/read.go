@@ -19,6 +19,9 @@ import (
 type Options struct {
 	// Namespace is that of objects that name none; empty means "default".
 	Namespace string
+	// IgnoredKinds are kinds of policy that decide nothing, by kind, in any case, or by
+	// kind.group. What an object of another kind of policy could decide is Undefined.
+	IgnoredKinds []string
 	// Stdin is what the path "-" stands for.
 	Stdin io.Reader
 	// ClusterDNS names the Service that pods resolve names with, as namespace/name.
@@ -32,7 +35,7 @@ type Options struct {
 // is in the problems.
 func Read(paths []string, o Options) *Result {
 	o.Namespace = cmp.Or(o.Namespace, "default")
-	c := newCollection(o.Namespace)
+	c := newCollection(o)
 	queue := make(chan chan []parsed, 4*runtime.GOMAXPROCS(0))
 	go func() {
 		defer close(queue)
@@ -223,8 +226,8 @@ type collection struct {
 	namespace string
 }
 
-func newCollection(namespace string) *collection {
-	return &collection{result: &Result{}, seen: map[identity]Place{}, skipped: map[typeMeta]*Skipped{}, namespace: namespace}
+func newCollection(o Options) *collection {
+	return &collection{result: &Result{ignored: o.IgnoredKinds}, seen: map[identity]Place{}, skipped: map[typeMeta]*Skipped{}, namespace: o.Namespace}
 }
 
 func (c *collection) take(p parsed) {
@@ -257,10 +260,13 @@ func (c *collection) take(p parsed) {
 func (c *collection) skip(p parsed) {
 	s := c.skipped[p.meta]
 	if s == nil {
-		s = &Skipped{APIVersion: p.meta.APIVersion, Kind: p.meta.Kind, Policy: isPolicy(p.meta), First: p.place, Hint: p.skip}
+		s = &Skipped{APIVersion: p.meta.APIVersion, Kind: p.meta.Kind, Policy: p.cloud != nil, First: p.place, Hint: p.skip}
 		c.skipped[p.meta] = s
 	}
 	s.Count++
+	if p.cloud != nil && !s.ignored(c.result.ignored) {
+		c.result.Snapshot.Unmodelled = append(c.result.Snapshot.Unmodelled, *p.cloud)
+	}
 }
 
 func (c *collection) finish() {

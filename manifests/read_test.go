@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/pathproof/pathproof/evaluator"
 )
 
 // readBytes reads a text as if it came through a pipe.
@@ -204,8 +206,60 @@ resources: [b.yaml]
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if n := len(r.Unmodelled([]string{"ciliumnetworkpolicy", "NetworkPolicy.crd.projectcalico.org"})); n != 2 {
+	r = readBytes([]byte(text), Options{IgnoredKinds: []string{"ciliumnetworkpolicy", "NetworkPolicy.crd.projectcalico.org"}})
+	if n := len(r.Unmodelled()); n != 2 {
 		t.Errorf("%d kinds are left after two were ignored, want 2", n)
+	}
+	if n := len(r.Snapshot.Unmodelled); n != 2 {
+		t.Errorf("the evaluator hears of %d objects, want 2", n)
+	}
+}
+
+func TestPoliciesOfOtherKindsReachTheEvaluator(t *testing.T) {
+	r := readBytes([]byte(`apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: a, namespace: shop}
+---
+apiVersion: cilium.io/v2
+kind: CiliumClusterwideNetworkPolicy
+metadata: {name: b}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: c, namespace: istio-system}
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: broken
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: d}
+spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: [203.0.113.0/24]}]}]}
+---
+apiVersion: policy.networking.k8s.io/v1alpha1
+kind: AdminNetworkPolicy
+metadata: {name: e}
+spec: {priority: 1, subject: {namespaces: {}}}
+---
+apiVersion: policy.networking.k8s.io/v1alpha1
+kind: BaselineAdminNetworkPolicy
+metadata: {name: default}
+spec: {subject: {namespaces: {}}}
+`), Options{})
+	if len(r.Problems) > 0 {
+		t.Fatal(r.Problems)
+	}
+	const cilium = "CiliumNetworkPolicy.cilium.io"
+	want := []evaluator.Unmodelled{
+		{Kind: cilium, Namespace: "shop", Name: "a"}, {Kind: "CiliumClusterwideNetworkPolicy.cilium.io", Name: "b"},
+		{Kind: "AuthorizationPolicy.security.istio.io", Name: "c"}, {Kind: cilium, Name: "without a name"},
+	}
+	if !slices.Equal(r.Snapshot.Unmodelled, want) {
+		t.Errorf("got %v, want %v", r.Snapshot.Unmodelled, want)
+	}
+	if n := [3]int{len(r.Snapshot.ClusterNetworkPolicies), len(r.Snapshot.AdminNetworkPolicies), len(r.Snapshot.BaselineAdminNetworkPolicies)}; n != [3]int{1, 1, 1} {
+		t.Errorf("read %v cluster-wide policies, want one of each kind", n)
 	}
 }
 

@@ -91,14 +91,16 @@ type Result struct {
 	Objects int
 
 	workloads []workload
+	// ignored are kinds of policy that decide nothing.
+	ignored []string
 }
 
 // Unmodelled lists the kinds of policy that were skipped, without those that the
-// caller chose to ignore (by kind, in any case, or by kind.group).
-func (r *Result) Unmodelled(ignore []string) []Skipped {
+// caller chose to ignore.
+func (r *Result) Unmodelled() []Skipped {
 	var out []Skipped
 	for _, s := range r.Skipped {
-		if s.Policy && !s.ignored(ignore) {
+		if s.Policy && !s.ignored(r.ignored) {
 			out = append(out, s)
 		}
 	}

@@ -51,7 +51,7 @@ input, 3 something cannot be determined.`,
 
 // options turns flags into what to check.
 func (f *checkFlags) options() (check.Options, error) {
-	o := check.Options{IgnoreKinds: f.ignoreKinds}
+	var o check.Options
 	if err := oneOf("-o", f.output, "table", "json", "junit", "sarif"); err != nil {
 		return o, err
 	}

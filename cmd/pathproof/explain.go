@@ -75,7 +75,7 @@ func runExplain(s streams, in *input, output, from, to, port string) error {
 		return invalid("%v", err)
 	}
 	code := exitHolds
-	if len(r.Unmodelled(in.ignoreKinds)) > 0 {
+	if len(r.Unmodelled()) > 0 {
 		code = exitUndetermined
 	}
 	answers := make([]explain.Answer, 0, len(target.Backends))

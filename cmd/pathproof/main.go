@@ -167,7 +167,7 @@ func (i *input) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringArrayVarP(&i.files, "filename", "f", nil, "File or folder of manifests, or - for the standard input; may be repeated. Folders are read recursively.")
 	f.StringVarP(&i.namespace, "namespace", "n", "", `Namespace of objects that name none (default "default").`)
-	f.StringSliceVar(&i.ignoreKinds, "ignore-kinds", nil, "Kinds of policy that are not modelled and do not matter, as KIND or KIND.GROUP, separated by commas.")
+	f.StringSliceVar(&i.ignoreKinds, "ignore-policy-kinds", nil, "Kinds of policy that are taken to decide nothing, as KIND or KIND.GROUP, separated by commas.")
 	_ = cmd.MarkFlagFilename("filename", "yaml", "yml", "json")
 }
 
@@ -177,7 +177,7 @@ func (i *input) read(s streams, clusterDNS string) (*manifests.Result, error) {
 	if len(i.files) == 0 {
 		return nil, invalid("no manifests are named: write -f FILE, -f FOLDER or -f - for the standard input")
 	}
-	return manifests.Read(i.files, manifests.Options{Namespace: i.namespace, Stdin: s.in, ClusterDNS: clusterDNS}), nil
+	return manifests.Read(i.files, manifests.Options{Namespace: i.namespace, IgnoredKinds: i.ignoreKinds, Stdin: s.in, ClusterDNS: clusterDNS}), nil
 }
 
 // warn says what a prediction leaves out.
@@ -185,8 +185,8 @@ func (i *input) warn(s streams, r *manifests.Result) {
 	for _, p := range r.Problems {
 		s.say("error: " + p.String())
 	}
-	for _, k := range r.Unmodelled(i.ignoreKinds) {
-		s.say(fmt.Sprintf("warning: %d %s (%s, the first in %s) NOT EVALUATED: predictions can be wrong where they decide; if they do not, say --ignore-kinds %s",
+	for _, k := range r.Unmodelled() {
+		s.say(fmt.Sprintf("warning: %d %s (%s, the first in %s) not evaluated: what they could decide is undefined; if they decide nothing, say --ignore-policy-kinds %s",
 			k.Count, k.Kind, k.APIVersion, k.First, k.Kind))
 	}
 	for _, n := range r.Notes {
@@ -196,7 +196,7 @@ func (i *input) warn(s streams, r *manifests.Result) {
 	for _, k := range r.Skipped {
 		if k.Hint != "" {
 			s.say(fmt.Sprintf("note: %s is a %s, which is not read: the files that it names are; to have it applied: %s", k.First, k.Kind, k.Hint))
-		} else if !k.Policy || !slices.Contains(r.Unmodelled(i.ignoreKinds), k) {
+		} else if !k.Policy || !slices.Contains(r.Unmodelled(), k) {
 			skipped = append(skipped, fmt.Sprintf("%d %s", k.Count, k.Kind))
 		}
 	}

@@ -118,7 +118,7 @@ func TestImports(t *testing.T) {
 			pkg: "manifests", linked: true, never: append(ours("controllers", "probe!", "verdict", "check", "explain", "schema", "test", "cmd"), "k8s.io/client-go", "sigs.k8s.io/controller-runtime"),
 		},
 		"manifests know the types and the libraries that decode them": {
-			pkg: "manifests", only: append(ours("api", "flow", "evaluator", "plan"), "k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/yaml", "sigs.k8s.io/json", "go.yaml.in/yaml"),
+			pkg: "manifests", only: append(ours("api", "flow", "evaluator", "plan"), "k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/network-policy-api/apis", "sigs.k8s.io/yaml", "sigs.k8s.io/json", "go.yaml.in/yaml"),
 		},
 		"explain asks the evaluator": {
 			pkg: "explain", only: append(ours("flow", "evaluator"), "k8s.io/api", "k8s.io/apimachinery"),
