@@ -188,7 +188,7 @@ func (w *kindWatcher) start(ctx context.Context, kind policyKind, gvk schema.Gro
 		ctrl.LoggerFrom(ctx).Error(last, "Reading a policy kind; every flow that it could decide is undefined until then", "kind", kind.String())
 		w.set(kind.name(), servedKind{gvk: gvk, failed: true})
 		w.wake(ctx)
-		return ctrl.Result{RequeueAfter: syncRetry}, nil
+		return ctrl.Result{RequeueAfter: syncRetry}, nil //nolint:nilerr // it is tried again, and the state says so
 	}
 	if err := w.watch(kind, kind.newObject(gvk)); err != nil {
 		return ctrl.Result{}, fmt.Errorf("watching %s: %w", kind, err)
