@@ -31,12 +31,19 @@ func (x *explainer) change(d evaluator.Decision) []string {
 
 // opens says which rule would allow a direction.
 func (x *explainer) opens(section, list string, d evaluator.DirectionDecision, subject, other flow.Endpoint, pod *corev1.Pod) string {
-	where := "one of " + refs(d.Isolating)
-	if len(d.Isolating) == 1 {
-		where = d.Isolating[0].String()
+	if d.DeniedBy != nil && d.Tier == evaluator.TierAdmin {
+		return fmt.Sprintf("To open %s, change %s, or put a rule that accepts or passes it before that one: no NetworkPolicy can allow what the Admin tier denies.",
+			section, d.DeniedBy.Describe())
+	}
+	where := "one of " + refs(d.Isolating) + ", or to"
+	switch {
+	case d.DeniedBy != nil:
+		where = "" // a NetworkPolicy comes before the Baseline tier
+	case len(d.Isolating) == 1:
+		where = d.Isolating[0].String() + ", or to"
 	}
 	lines := []string{
-		fmt.Sprintf("To open %s, add this rule to %s, or to a new policy that selects %s:", section, where, subject),
+		fmt.Sprintf("To open %s, add this rule to %s:", section, strings.TrimSpace(where+" a new policy that selects "+subject.String())),
 		section + ":",
 		"- " + list + ":",
 	}
@@ -77,6 +84,8 @@ func peerFor(subject, other flow.Endpoint, pod *corev1.Pod) []string {
 // closes says how a direction that is allowed would be denied.
 func (x *explainer) closes(section string, d evaluator.DirectionDecision, pod *corev1.Pod) []string {
 	switch {
+	case d.AllowedBy != nil && d.AllowedBy.IsClusterWide() && d.Tier == evaluator.TierAdmin:
+		return []string{"change " + d.AllowedBy.Describe() + ", which no NetworkPolicy can overrule"}
 	case pod == nil || d.Rule != "":
 		// Policies do not apply, or a rule that no policy overrides does.
 		return nil

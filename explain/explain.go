@@ -41,7 +41,12 @@ type Direction struct {
 	Verdict string `json:"verdict"`
 	Rule    string `json:"rule,omitempty"`
 	Reason  string `json:"reason,omitempty"`
-	// Policies are those that select the subject for this direction.
+	// ClusterWide says what cluster-wide policies do about the flow.
+	ClusterWide []string `json:"clusterWide,omitempty"`
+	// Decided is set when a cluster-wide policy of the Admin tier has decided, so that
+	// no NetworkPolicy was asked, or one of the Baseline tier.
+	Decided bool `json:"decidedClusterWide,omitempty"`
+	// Policies are the NetworkPolicies that select the subject for this direction.
 	Policies []Policy `json:"policies,omitempty"`
 	// IsPod is set when policies could select the subject.
 	IsPod bool `json:"isPod"`
@@ -125,6 +130,7 @@ func (x *explainer) direction(t networkingv1.PolicyType, d evaluator.DirectionDe
 		subject, end = x.from, x.f.From
 	}
 	out := Direction{Subject: named(end, subject), Verdict: d.Verdict.String(), Rule: d.Rule, Reason: d.Reason, IsPod: subject != nil}
+	out.ClusterWide, out.Decided = clusterWide(d)
 	for _, ref := range d.Isolating {
 		policy := x.policy(ref)
 		if policy == nil {

@@ -34,6 +34,10 @@ func shortDirection(d *evaluator.DirectionDecision) string {
 	switch {
 	case d.Reason != "":
 		return d.Reason
+	case d.DeniedBy != nil:
+		return "denied by " + d.DeniedBy.Describe() + " (" + d.Tier.String() + " tier)"
+	case d.AllowedBy != nil && d.AllowedBy.IsClusterWide():
+		return "allowed by " + d.AllowedBy.Describe() + " (" + d.Tier.String() + " tier)"
 	case d.AllowedBy != nil:
 		return "allowed by rule " + strconv.Itoa(d.AllowedBy.Index) + " of " + d.AllowedBy.String()
 	case d.Verdict == evaluator.Allowed:

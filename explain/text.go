@@ -66,11 +66,17 @@ func (d *Direction) text(b *strings.Builder, title, section string, style Style)
 	if d.Reason != "" {
 		fmt.Fprintf(b, "  %s\n", reason(d.Rule, d.Reason))
 	}
+	for _, line := range d.ClusterWide {
+		b.WriteString("  " + line + "\n")
+	}
 	switch {
-	case len(d.Policies) == 0 && d.Reason != "":
+	case len(d.Policies) == 0 && (d.Reason != "" || d.Decided):
 		return
 	case !d.IsPod:
 		b.WriteString("  It is no pod, so no NetworkPolicy applies to it.\n")
+		return
+	case len(d.Policies) == 0 && len(d.ClusterWide) > 0:
+		fmt.Fprintf(b, "  No NetworkPolicy selects it for %s.\n", section)
 		return
 	case len(d.Policies) == 0:
 		fmt.Fprintf(b, "  No NetworkPolicy selects it for %s, so nothing is closed.\n", section)

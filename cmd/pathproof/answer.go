@@ -135,6 +135,13 @@ func appendAnswer(out []byte, id string, d evaluator.Decision) []byte {
 	return append(out, "}\n"...)
 }
 
+func appendRule(out []byte, r *evaluator.RuleRef) []byte {
+	out = append(out, `{"policy":`...)
+	out = appendString(out, r.String())
+	out = append(out, `,"rule":`...)
+	return append(strconv.AppendInt(out, int64(r.Index), 10), '}')
+}
+
 func appendDirection(out []byte, d *evaluator.DirectionDecision) []byte {
 	out = append(out, `{"verdict":"`...)
 	out = append(out, d.Verdict.String()...)
@@ -151,11 +158,10 @@ func appendDirection(out []byte, d *evaluator.DirectionDecision) []byte {
 		}
 	}
 	if d.AllowedBy != nil {
-		out = append(out, `,"allowedBy":{"policy":`...)
-		out = appendString(out, d.AllowedBy.String())
-		out = append(out, `,"rule":`...)
-		out = strconv.AppendInt(out, int64(d.AllowedBy.Index), 10)
-		out = append(out, '}')
+		out = appendRule(append(out, `,"allowedBy":`...), d.AllowedBy)
+	}
+	if d.DeniedBy != nil {
+		out = appendRule(append(out, `,"deniedBy":`...), d.DeniedBy)
 	}
 	if d.Rule != "" {
 		out = append(out, `,"rule":`...)

@@ -21,22 +21,31 @@ func TestExplainGolden(t *testing.T) {
 	cases := map[string]struct {
 		from, to, port string
 		want           int
+		files          []string
 	}{
-		"denied":               {"frontend", "mongodb", "27017", 0},
-		"allowed":              {"backend", "mongodb", "TCP/27017", 0},
-		"not-isolated":         {"frontend", "backend", "main", 0},
-		"wrong-port":           {"backend", "mongodb", "27018", 0},
-		"both-directions":      {"backend", "other/guarded", "8080", 0},
-		"deny-all":             {"frontend", "other/closed", "8080", 0},
-		"from-an-address":      {"192.0.2.9", "mongodb", "27017", 0},
-		"named-port":           {"frontend", "other/guarded", "9999", 0},
-		"a-block":              {"frontend", "other/ranged", "80", 3},
-		"service-that-differs": {"frontend", "svc:other/mixed", "80", 3},
-		"itself":               {"mongodb", "mongodb", "1", 0},
+		"admin-denies":         {"frontend", "backend", "8080", 0, []string{"testdata/clusterwide.yaml"}},
+		"admin-accepts":        {"backend", "mongodb", "27017", 0, []string{"testdata/clusterwide.yaml"}},
+		"admin-passes":         {"backend", "frontend", "8080", 0, []string{"testdata/clusterwide.yaml"}},
+		"baseline-denies":      {"mongodb", "frontend", "8080", 0, []string{"testdata/clusterwide.yaml"}},
+		"denied":               {"frontend", "mongodb", "27017", 0, nil},
+		"allowed":              {"backend", "mongodb", "TCP/27017", 0, nil},
+		"not-isolated":         {"frontend", "backend", "main", 0, nil},
+		"wrong-port":           {"backend", "mongodb", "27018", 0, nil},
+		"both-directions":      {"backend", "other/guarded", "8080", 0, nil},
+		"deny-all":             {"frontend", "other/closed", "8080", 0, nil},
+		"from-an-address":      {"192.0.2.9", "mongodb", "27017", 0, nil},
+		"named-port":           {"frontend", "other/guarded", "9999", 0, nil},
+		"a-block":              {"frontend", "other/ranged", "80", 3, nil},
+		"service-that-differs": {"frontend", "svc:other/mixed", "80", 3, nil},
+		"itself":               {"mongodb", "mongodb", "1", 0, nil},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			code, out, errs := call(t, "", "explain", tc.from, tc.to, tc.port, "-n", "production", "-f", production, "-f", more)
+			args := []string{"explain", tc.from, tc.to, tc.port, "-n", "production", "-f", production, "-f", more}
+			for _, file := range tc.files {
+				args = append(args, "-f", file)
+			}
+			code, out, errs := call(t, "", args...)
 			if code != tc.want {
 				t.Fatalf("exit code %d, want %d: %s", code, tc.want, errs)
 			}
