@@ -20,8 +20,11 @@ type rules struct {
 	structural *structuralschema.Structural
 
 	mu sync.Mutex
-	// compiled holds validators by the set of rules that they hold.
+	// compiled holds validators by the set of rules that they hold. An object may have
+	// values for no rule at all: then the name of the set is empty.
 	compiled map[string][]*cel.Validator
+	// everything holds all rules; nil until they are needed.
+	everything []*cel.Validator
 }
 
 // maxSets bounds the sets of rules that are compiled one by one. Objects that need
@@ -47,8 +50,8 @@ func (r *rules) validate(ctx context.Context, obj map[string]any) field.ErrorLis
 func (r *rules) needed(obj map[string]any) []*cel.Validator {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if all, ok := r.compiled[""]; ok {
-		return all
+	if r.everything != nil {
+		return r.everything
 	}
 	var names []string
 	walk(r.structural, "$", []any{obj}, func(_ *structuralschema.Structural, name string, has bool) {
@@ -61,9 +64,6 @@ func (r *rules) needed(obj map[string]any) []*cel.Validator {
 		return found
 	}
 	all := len(r.compiled) >= maxSets
-	if all {
-		key = ""
-	}
 	parts := make([]*cel.Validator, parallel)
 	var group sync.WaitGroup
 	for i := range parts {
@@ -81,7 +81,11 @@ func (r *rules) needed(obj map[string]any) []*cel.Validator {
 	}
 	group.Wait()
 	parts = slices.DeleteFunc(parts, func(v *cel.Validator) bool { return v == nil })
-	r.compiled[key] = parts
+	if all {
+		r.everything = parts
+	} else {
+		r.compiled[key] = parts
+	}
 	return parts
 }
 

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -136,6 +137,23 @@ func TestRules(t *testing.T) {
 				t.Errorf("got %v\nwant an error with %q", got, tc.wantErr)
 			}
 		})
+	}
+}
+
+// What one object has no values for must not be left out for the next.
+func TestRulesDoNotDependOnEarlierObjects(t *testing.T) {
+	v, err := New(crdFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := path(fromBackend + ", to: {}, " + tcp)
+	for range 2 * maxSets {
+		if errs := v.Validate(t.Context(), expectation(t, "paths: []")); errs.ToAggregate() == nil {
+			t.Fatal("no paths at all were accepted")
+		}
+		if errs := v.Validate(t.Context(), expectation(t, bad)); !strings.Contains(fmt.Sprint(errs.ToAggregate()), "to takes exactly one of") {
+			t.Fatalf("got %v", errs.ToAggregate())
+		}
 	}
 }
 
