@@ -97,7 +97,7 @@ func (r *ExpectationReconciler) launch(ctx context.Context, s *scope, p *probeRu
 	switch {
 	case !planned || p.createdAt.IsZero() || p.done || !p.armedAt.IsZero():
 		return nil
-	case !created:
+	case !created && !p.found:
 		p.armedAt = s.now // the plan came with the pod
 		return nil
 	}
@@ -151,8 +151,7 @@ func (r *ExpectationReconciler) ensure(ctx context.Context, s *scope, p *podRun,
 	// that name is ours, and what exists must not be changed.
 	switch err := r.client.Create(ctx, pod); {
 	case err == nil, apierrors.IsAlreadyExists(err):
-		// One that exists was created by us, and the answer was lost.
-		p.createdAt = s.now
+		p.createdAt, p.found = s.now, err != nil
 		s.track.inFlight.Add(1)
 		return nil
 	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):

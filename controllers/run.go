@@ -44,6 +44,9 @@ type podRun struct {
 	name string
 	// createdAt is zero until the pod was created.
 	createdAt time.Time
+	// found is set if the pod was there already when it was to be created: its
+	// creation had been answered, and the answer was lost.
+	found bool
 	// seen is set once the pod was in the cache.
 	seen bool
 	// done is set when the pod is needed no more.
