@@ -79,6 +79,16 @@ func (f Flow) String() string {
 	return fmt.Sprintf("%s -> %s %s/%d", f.From, f.To, f.Protocol, f.Port)
 }
 
+// Port is one port of one protocol.
+type Port struct {
+	Protocol Protocol
+	// Number is within 1..65535.
+	Number uint16
+}
+
+// String renders TCP/80.
+func (p Port) String() string { return string(p.Protocol) + "/" + strconv.Itoa(int(p.Number)) }
+
 // PortRange is an inclusive range of ports of one protocol.
 type PortRange struct {
 	Protocol    Protocol
