@@ -133,13 +133,14 @@ func holds(outer, inner netip.Prefix) bool {
 
 // decideReading evaluates both directions under one reading, and, if cluster-wide
 // policies apply, under each answer to the questions that are open in it.
-func decideReading(f *flow.Flow, from, to *view) Decision {
+func decideReading(f *flow.Flow, from, to *view, d *Decision) {
 	to.target = true
 	if from.tiers(egress) == nil && to.tiers(ingress) == nil {
-		return decide(f, from, to, nil)
+		decideViews(f, from, to, nil, d)
+		return
 	}
 	var a assumptions
-	d := decide(f, from, to, &a)
+	decideViews(f, from, to, &a, d)
 	verdict := d.Verdict
 	for n := 1; ; n++ {
 		turned, more := a.next()
@@ -153,7 +154,8 @@ func decideReading(f *flow.Flow, from, to *view) Decision {
 			verdict = Undefined
 			break
 		}
-		other := decide(f, from, to, &a)
+		var other Decision
+		decideViews(f, from, to, &a, &other)
 		if other.Verdict != verdict {
 			verdict = Undefined
 		}
@@ -165,7 +167,6 @@ func decideReading(f *flow.Flow, from, to *view) Decision {
 	}
 	d.Rule, d.Reason = "", ""
 	d.setVerdict(verdict)
-	return d
 }
 
 // reconcile keeps the verdict if the other decision has the same. The assumption is

@@ -6,7 +6,6 @@ import (
 	"regexp"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/pathproof/pathproof/flow"
@@ -55,6 +54,9 @@ type clusterPolicy struct {
 	accepts, denies clusterRule
 	// about is the reference for questions that come up before the rules.
 	about RuleRef
+	// duplicate is set when another policy of the same kind and name comes before.
+	duplicate bool
+	problems  []Problem
 }
 
 // clusterRule is one entry of spec.ingress or spec.egress.
@@ -73,16 +75,16 @@ type clusterRule struct {
 // podSet is a set of pods by the labels of their namespaces and by their own.
 type podSet struct {
 	// namespaces is nil if it cannot be read; the set could then hold any pod.
-	namespaces labels.Selector
+	namespaces *selector
 	// pods is nil when every pod of the namespaces is in the set.
-	pods labels.Selector
+	pods *selector
 }
 
 // clusterPeer is one entry of from or to. Exactly one field is set.
 type clusterPeer struct {
 	pods     *podSet
 	networks []netip.Prefix
-	nodes    labels.Selector
+	nodes    *selector
 	domains  []string
 }
 
@@ -119,17 +121,16 @@ type clusterCompiler struct {
 	kind   kind
 	report reporter
 	policy *clusterPolicy
-	before int
 }
 
 // newClusterCompiler starts with the name and the subject.
-func newClusterCompiler(kindName string, meta *metav1.ObjectMeta, subject *policyv1alpha2.ClusterNetworkPolicySubject, problems *[]Problem) *clusterCompiler {
+func newClusterCompiler(kindName string, meta *metav1.ObjectMeta, subject *policyv1alpha2.ClusterNetworkPolicySubject) *clusterCompiler {
 	ref := PolicyRef{Kind: kindName, Name: meta.Name}
+	p := &clusterPolicy{ref: ref, version: clusterKinds[kindName].version, about: RuleRef{PolicyRef: ref, Index: wholePolicy}}
 	c := &clusterCompiler{
 		kind:   clusterKinds[kindName],
-		report: reporter{kind: kindName, name: meta.Name, problems: problems},
-		policy: &clusterPolicy{ref: ref, version: clusterKinds[kindName].version, about: RuleRef{PolicyRef: ref, Index: wholePolicy}},
-		before: len(*problems),
+		report: reporter{kind: kindName, name: meta.Name, problems: &p.problems},
+		policy: p,
 	}
 	if meta.Name == "" {
 		c.report.report("metadata.name", "is missing: write a name")
@@ -140,7 +141,7 @@ func newClusterCompiler(kindName string, meta *metav1.ObjectMeta, subject *polic
 
 // finish returns the policy.
 func (c *clusterCompiler) finish() *clusterPolicy {
-	if len(*c.report.problems) > c.before {
+	if len(c.policy.problems) > 0 {
 		c.policy.spoil()
 	}
 	return c.policy

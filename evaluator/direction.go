@@ -17,44 +17,38 @@ type match struct {
 	assumed *assumptions
 }
 
-// decideDirection evaluates one direction of a flow under one reading and, unless a
-// is nil, under the answers that it assumes.
-func decideDirection(f *flow.Flow, d direction, from, to *view, a *assumptions) DirectionDecision {
-	m := match{flow: f, dir: d, subject: to, other: from, to: to, assumed: a}
-	if d == egress {
-		m.subject, m.other = from, to
-	}
-	decision := askTiers(&m)
+// decide evaluates one direction of a flow under one reading and, if there are any,
+// under the answers that are assumed. The decision is empty before.
+func (d *DirectionDecision) decide(m *match) {
+	d.Verdict = Allowed
+	d.askTiers(m)
 	// S30
-	decision.clouded(m.subject)
-	return decision
+	d.clouded(m.subject)
 }
 
 // askTiers asks the policies that are evaluated. "Policy tiers are evaluated in the
 // following order: Admin tier, NetworkPolicy tier, Baseline tier" (S29).
-func askTiers(m *match) DirectionDecision {
-	decision := DirectionDecision{Verdict: Allowed}
+func (d *DirectionDecision) askTiers(m *match) {
 	t := m.subject.tiers(m.dir)
 	if t == nil {
-		decision.askNetworkPolicies(m)
-		return decision
+		d.askNetworkPolicies(m)
+		return
 	}
-	decision.Selecting = t.refs
+	d.Selecting = t.refs
 	// "If Admin tier has made a final decision (Accept or Deny) on a connection, then
 	// no further evaluation is done."
-	if decision.askTier(m, t, TierAdmin) {
-		return decision
+	if d.askTier(m, t, TierAdmin) {
+		return
 	}
 	// "v1.NetworkPolicy always makes a final decision for selected pods. Further
 	// evaluation only happens for Pods not selected by a v1.NetworkPolicy."
-	if decision.askNetworkPolicies(m) {
-		return decision
+	if d.askNetworkPolicies(m) {
+		return
 	}
 	// "If a given connection wasn't allowed or denied by any of the tiers, the default
 	// kubernetes policy is applied, which says that all pods can communicate with each
 	// other."
-	decision.askTier(m, t, TierBaseline)
-	return decision
+	d.askTier(m, t, TierBaseline)
 }
 
 // askNetworkPolicies evaluates the NetworkPolicies of the subject, and tells
@@ -92,10 +86,10 @@ func (d *DirectionDecision) askNetworkPolicies(m *match) bool {
 			// The documentation extends the exception of S14 to the traffic to the node, the
 			// API does not.
 			d.Reason = fmt.Sprintf("%s is or may be the node of %s, and whether a pod always reaches its node is not settled",
-				other.endpoint, subject.endpoint)
+				other.String(), subject.String())
 		} else {
 			d.Reason = fmt.Sprintf("%s may be the node of %s, which always reaches it: the snapshot does not say",
-				other.endpoint, subject.endpoint)
+				other.String(), subject.String())
 		}
 	}
 	return true
@@ -173,25 +167,25 @@ func (w doubt) explain(at string, other, to *view) (rule, reason string) {
 	switch w {
 	case blockHoldsPod:
 		if !other.addr.IsValid() {
-			return ruleIPBlock, fmt.Sprintf("%s has an ipBlock that may hold the address of %s, and blocks may or may not match pods", at, other.endpoint)
+			return ruleIPBlock, fmt.Sprintf("%s has an ipBlock that may hold the address of %s, and blocks may or may not match pods", at, other.String())
 		}
-		return ruleIPBlock, fmt.Sprintf("%s has an ipBlock that holds %s of %s, and blocks may or may not match pods and nodes", at, other.addr, other.endpoint)
+		return ruleIPBlock, fmt.Sprintf("%s has an ipBlock that holds %s of %s, and blocks may or may not match pods and nodes", at, other.addr, other.String())
 	case blockNeedsAddress:
-		return RuleIncomplete, fmt.Sprintf("%s has an ipBlock, and %s has no address", at, other.endpoint)
+		return RuleIncomplete, fmt.Sprintf("%s has an ipBlock, and %s has no address", at, other.String())
 	case namespaceUnknown:
 		return RuleIncomplete, fmt.Sprintf("%s asks for labels of namespace %s, which is not in the snapshot", at, other.class.namespace.name)
 	case portsUnknown:
-		return ruleNamedPort, fmt.Sprintf("%s has a named port, and %s declares no ports", at, to.endpoint)
+		return ruleNamedPort, fmt.Sprintf("%s has a named port, and %s declares no ports", at, to.String())
 	case portAmbiguous:
-		return ruleNamedPort, fmt.Sprintf("%s has a named port that %s declares with several numbers", at, to.endpoint)
+		return ruleNamedPort, fmt.Sprintf("%s has a named port that %s declares with several numbers", at, to.String())
 	case addressUnknown:
-		return RuleIncomplete, fmt.Sprintf("%s asks for addresses, and %s has none yet", at, other.endpoint)
+		return RuleIncomplete, fmt.Sprintf("%s asks for addresses, and %s has none yet", at, other.String())
 	case nodeUnknown:
-		return ruleNodes, fmt.Sprintf("%s is about nodes, and %s may be the address of one: the snapshot does not say", at, other.endpoint)
+		return ruleNodes, fmt.Sprintf("%s is about nodes, and %s may be the address of one: the snapshot does not say", at, other.String())
 	case nodeLabelsUnknown:
-		return ruleNodes, fmt.Sprintf("%s asks for labels of the node at %s, which the snapshot does not hold", at, other.endpoint)
+		return ruleNodes, fmt.Sprintf("%s asks for labels of the node at %s, which the snapshot does not hold", at, other.String())
 	case domainUnknown:
-		return ruleNodes, fmt.Sprintf("%s is about names, and which names %s stands for is not known", at, other.endpoint)
+		return ruleNodes, fmt.Sprintf("%s is about names, and which names %s stands for is not known", at, other.String())
 	case samePriority, mixedVersions, brokenPolicy, brokenIsolation, certain:
 		// These are explained by what they are about.
 	}

@@ -6,7 +6,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/labels"
 )
 
 // peer is one entry of from or to: an ipBlock, or pods by selectors.
@@ -14,9 +13,9 @@ type peer struct {
 	block *ipBlock
 	// own is the policy's namespace, in force when namespaces is nil.
 	own        string
-	namespaces labels.Selector
+	namespaces *selector
 	// pods is nil when every pod of the selected namespaces matches.
-	pods labels.Selector
+	pods *selector
 }
 
 // ipBlock is a compiled IPBlock.
@@ -108,7 +107,7 @@ func (p *peer) matches(v *view, a *assumptions) (truth, doubt) {
 	// NetworkPolicyPeer as a whole selects the pods matching podSelector in the
 	// namespaces selected by namespaceSelector. Otherwise it selects all pods in the
 	// namespaces selected by namespaceSelector."
-	if p.pods != nil && !p.pods.Matches(v.class.labels) {
+	if p.pods != nil && !p.pods.matches(v.class.labels) {
 		return no, certain
 	}
 	// "Otherwise it selects the pods matching podSelector in the policy's own
@@ -121,23 +120,23 @@ func (p *peer) matches(v *view, a *assumptions) (truth, doubt) {
 
 // matches tells whether a selector selects the namespace. If only the name is
 // known, a requirement about another label may or may not hold.
-func (n *namespace) matches(s labels.Selector, a *assumptions) (truth, doubt) {
+func (n *namespace) matches(s *selector, a *assumptions) (truth, doubt) {
 	if n.known {
-		return truthOf(s.Matches(n.labels)), certain
+		return truthOf(s.matches(n.labels)), certain
 	}
 	answer, why := yes, certain
-	requirements, _ := s.Requirements()
-	for i := range requirements {
+	for i := range s.requirements {
+		r := &s.requirements[i]
 		// S26: this label is known even then.
-		if requirements[i].Key() == corev1.LabelMetadataName {
-			if !requirements[i].Matches(n.labels) {
+		if r.key.Value() == corev1.LabelMetadataName {
+			if !r.matches(n.labels) {
 				return no, certain
 			}
 			continue
 		}
 		holds := maybe
 		if a != nil {
-			holds = a.ask(question{why: namespaceUnknown, namespace: n.name, text: requirements[i].String()})
+			holds = a.ask(question{why: namespaceUnknown, namespace: n.name, text: r.text})
 		}
 		switch holds {
 		case no:

@@ -13,7 +13,6 @@ import (
 // pod is a compiled Pod.
 type pod struct {
 	namespace, name string
-	class           *class
 	addrs           []netip.Addr
 	// hostAddrs are the addresses of the pod's node.
 	hostAddrs   []netip.Addr
@@ -24,6 +23,7 @@ type pod struct {
 	// ambiguous pods are defined more than once.
 	ambiguous bool
 	ports     map[portName][]uint16
+	problems  []Problem
 }
 
 // portName is the key by which a policy refers to a declared port (S7).
@@ -32,8 +32,8 @@ type portName struct {
 	protocol flow.Protocol
 }
 
-// compilePod reads what the evaluation needs of a Pod; the class is set later.
-func compilePod(o *corev1.Pod, r reporter) *pod {
+// compilePod reads what the evaluation needs of a Pod.
+func compilePod(o *corev1.Pod) *pod {
 	p := &pod{
 		namespace:   o.Namespace,
 		name:        o.Name,
@@ -42,6 +42,7 @@ func compilePod(o *corev1.Pod, r reporter) *pod {
 		terminated:  o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed,
 		ports:       declaredPorts(&o.Spec),
 	}
+	r := reporter{kind: kindPod, namespace: o.Namespace, name: o.Name, problems: &p.problems}
 	p.addrs = addAddr(p.addrs, o.Status.PodIP, "status.podIP", r)
 	for i, ip := range o.Status.PodIPs {
 		p.addrs = addAddr(p.addrs, ip.IP, fmt.Sprintf("status.podIPs[%d].ip", i), r)
@@ -122,12 +123,22 @@ func declaredPorts(spec *corev1.PodSpec) map[portName][]uint16 {
 	return ports
 }
 
-// asNodeProcess returns the pod if its traffic carries the node's address.
-func (p *pod) asNodeProcess() []*pod {
-	if p.hostNetwork && !p.terminated {
-		return []*pod{p}
+// isNodeProcess tells whether the pod's traffic carries the node's address.
+func (p *pod) isNodeProcess() bool { return p.hostNetwork && !p.terminated }
+
+// eachAddress calls f for the addresses that the pod's status names: its own, and
+// those of its node.
+func (p *pod) eachAddress(f func(a netip.Addr, isOwn bool)) {
+	for _, a := range p.hostAddrs {
+		f(a, false)
 	}
-	return nil
+	// S19: the address of a pod that has ended may belong to another pod by now.
+	if p.terminated || p.hostNetwork {
+		return
+	}
+	for _, a := range p.addrs {
+		f(a, true)
+	}
 }
 
 // String returns namespace/name.
