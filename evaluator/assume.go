@@ -3,8 +3,6 @@ package evaluator
 import (
 	"fmt"
 	"net/netip"
-
-	"github.com/pathproof/pathproof/flow"
 )
 
 // question is something that the answer may depend on and that is open: the API
@@ -133,14 +131,14 @@ func holds(outer, inner netip.Prefix) bool {
 
 // decideReading evaluates both directions under one reading, and, if cluster-wide
 // policies apply, under each answer to the questions that are open in it.
-func decideReading(f *flow.Flow, from, to *view, d *Decision) {
+func decideReading(s service, from, to *view, d *Decision) {
 	to.target = true
 	if from.tiers(egress) == nil && to.tiers(ingress) == nil {
-		decideViews(f, from, to, nil, d)
+		decideViews(s, from, to, nil, d)
 		return
 	}
 	var a assumptions
-	decideViews(f, from, to, &a, d)
+	decideViews(s, from, to, &a, d)
 	verdict := d.Verdict
 	for n := 1; ; n++ {
 		turned, more := a.next()
@@ -155,7 +153,7 @@ func decideReading(f *flow.Flow, from, to *view, d *Decision) {
 			break
 		}
 		var other Decision
-		decideViews(f, from, to, &a, &other)
+		decideViews(s, from, to, &a, &other)
 		if other.Verdict != verdict {
 			verdict = Undefined
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"unique"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
@@ -199,10 +200,10 @@ func (c *clusterCompiler) addRule(d direction, raw rawRule) {
 		r.unknown = c.addPeer(&r, o, field) || r.unknown
 	}
 	for _, p := range raw.ports {
-		if byAddress && p.name != "" {
+		if byAddress && p.isNamed() {
 			// "networks/nodes/domainNames peer cannot be set with namedPorts since there are
 			// no namedPorts for networks/nodes/domainNames"
-			c.report.report(path+"."+raw.portsField, fmt.Sprintf("has the named port %q beside a peer that is no pod: write the number, or two rules", p.name))
+			c.report.report(path+"."+raw.portsField, fmt.Sprintf("has the named port %q beside a peer that is no pod: write the number, or two rules", p.name.Value()))
 			break
 		}
 	}
@@ -321,7 +322,7 @@ func compileRange(protocol flow.Protocol, first, last int32, path string, r repo
 		r.report(path+".end", fmt.Sprintf("%d does not end a range that starts at %d: write a higher number, up to %d, or a single port", last, first, maxPort))
 		return port{}, false
 	}
-	return port{numbers: flow.PortRange{Protocol: protocol, First: uint16(first), Last: uint16(last)}}, true
+	return newPort(protocol, first, last), true
 }
 
 // compileSingle compiles a port number.
@@ -330,7 +331,7 @@ func compileSingle(protocol flow.Protocol, number int32, field string, r reporte
 		r.report(field, fmt.Sprintf("%d is not a port: write a number from 1 to %d", number, maxPort))
 		return port{}, false
 	}
-	return port{numbers: flow.PortRange{Protocol: protocol, First: uint16(number), Last: uint16(number)}}, true
+	return newPort(protocol, number, number), true
 }
 
 // compileAnyName compiles a named port of any protocol.
@@ -339,5 +340,5 @@ func compileAnyName(name, field string, r reporter) (port, bool) {
 		r.report(field, fmt.Sprintf("%q is not the name of a port: %s", name, portNameHint(name)))
 		return port{}, false
 	}
-	return port{name: name}, true
+	return port{name: unique.Make(name)}, true
 }

@@ -88,7 +88,7 @@ func compileDestination(protocol flow.Protocol, o *policyv1alpha2.Port, path str
 	// The port is optional by the text, so that a protocol without one is every port of
 	// it (S36).
 	if o == nil {
-		return port{numbers: flow.PortRange{Protocol: protocol, First: 0, Last: maxPort}}, true
+		return newPort(protocol, 0, maxPort), true
 	}
 	path += ".destinationPort"
 	switch {

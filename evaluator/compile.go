@@ -94,8 +94,11 @@ type class struct {
 
 // selection holds the policies that select a class, for one direction.
 type selection struct {
-	// valid policies isolate; broken ones may isolate.
-	valid, broken []*policy
+	// rules are those of the policies that isolate, and isolated tells whether there
+	// are any; broken policies may isolate.
+	rules    []*rule
+	isolated bool
+	broken   []*policy
 	// refs names both, sorted. Decisions share it.
 	refs []PolicyRef
 }
@@ -162,7 +165,10 @@ func (e *Engine) newClass(s *shard, key string, set labelSet) *class {
 				if p.broken {
 					s.broken = append(s.broken, p)
 				} else {
-					s.valid = append(s.valid, p)
+					s.isolated = true
+					for i := range p.rules[d] {
+						s.rules = append(s.rules, &p.rules[d][i])
+					}
 				}
 				s.refs = append(s.refs, p.ref)
 			}

@@ -17,9 +17,15 @@ func (e *Engine) Decide(f flow.Flow) (d Decision) {
 	return d
 }
 
+// service is the port that a flow goes to.
+type service struct {
+	protocol protocol
+	number   uint16
+}
+
 func (e *Engine) decide(f *flow.Flow, d *Decision) {
 	var from, to end
-	why := malformed(f)
+	protocol, why := malformed(f)
 	if why == nil {
 		why = from.resolve(e, &f.From)
 	}
@@ -43,24 +49,23 @@ func (e *Engine) decide(f *flow.Flow, d *Decision) {
 	case why != nil:
 		d.undecided(why)
 	case from.onHost() || to.onHost():
-		*d = decideOnHost(f, &from, &to)
+		*d = decideOnHost(service{protocol, f.Port}, &from, &to)
 	default:
 		source, target := from.plain(), to.plain()
-		decideReading(f, &source, &target, d)
+		decideReading(service{protocol, f.Port}, &source, &target, d)
 	}
 }
 
 // malformed tells what keeps a flow from being one that NetworkPolicy speaks of.
-func malformed(f *flow.Flow) *cause {
-	switch f.Protocol {
-	case flow.TCP, flow.UDP, flow.SCTP:
-	default:
-		return &cause{ruleProtocol, fmt.Sprintf("NetworkPolicy does not speak of protocol %q, only of TCP, UDP and SCTP", f.Protocol)}
+func malformed(f *flow.Flow) (protocol, *cause) {
+	known, ok := protocolOf(f.Protocol)
+	if !ok {
+		return known, &cause{ruleProtocol, fmt.Sprintf("NetworkPolicy does not speak of protocol %q, only of TCP, UDP and SCTP", f.Protocol)}
 	}
 	if f.Port == 0 {
-		return &cause{RuleIncomplete, "the flow has no port"}
+		return known, &cause{RuleIncomplete, "the flow has no port"}
 	}
-	return nil
+	return known, nil
 }
 
 // insideHost tells whether an address of the flow has no meaning between hosts.
@@ -99,7 +104,7 @@ func (d *Decision) undecided(why *cause) {
 
 // decideViews evaluates both directions under one reading, into a decision that is
 // empty. Without assumptions, what is open stays open.
-func decideViews(f *flow.Flow, from, to *view, a *assumptions, d *Decision) {
+func decideViews(s service, from, to *view, a *assumptions, d *Decision) {
 	// The pod behind a bare address of a node may turn out to be the other end.
 	if from.pod != nil && from.pod == to.pod {
 		d.toItself()
@@ -109,7 +114,7 @@ func decideViews(f *flow.Flow, from, to *view, a *assumptions, d *Decision) {
 		d.undecided(why)
 		return
 	}
-	m := match{flow: f, dir: egress, subject: from, other: to, to: to, assumed: a}
+	m := match{service: s, dir: egress, subject: from, other: to, to: to, assumed: a}
 	d.Egress.decide(&m)
 	m.dir, m.subject, m.other = ingress, to, from
 	d.Ingress.decide(&m)
@@ -146,7 +151,7 @@ func (d *Decision) setVerdict(v Verdict) {
 
 // decideOnHost evaluates a flow with a host-network end under each reading that
 // the API permits (S13).
-func decideOnHost(f *flow.Flow, from, to *end) (merged Decision) {
+func decideOnHost(s service, from, to *end) (merged Decision) {
 	if why := terminating(from.class, to.class); why != nil {
 		merged.undecided(why)
 		return merged
@@ -164,7 +169,7 @@ func decideOnHost(f *flow.Flow, from, to *end) (merged Decision) {
 					break
 				}
 				answers = append(answers, Decision{})
-				decideReading(f, &source, &target, &answers[len(answers)-1])
+				decideReading(s, &source, &target, &answers[len(answers)-1])
 			}
 		}
 	}

@@ -1,15 +1,11 @@
 package evaluator
 
-import (
-	"fmt"
-
-	"github.com/pathproof/pathproof/flow"
-)
+import "fmt"
 
 // match is one direction of a flow on its way through the policies.
 type match struct {
-	flow *flow.Flow
-	dir  direction
+	service
+	dir direction
 	// subject is the end whose policies are asked, other the end that their peers are
 	// compared with, to the one whose ports count.
 	subject, other, to *view
@@ -66,7 +62,7 @@ func (d *DirectionDecision) askNetworkPolicies(m *match) bool {
 		// (and cluster policy otherwise allows the traffic)"
 		return false
 	}
-	if len(s.valid) == 0 {
+	if !s.isolated {
 		// X1: whether an invalid policy is in force decides whether the Baseline tier is.
 		if isolated, _ := m.assumed.answer(question{why: brokenIsolation, isolation: s.broken[0], dir: m.dir}); isolated == no {
 			return false
@@ -101,18 +97,15 @@ func (d *DirectionDecision) askNetworkPolicies(m *match) bool {
 func (d *DirectionDecision) judge(m *match, s *selection) {
 	var open *rule
 	var openWhy doubt
-	for _, p := range s.valid {
-		for i := range p.rules[m.dir] {
-			r := &p.rules[m.dir][i]
-			m.assumed.lookAt(&r.ref)
-			switch answer, why := r.allows(m); {
-			case answer == yes:
-				// Whatever else applies, policies only add what is allowed.
-				d.AllowedBy = &r.ref
-				return
-			case answer == maybe && open == nil:
-				open, openWhy = r, why
-			}
+	for _, r := range s.rules {
+		m.assumed.lookAt(&r.ref)
+		switch answer, why := r.allows(m); {
+		case answer == yes:
+			// Whatever else applies, policies only add what is allowed.
+			d.AllowedBy = &r.ref
+			return
+		case answer == maybe && open == nil:
+			open, openWhy = r, why
 		}
 	}
 	switch {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -22,14 +23,8 @@ type pod struct {
 	terminated bool
 	// ambiguous pods are defined more than once.
 	ambiguous bool
-	ports     map[portName][]uint16
+	ports     []declaredPort
 	problems  []Problem
-}
-
-// portName is the key by which a policy refers to a declared port (S7).
-type portName struct {
-	name     string
-	protocol flow.Protocol
 }
 
 // compilePod reads what the evaluation needs of a Pod.
@@ -88,23 +83,25 @@ func canonical(a netip.Addr) netip.Addr {
 	return a.Unmap().WithZone("")
 }
 
-// declaredPorts lists the numbers behind each named port.
-func declaredPorts(spec *corev1.PodSpec) map[portName][]uint16 {
-	var ports map[portName][]uint16
+// declaredPorts lists the ports that have a name.
+func declaredPorts(spec *corev1.PodSpec) []declaredPort {
+	var ports []declaredPort
 	add := func(c *corev1.Container) {
 		for _, cp := range c.Ports {
-			if cp.Name == "" || cp.ContainerPort < 1 || cp.ContainerPort > 65535 {
+			if cp.Name == "" || cp.ContainerPort < 1 || cp.ContainerPort > maxPort {
 				continue
 			}
-			key := portName{cp.Name, flow.Protocol(cp.Protocol)}
-			if key.protocol == "" {
-				key.protocol = flow.TCP
+			// "Must be UDP, TCP, or SCTP. Defaults to "TCP"."
+			d := declaredPort{name: unique.Make(cp.Name), protocol: tcp, number: uint16(cp.ContainerPort)}
+			if cp.Protocol != "" {
+				known, ok := protocolOf(flow.Protocol(cp.Protocol))
+				if !ok {
+					continue
+				}
+				d.protocol = known
 			}
-			if ports == nil {
-				ports = map[portName][]uint16{}
-			}
-			if n := uint16(cp.ContainerPort); !slices.Contains(ports[key], n) {
-				ports[key] = append(ports[key], n)
+			if !slices.Contains(ports, d) {
+				ports = append(ports, d)
 			}
 		}
 	}
