@@ -54,10 +54,8 @@ type clusterPolicy struct {
 	// accepts and denies stand for what a broken policy may do.
 	accepts, denies clusterRule
 	// about is the reference for questions that come up before the rules.
-	about RuleRef
-	// duplicate is set when another policy of the same kind and name comes before.
-	duplicate bool
-	problems  []Problem
+	about    RuleRef
+	problems []Problem
 }
 
 // clusterRule is one entry of spec.ingress or spec.egress.

@@ -17,10 +17,8 @@ type policy struct {
 	affects [directions]bool
 	rules   [directions][]rule
 	// broken policies have a Problem (X1): nobody can say what they do.
-	broken bool
-	// duplicate is set when another policy of the same name comes before.
-	duplicate bool
-	problems  []Problem
+	broken   bool
+	problems []Problem
 }
 
 // rule is one entry of spec.ingress or spec.egress.

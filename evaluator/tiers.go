@@ -47,21 +47,21 @@ func (b *builder) addClusterPolicies(s Snapshot) {
 	if len(added) == 0 {
 		return
 	}
+	// No other policies have these names: they were removed before.
+	slices.SortStableFunc(added, func(a, b *clusterPolicy) int { return a.ref.compare(b.ref) })
+	for i, p := range added {
+		if i > 0 && added[i-1].ref == p.ref {
+			r := reporter{kind: p.ref.Kind, name: p.ref.Name, problems: &p.problems}
+			r.report("metadata.name", "is defined more than once: keep one definition, or give the others names of their own")
+			p.spoil()
+			added[i-1].spoil()
+		}
+	}
 	for _, p := range added {
 		b.impact.addClusterPolicy(p)
 		b.staleSubject(p)
 	}
 	all := slices.Concat(b.engine.clusterPolicies, added)
-	slices.SortStableFunc(all, func(a, b *clusterPolicy) int { return a.ref.compare(b.ref) })
-	for i, p := range all {
-		if i > 0 && all[i-1].ref == p.ref && !p.duplicate {
-			r := reporter{kind: p.ref.Kind, name: p.ref.Name, problems: &p.problems}
-			r.report("metadata.name", "is defined more than once: keep one definition, or give the others names of their own")
-			p.duplicate = true
-			p.spoil()
-			all[i-1].spoil()
-		}
-	}
 	// "Policies with lower priority values have higher precedence, and are checked
 	// before policies with higher priority values in the same tier." (S29)
 	slices.SortStableFunc(all, func(a, b *clusterPolicy) int {

@@ -119,6 +119,7 @@ func (b *builder) shard(name string) *shard {
 	s := b.engine.shards[name]
 	switch {
 	case s == nil:
+		b.impact.addNamespace(name)
 		s = &shard{
 			namespace: &namespace{
 				name: name, labels: newLabelSet(map[string]string{corev1.LabelMetadataName: name}), unmodelled: b.engine.cloudOver(name),
@@ -228,25 +229,38 @@ func (b *builder) removePolicy(k Key) {
 	s.policies = slices.DeleteFunc(s.policies, named)
 }
 
-// addPolicies compiles the policies and puts them into the shards.
+// addPolicies compiles the policies and puts them into the shards. No other policies
+// have their names: these were removed before.
 func (b *builder) addPolicies(list []*networkingv1.NetworkPolicy) {
-	touched := map[string]bool{}
+	var added []*policy
 	for _, o := range list {
-		if o == nil {
+		if o != nil {
+			added = append(added, compilePolicy(o))
+		}
+	}
+	sortPolicies(added)
+	for i := 1; i < len(added); i++ {
+		// Of policies with the same name, nobody can tell which is in force.
+		if p := added[i]; added[i-1].ref == p.ref {
+			r := reporter{kind: kindNetworkPolicy, namespace: p.ref.Namespace, name: p.ref.Name, problems: &p.problems}
+			r.report("metadata.name", "is defined more than once: keep one definition, or give the others names of their own")
+			p.broken, added[i-1].broken = true, true
+		}
+	}
+	b.impact.addPolicies(added, nil)
+	touched := map[string]bool{}
+	for _, p := range added {
+		touched[p.ref.Namespace] = true
+		if p.ref.Namespace == "" {
+			b.engine.unplaced = append(slices.Clip(b.engine.unplaced), p)
 			continue
 		}
-		p := compilePolicy(o)
-		b.impact.addPolicies([]*policy{p}, nil)
-		touched[o.Namespace] = true
-		if o.Namespace == "" {
-			b.engine.unplaced = append(slices.Clone(b.engine.unplaced), p)
-			continue
-		}
-		s := b.staleShard(o.Namespace)
+		s := b.staleShard(p.ref.Namespace)
 		s.policies = append(s.policies, p)
 	}
 	for name := range touched {
 		if name == "" {
+			b.engine.unplaced = slices.Clone(b.engine.unplaced)
 			sortPolicies(b.engine.unplaced)
 			b.staleAll()
 		} else {
@@ -256,16 +270,9 @@ func (b *builder) addPolicies(list []*networkingv1.NetworkPolicy) {
 }
 
 // sortPolicies sorts by name, because the order of the snapshot must not show in an
-// answer. Of policies with the same name, nobody can tell which is in force.
+// answer.
 func sortPolicies(list []*policy) {
 	slices.SortStableFunc(list, func(a, b *policy) int { return a.ref.compare(b.ref) })
-	for i := 1; i < len(list); i++ {
-		if p := list[i]; list[i-1].ref == p.ref && !p.duplicate {
-			r := reporter{kind: kindNetworkPolicy, namespace: p.ref.Namespace, name: p.ref.Name, problems: &p.problems}
-			r.report("metadata.name", "is defined more than once: keep one definition, or give the others names of their own")
-			p.duplicate, p.broken, list[i-1].broken = true, true, true
-		}
-	}
 }
 
 // staleAll marks all shards, for a change of something that is in no namespace.
@@ -421,6 +428,7 @@ func (b *builder) prune() {
 	for name := range b.owned {
 		s := b.engine.shards[name]
 		if !s.namespace.known && len(s.namespace.problems) == 0 && len(s.pods) == 0 && len(s.policies) == 0 {
+			b.impact.addNamespace(name)
 			delete(b.engine.shards, name)
 		}
 	}
