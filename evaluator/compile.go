@@ -31,6 +31,10 @@ type Engine struct {
 	// nameless are the problems of objects that were left out because they have no
 	// name.
 	nameless []Problem
+	// profile settles what the API leaves open, and readings is what it leaves of
+	// hostReadings.
+	profile  *Profile
+	readings []reading
 }
 
 // shard is what belongs to one namespace. It never changes once an Engine has it.
@@ -87,6 +91,7 @@ type class struct {
 	key       string
 	namespace *namespace
 	labels    labelSet
+	profile   *Profile
 	selected  [directions]selection
 	// tiers holds the cluster-wide policies; nil if none selects the class.
 	tiers [directions]*tiers
@@ -107,7 +112,10 @@ type selection struct {
 // Engine whatever the input; what it could not read is in the problems, sorted by
 // object.
 func Compile(s Snapshot) (*Engine, []Problem) {
-	b := builder{engine: &Engine{shards: make(map[string]*shard, len(s.Namespaces)), addrs: new(bart.Table[*address])}, fresh: true}
+	b := builder{fresh: true, engine: &Engine{
+		shards: make(map[string]*shard, len(s.Namespaces)), addrs: new(bart.Table[*address]),
+		profile: &s.Profile, readings: s.Profile.readings(),
+	}}
 	b.apply(s, nil)
 	return b.engine, b.engine.Problems()
 }
@@ -151,7 +159,7 @@ func (e *Engine) addressOf(a netip.Addr) *address {
 
 // newClass finds the policies that select the labels, for each direction.
 func (e *Engine) newClass(s *shard, key string, set labelSet) *class {
-	c := &class{key: key, namespace: s.namespace, labels: set}
+	c := &class{key: key, namespace: s.namespace, labels: set, profile: e.profile}
 	for _, list := range [][]*policy{e.unplaced, s.policies} {
 		for _, p := range list {
 			if !p.selects(set) {

@@ -49,7 +49,7 @@ func (e *Engine) decide(f *flow.Flow, d *Decision) {
 	case why != nil:
 		d.undecided(why)
 	case from.onHost() || to.onHost():
-		*d = decideOnHost(service{protocol, f.Port}, &from, &to)
+		*d = e.decideOnHost(service{protocol, f.Port}, &from, &to)
 	default:
 		source, target := from.plain(), to.plain()
 		decideReading(service{protocol, f.Port}, &source, &target, d)
@@ -150,14 +150,14 @@ func (d *Decision) setVerdict(v Verdict) {
 }
 
 // decideOnHost evaluates a flow with a host-network end under each reading that
-// the API permits (S13).
-func decideOnHost(s service, from, to *end) (merged Decision) {
+// the API permits and the profile leaves (S13).
+func (e *Engine) decideOnHost(s service, from, to *end) (merged Decision) {
 	if why := terminating(from.class, to.class); why != nil {
 		merged.undecided(why)
 		return merged
 	}
 	var answers []Decision
-	for _, r := range hostReadings {
+	for _, r := range e.readings {
 		for i := 0; ; i++ {
 			source, more := from.view(r, i)
 			if !more {
@@ -179,6 +179,9 @@ func decideOnHost(s service, from, to *end) (merged Decision) {
 	}
 	why := cause{ruleHostNetwork, fmt.Sprintf(
 		"%s is on the host network, where implementations may apply policies or ignore them", host.String())}
+	if len(e.readings) > 1 {
+		why.reason += settledBy(keyHostPoliced + "=true|false," + keyHostSelectable + "=true|false")
+	}
 
 	merged = Decision{
 		Egress:  mergeDirections(answers, why, func(d *Decision) *DirectionDecision { return &d.Egress }),

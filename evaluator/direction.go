@@ -77,18 +77,32 @@ func (d *DirectionDecision) askNetworkPolicies(m *match) bool {
 	}
 	d.judge(m, s)
 	if d.Verdict == Denied && near != no {
-		d.Verdict, d.Rule = Undefined, ruleOwnNode
-		if m.dir == egress {
-			// The documentation extends the exception of S14 to the traffic to the node, the
-			// API does not.
-			d.Reason = fmt.Sprintf("%s is or may be the node of %s, and whether a pod always reaches its node is not settled",
-				other.String(), subject.String())
-		} else {
-			d.Reason = fmt.Sprintf("%s may be the node of %s, which always reaches it: the snapshot does not say",
-				other.String(), subject.String())
-		}
+		d.exceptOwnNode(m, near)
 	}
 	return true
+}
+
+// exceptOwnNode is for a flow that is denied between a pod and what is or may be its
+// node.
+func (d *DirectionDecision) exceptOwnNode(m *match, near truth) {
+	d.Rule = ruleOwnNode
+	reaches := m.subject.class.profile.PodReachesOwnNode.truth()
+	switch {
+	case m.dir == ingress, reaches == yes && near == maybe:
+		d.Verdict = Undefined
+		d.Reason = fmt.Sprintf("%s may be the node of %s, which always reaches it: the snapshot does not say",
+			m.other.String(), m.subject.String())
+	// The documentation extends the exception of S14 to the traffic to the node, the
+	// API does not.
+	case reaches == yes:
+		d.Verdict, d.Reason = Allowed, "a pod always reaches its own node, as is assumed of this cluster"
+	case reaches == no:
+		d.Rule = ""
+	default:
+		d.Verdict = Undefined
+		d.Reason = fmt.Sprintf("%s is or may be the node of %s, and whether a pod always reaches its node is not settled",
+			m.other.String(), m.subject.String()) + settledBy(keyOwnNode+"=true|false")
+	}
 }
 
 // judge looks for a rule that allows the flow, "OR if the traffic matches at least
@@ -160,9 +174,9 @@ func (w doubt) explain(at string, other, to *view) (rule, reason string) {
 	switch w {
 	case blockHoldsPod:
 		if !other.addr.IsValid() {
-			return ruleIPBlock, fmt.Sprintf("%s has an ipBlock that may hold the address of %s, and blocks may or may not match pods", at, other.String())
+			return ruleIPBlock, fmt.Sprintf("%s has an ipBlock that may hold the address of %s, and blocks may or may not match pods", at, other.String()) + settledBy(other.blockKeys())
 		}
-		return ruleIPBlock, fmt.Sprintf("%s has an ipBlock that holds %s of %s, and blocks may or may not match pods and nodes", at, other.addr, other.String())
+		return ruleIPBlock, fmt.Sprintf("%s has an ipBlock that holds %s of %s, and blocks may or may not match pods and nodes", at, other.addr, other.String()) + settledBy(other.blockKeys())
 	case blockNeedsAddress:
 		return RuleIncomplete, fmt.Sprintf("%s has an ipBlock, and %s has no address", at, other.String())
 	case namespaceUnknown:

@@ -27,7 +27,8 @@ type Key struct {
 // With returns the Engine of a snapshot that differs from that of e: the objects of
 // changed are new, or take the place of those of the same kind, namespace and name,
 // and those that deleted names are gone. It compiles no more than that touches. Any
-// number of changes lead to the same Engine as Compile with all of them.
+// number of changes lead to the same Engine as Compile with all of them. The Profile
+// stays that of e: it is about everything.
 //
 // The Impact says which flows may have another answer.
 func (e *Engine) With(changed Snapshot, deleted []Key) (*Engine, *Impact) {
@@ -235,7 +236,9 @@ func (b *builder) addPolicies(list []*networkingv1.NetworkPolicy) {
 	var added []*policy
 	for _, o := range list {
 		if o != nil {
-			added = append(added, compilePolicy(o))
+			p := compilePolicy(o)
+			p.assume(b.engine.profile)
+			added = append(added, p)
 		}
 	}
 	sortPolicies(added)

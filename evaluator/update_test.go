@@ -70,6 +70,7 @@ func kept[T any](list []T, gone []Key, wrap func([]T) Snapshot) []T {
 // merge returns s without what gone names, and with what changed holds.
 func merge(s, changed Snapshot, gone []Key) Snapshot {
 	return Snapshot{
+		Profile:    s.Profile,
 		Namespaces: append(kept(s.Namespaces, gone, func(l []*corev1.Namespace) Snapshot { return Snapshot{Namespaces: l} }), changed.Namespaces...),
 		Pods:       append(kept(s.Pods, gone, func(l []*corev1.Pod) Snapshot { return Snapshot{Pods: l} }), changed.Pods...),
 		NetworkPolicies: append(kept(s.NetworkPolicies, gone, func(l []*networkingv1.NetworkPolicy) Snapshot {
