@@ -33,6 +33,10 @@ type Engine struct {
 	unmodelled map[string]*Unmodelled
 	// classes collapses pods that no policy can tell apart.
 	classes map[string]*class
+	// profile settles what the API leaves open, and readings is what it leaves of
+	// hostReadings.
+	profile  Profile
+	readings []reading
 }
 
 // podKey names a pod.
@@ -59,6 +63,7 @@ type namespace struct {
 type class struct {
 	namespace *namespace
 	labels    labels.Set
+	profile   *Profile
 	selected  [directions]selection
 	// tiers holds the cluster-wide policies; nil if none selects the class.
 	tiers [directions]*tiers
@@ -84,6 +89,8 @@ func Compile(s Snapshot) (*Engine, []Problem) {
 		policies:   map[string][]*policy{},
 		unmodelled: map[string]*Unmodelled{},
 		classes:    map[string]*class{},
+		profile:    s.Profile,
+		readings:   s.Profile.readings(),
 	}
 	var problems []Problem
 	// First, because namespaces point to them.
@@ -151,6 +158,7 @@ func (e *Engine) addPolicies(list []*networkingv1.NetworkPolicy, problems *[]Pro
 	// The order of the snapshot must not show in an answer.
 	slices.SortStableFunc(all, func(a, b *policy) int { return a.ref.compare(b.ref) })
 	for i, p := range all {
+		p.assume(&e.profile)
 		if i > 0 && all[i-1].ref == p.ref {
 			r := reporter{kind: "NetworkPolicy", namespace: p.ref.Namespace, name: p.ref.Name, problems: problems}
 			r.report("metadata.name", "is defined more than once: keep one definition, or give the others names of their own")
@@ -220,7 +228,7 @@ func (e *Engine) ensureClass(namespace string, set labels.Set) *class {
 
 // newClass finds the policies that select the labels, for each direction.
 func (e *Engine) newClass(n *namespace, set labels.Set) *class {
-	c := &class{namespace: n, labels: set}
+	c := &class{namespace: n, labels: set, profile: &e.profile}
 	for _, list := range [][]*policy{e.unplaced, e.policies[n.name]} {
 		for _, p := range list {
 			if !p.selects(set) {

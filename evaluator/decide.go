@@ -34,7 +34,7 @@ func (e *Engine) Decide(f flow.Flow) Decision {
 		return undecided(why)
 	}
 	if from.onHost() || to.onHost() {
-		return decideOnHost(&f, &from, &to)
+		return e.decideOnHost(&f, &from, &to)
 	}
 	source, target := from.plain(), to.plain()
 	return decideReading(&f, &source, &target)
@@ -134,13 +134,13 @@ func (d *Decision) setVerdict(v Verdict) {
 }
 
 // decideOnHost evaluates a flow with a host-network end under each reading that
-// the API permits (S13).
-func decideOnHost(f *flow.Flow, from, to *end) Decision {
+// the API permits and the profile leaves (S13).
+func (e *Engine) decideOnHost(f *flow.Flow, from, to *end) Decision {
 	if why := terminating(from.class, to.class); why != nil {
 		return undecided(why)
 	}
 	var answers []Decision
-	for _, r := range hostReadings {
+	for _, r := range e.readings {
 		targets := to.views(r)
 		for _, source := range from.views(r) {
 			for i := range targets {
@@ -154,6 +154,9 @@ func decideOnHost(f *flow.Flow, from, to *end) Decision {
 	}
 	why := cause{ruleHostNetwork, fmt.Sprintf(
 		"%s is on the host network, where implementations may apply policies or ignore them", host.endpoint)}
+	if len(e.readings) > 1 {
+		why.reason += settledBy(keyHostPoliced + "=true|false," + keyHostSelectable + "=true|false")
+	}
 
 	merged := Decision{
 		Egress:  mergeDirections(answers, why, func(d *Decision) *DirectionDecision { return &d.Egress }),

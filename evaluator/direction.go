@@ -87,18 +87,36 @@ func (d *DirectionDecision) askNetworkPolicies(m *match) bool {
 	}
 	d.judge(m, s)
 	if d.Verdict == Denied && near != no {
-		d.Verdict, d.Rule = Undefined, ruleOwnNode
-		if m.dir == egress {
-			// The documentation extends the exception of S14 to the traffic to the node, the
-			// API does not.
-			d.Reason = fmt.Sprintf("%s is or may be the node of %s, and whether a pod always reaches its node is not settled",
-				other.endpoint, subject.endpoint)
-		} else {
-			d.Reason = fmt.Sprintf("%s may be the node of %s, which always reaches it: the snapshot does not say",
-				other.endpoint, subject.endpoint)
-		}
+		d.exceptOwnNode(m, near)
 	}
 	return true
+}
+
+// exceptOwnNode is for a flow that is denied between a pod and what is or may be its
+// node.
+func (d *DirectionDecision) exceptOwnNode(m *match, near truth) {
+	subject, other := m.subject, m.other
+	if m.dir == ingress {
+		d.Verdict, d.Rule = Undefined, ruleOwnNode
+		d.Reason = fmt.Sprintf("%s may be the node of %s, which always reaches it: the snapshot does not say",
+			other.endpoint, subject.endpoint)
+		return
+	}
+	// The documentation extends the exception of S14 to the traffic to the node, the
+	// API does not.
+	switch reaches := subject.class.profile.PodReachesOwnNode.truth(); {
+	case reaches == no:
+	case reaches == yes && near == yes:
+		d.Verdict, d.Rule, d.Reason = Allowed, ruleOwnNode, "a pod always reaches its own node, as is assumed of this cluster"
+	case reaches == yes:
+		d.Verdict, d.Rule = Undefined, ruleOwnNode
+		d.Reason = fmt.Sprintf("%s may be the node of %s, which always reaches it: the snapshot does not say",
+			other.endpoint, subject.endpoint)
+	default:
+		d.Verdict, d.Rule = Undefined, ruleOwnNode
+		d.Reason = fmt.Sprintf("%s is or may be the node of %s, and whether a pod always reaches its node is not settled",
+			other.endpoint, subject.endpoint) + settledBy(keyOwnNode+"=true|false")
+	}
 }
 
 // judge looks for a rule that allows the flow, "OR if the traffic matches at least
@@ -173,9 +191,9 @@ func (w doubt) explain(at string, other, to *view) (rule, reason string) {
 	switch w {
 	case blockHoldsPod:
 		if !other.addr.IsValid() {
-			return ruleIPBlock, fmt.Sprintf("%s has an ipBlock that may hold the address of %s, and blocks may or may not match pods", at, other.endpoint)
+			return ruleIPBlock, fmt.Sprintf("%s has an ipBlock that may hold the address of %s, and blocks may or may not match pods", at, other.endpoint) + settledBy(other.blockKeys())
 		}
-		return ruleIPBlock, fmt.Sprintf("%s has an ipBlock that holds %s of %s, and blocks may or may not match pods and nodes", at, other.addr, other.endpoint)
+		return ruleIPBlock, fmt.Sprintf("%s has an ipBlock that holds %s of %s, and blocks may or may not match pods and nodes", at, other.addr, other.endpoint) + settledBy(other.blockKeys())
 	case blockNeedsAddress:
 		return RuleIncomplete, fmt.Sprintf("%s has an ipBlock, and %s has no address", at, other.endpoint)
 	case namespaceUnknown:

@@ -23,6 +23,8 @@ type peer struct {
 type ipBlock struct {
 	cidr   netip.Prefix
 	except []netip.Prefix
+	// profile tells whether blocks match pods and nodes.
+	profile *Profile
 }
 
 // compilePeers compiles from or to. It leaves out what it cannot read: the policy
@@ -152,6 +154,15 @@ func (n *namespace) matches(s labels.Selector, a *assumptions) (truth, doubt) {
 
 // matches tells whether the block holds the end's address.
 func (b *ipBlock) matches(v *view, a *assumptions) (truth, doubt) {
+	matches := yes
+	if v.kind != externalEnd {
+		// S10: the API describes blocks as cluster-external addresses and leaves open
+		// whether they match pods and nodes. Implementations do both.
+		matches = b.profile.blocksMatch(v)
+	}
+	if matches == no {
+		return no, certain
+	}
 	if !v.addr.IsValid() {
 		if b.mayHold(v, a) == no {
 			return no, certain
@@ -171,9 +182,7 @@ func (b *ipBlock) matches(v *view, a *assumptions) (truth, doubt) {
 			return no, certain
 		}
 	}
-	// S10: the API describes blocks as cluster-external addresses and leaves open
-	// whether they match pods and nodes. Implementations do both.
-	if v.kind != externalEnd {
+	if matches == maybe {
 		return maybe, blockHoldsPod
 	}
 	return yes, certain

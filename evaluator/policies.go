@@ -32,6 +32,19 @@ type rule struct {
 	ports []port
 }
 
+// assume tells the policy's blocks what is known of the implementation.
+func (p *policy) assume(profile *Profile) {
+	for _, rules := range p.rules {
+		for i := range rules {
+			for _, peer := range rules[i].peers {
+				if peer.block != nil {
+					peer.block.profile = profile
+				}
+			}
+		}
+	}
+}
+
 // selects tells whether the policy selects pods with these labels, or might.
 func (p *policy) selects(set labels.Set) bool {
 	return p.selector == nil || p.selector.Matches(set)
