@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
@@ -35,6 +36,11 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 		s.again(kindsRetry)
 		return true, nil
 	}
+	found, err := r.implementation(ctx)
+	if err != nil {
+		return false, err
+	}
+	snapshot.Profile = found.Profile
 	reach := reachOf(s.exp, r.options.ClusterDNS.Namespace)
 	snapshot.Unmodelled = slices.DeleteFunc(snapshot.Unmodelled, func(u evaluator.Unmodelled) bool {
 		return u.Namespace != "" && !reach.includes(u.Namespace)
@@ -46,6 +52,20 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 	s.predictor = plan.NewPredictor(engine, snapshot)
 	s.predictor.Predict(s.resolution.Edges)
 	return false, nil
+}
+
+// implementation finds out what enforces the policies. What is found is logged when
+// it changes.
+func (r *ExpectationReconciler) implementation(ctx context.Context) (evaluator.Detection, error) {
+	var pods corev1.PodList
+	if err := r.client.List(ctx, &pods, client.MatchingFields{PodCNIIndex: cniIndexed}, client.UnsafeDisableDeepCopy); err != nil {
+		return evaluator.Detection{}, fmt.Errorf("listing pods of network implementations: %w", err)
+	}
+	found := r.options.Implementation.Detect(pointers(pods.Items))
+	if before := r.said.Swap(&found.Note); found.Note != "" && (before == nil || *before != found.Note) {
+		ctrl.LoggerFrom(ctx).Info("Assuming what the network implementation does", "found", found.Note, "profile", found.Profile.String())
+	}
+	return found, nil
 }
 
 // snapshot reads what the expectation can depend on. Probe pods are left out:

@@ -45,6 +45,9 @@ func (a *Answer) text(b *strings.Builder, style Style) {
 	if a.Reason != "" {
 		fmt.Fprintf(b, "  %s\n", reason(a.Rule, a.Reason))
 	}
+	if len(a.Assumed) > 0 {
+		fmt.Fprintf(b, "  This holds for a network implementation with %s.\n", strings.Join(a.Assumed, ", "))
+	}
 	b.WriteString("\n")
 	a.Egress.text(b, "Egress from", "egress", style)
 	b.WriteString("\n")
