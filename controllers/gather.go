@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -41,7 +42,10 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 		return false, err
 	}
 	snapshot.Profile = found.Profile
-	reach := reachOf(s.exp, r.options.ClusterDNS.Namespace)
+	reach, err := r.reachOf(ctx, s.exp)
+	if err != nil {
+		return false, err
+	}
 	snapshot.Unmodelled = slices.DeleteFunc(snapshot.Unmodelled, func(u evaluator.Unmodelled) bool {
 		return u.Namespace != "" && !reach.includes(u.Namespace)
 	})
@@ -84,7 +88,10 @@ func (r *ExpectationReconciler) snapshot(ctx context.Context, exp *v1alpha1.Conn
 	}
 	snap.Namespaces = pointers(namespaces.Items)
 	snap.Nodes = pointers(nodes.Items)
-	reach := reachOf(exp, r.options.ClusterDNS.Namespace)
+	reach, err := r.reachOf(ctx, exp)
+	if err != nil {
+		return snap, err
+	}
 	for _, scope := range reach.listOptions() {
 		var (
 			pods      corev1.PodList
@@ -125,7 +132,26 @@ type reach struct {
 	namespaces map[string]bool
 }
 
-func reachOf(exp *v1alpha1.ConnectivityExpectation, dnsNamespace string) reach {
+// reachOf finds out which namespaces an expectation depends on. A Service that is an
+// alias can lead anywhere, as a host does.
+func (r *ExpectationReconciler) reachOf(ctx context.Context, exp *v1alpha1.ConnectivityExpectation) (reach, error) {
+	out := specReach(exp, r.options.ClusterDNS.Namespace)
+	for _, p := range exp.Spec.Paths {
+		if out.everywhere || p.To == nil || p.To.Service == nil {
+			continue
+		}
+		key := client.ObjectKey{Namespace: cmp.Or(string(p.To.Service.Namespace), exp.Namespace), Name: p.To.Service.Name}
+		var svc corev1.Service
+		if err := r.client.Get(ctx, key, &svc); client.IgnoreNotFound(err) != nil {
+			return out, fmt.Errorf("reading Service %s: %w", key, err)
+		}
+		out.everywhere = svc.Spec.Type == corev1.ServiceTypeExternalName
+	}
+	return out, nil
+}
+
+// specReach is what the spec alone says of it.
+func specReach(exp *v1alpha1.ConnectivityExpectation, dnsNamespace string) reach {
 	out := reach{namespaces: map[string]bool{exp.Namespace: true}}
 	for _, p := range exp.Spec.Paths {
 		switch {

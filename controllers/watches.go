@@ -117,7 +117,11 @@ func (r *ExpectationReconciler) dependents(ctx context.Context, concerned func(r
 	}
 	var out []reconcile.Request
 	for i := range list.Items {
-		if concerned(reachOf(&list.Items[i], r.options.ClusterDNS.Namespace)) {
+		reach, err := r.reachOf(ctx, &list.Items[i])
+		if err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "Finding out what an expectation depends on; it is looked at in any case", "expectation", client.ObjectKeyFromObject(&list.Items[i]))
+		}
+		if err != nil || concerned(reach) {
 			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
 		}
 	}

@@ -26,8 +26,8 @@ type Answer struct {
 	Port    string `json:"port"`
 	Verdict string `json:"verdict"`
 	// Rule and Reason say why the verdict is Undefined.
-	Rule    string    `json:"rule,omitempty"`
-	Reason  string    `json:"reason,omitempty"`
+	Rule   string `json:"rule,omitempty"`
+	Reason string `json:"reason,omitempty"`
 	// Assumed are the assumptions about the network implementation that the answer
 	// rests on.
 	Assumed []string  `json:"assumed,omitempty"`
@@ -112,6 +112,15 @@ func Explain(s evaluator.Snapshot, engine *evaluator.Engine, f flow.Flow) Answer
 	a.Change = x.change(d)
 	a.Assumed = x.assumed(d)
 	return a
+}
+
+// Unknown is the answer for a target of which nothing is known, for a reason.
+func Unknown(from flow.Endpoint, to string, protocol flow.Protocol, port, why string) Answer {
+	undefined := evaluator.Undefined.String()
+	return Answer{
+		From: from.String(), To: to, Port: string(protocol) + "/" + port, Verdict: undefined, Rule: evaluator.RuleIncomplete, Reason: why,
+		Egress: Direction{Verdict: undefined}, Ingress: Direction{Verdict: undefined},
+	}
 }
 
 // pod finds the pod of an end, by name or by address.

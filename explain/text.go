@@ -48,6 +48,9 @@ func (a *Answer) text(b *strings.Builder, style Style) {
 	if len(a.Assumed) > 0 {
 		fmt.Fprintf(b, "  This holds for a network implementation with %s.\n", strings.Join(a.Assumed, ", "))
 	}
+	if a.Egress.Subject == "" {
+		return
+	}
 	b.WriteString("\n")
 	a.Egress.text(b, "Egress from", "egress", style)
 	b.WriteString("\n")

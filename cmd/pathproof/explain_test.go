@@ -38,6 +38,7 @@ func TestExplainGolden(t *testing.T) {
 		"named-port":           {"frontend", "other/guarded", "9999", 0, nil, ""},
 		"a-block":              {"frontend", "other/ranged", "80", 3, nil, ""},
 		"a-block-assumed":      {"frontend", "other/ranged", "80", 0, nil, "ipBlockMatchesPods=false,ipBlockMatchesNodes=true"},
+		"alias":                {"frontend", "svc:other/alias", "5432", 3, nil, ""},
 		"service-that-differs": {"frontend", "svc:other/mixed", "80", 3, nil, ""},
 		"itself":               {"mongodb", "mongodb", "1", 0, nil, ""},
 	}
