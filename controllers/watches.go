@@ -27,6 +27,7 @@ import (
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/evaluator"
 	"github.com/pathproof/pathproof/plan"
 	"github.com/pathproof/pathproof/probe/wire"
 )
@@ -34,6 +35,13 @@ import (
 // PodExpectationIndex is the cache index of probe pods by the name of their
 // expectation.
 const PodExpectationIndex = "pathproof.dev/expectation"
+
+// PodCNIIndex is the cache index of the pods of network implementations, all of
+// which are under cniIndexed.
+const (
+	PodCNIIndex = "pathproof.dev/cni"
+	cniIndexed  = "any"
+)
 
 // concurrentReconciles is the number of expectations worked on at a time. A
 // reconcile waits for nothing but the API server.
@@ -49,6 +57,15 @@ func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 	})
 	if err != nil {
 		return fmt.Errorf("indexing probe pods: %w", err)
+	}
+	err = mgr.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, PodCNIIndex, func(o client.Object) []string {
+		if pod, ok := o.(*corev1.Pod); ok && evaluator.CNIOf(pod) != nil {
+			return []string{cniIndexed}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("indexing pods of network implementations: %w", err)
 	}
 	inReach := handler.EnqueueRequestsFromMapFunc(r.inReach)
 	everyone := func(ctx context.Context, _ client.Object) []reconcile.Request {
@@ -100,7 +117,11 @@ func (r *ExpectationReconciler) dependents(ctx context.Context, concerned func(r
 	}
 	var out []reconcile.Request
 	for i := range list.Items {
-		if concerned(reachOf(&list.Items[i], r.options.ClusterDNS.Namespace)) {
+		reach, err := r.reachOf(ctx, &list.Items[i])
+		if err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "Finding out what an expectation depends on; it is looked at in any case", "expectation", client.ObjectKeyFromObject(&list.Items[i]))
+		}
+		if err != nil || concerned(reach) {
 			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
 		}
 	}
@@ -173,11 +194,16 @@ func stripPod(o any) (any, error) {
 		// The plan has been delivered when the pod is in the cache.
 		delete(pod.Annotations, wire.PlanAnnotation)
 	}
+	// The version of a network implementation is in its image.
+	isCNI := evaluator.CNIOf(pod) != nil
 	pod.Spec.Volumes, pod.Spec.Affinity, pod.Spec.TopologySpreadConstraints = nil, nil, nil
 	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
 		for i := range list {
-			c := &list[i]
+			c, image := &list[i], list[i].Image
 			list[i] = corev1.Container{Name: c.Name, Ports: c.Ports, RestartPolicy: c.RestartPolicy}
+			if isCNI {
+				list[i].Image = image
+			}
 		}
 	}
 	return pod, nil
