@@ -24,6 +24,9 @@ const kindsRetry = 200 * time.Millisecond
 // gather reads the snapshot from the cache, resolves the expectation against it
 // and predicts every edge.
 func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, error) {
+	// What is about to be read may be out of date before it is predicted from: until
+	// then, every change has to wake the expectation again.
+	s.track.outlook.Store(nil)
 	snapshot, err := r.snapshot(ctx, s.exp)
 	if err != nil {
 		return false, err
@@ -46,15 +49,16 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 	if err != nil {
 		return false, err
 	}
+	engine := r.engines.engineFor(snapshot.Snapshot, reach)
 	snapshot.Unmodelled = slices.DeleteFunc(snapshot.Unmodelled, func(u evaluator.Unmodelled) bool {
 		return u.Namespace != "" && !reach.includes(u.Namespace)
 	})
 	s.snapshot = snapshot
 	s.resolution = plan.Resolve(plan.Input{Expectation: s.exp, Snapshot: snapshot, ClusterDNS: r.options.ClusterDNS})
-	engine, problems := evaluator.Compile(snapshot.Snapshot)
-	s.problems = problems
+	s.problems = engine.Problems(reach.includes)
 	s.predictor = plan.NewPredictor(engine, snapshot)
 	s.predictor.Predict(s.resolution.Edges)
+	s.track.outlook.Store(newOutlook(engine, s.resolution.Edges))
 	return false, nil
 }
 

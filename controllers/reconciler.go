@@ -76,7 +76,8 @@ type ExpectationReconciler struct {
 	options  Options
 	tracker  *tracker
 	// kinds reads the policies of kinds that the API server may not serve.
-	kinds *kindWatcher
+	kinds   *kindWatcher
+	engines engineKeeper
 	// said is what was last logged of the implementation.
 	said atomic.Pointer[string]
 }

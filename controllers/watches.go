@@ -13,6 +13,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -76,7 +77,7 @@ func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 		Named("connectivityexpectation").
 		For(&v1alpha1.ConnectivityExpectation{}, builder.WithPredicates(specChanged())).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.ofPod), builder.WithPredicates(podChanged())).
-		Watches(&networkingv1.NetworkPolicy{}, inReach, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&networkingv1.NetworkPolicy{}, r.ofPolicy(), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Namespace{}, inReach, builder.WithPredicates(predicate.Or(predicate.LabelChangedPredicate{}, namespaceTerminates()))).
 		Watches(&corev1.Service{}, inReach).
 		Watches(&discoveryv1.EndpointSlice{}, inReach).
@@ -108,24 +109,56 @@ func (r *ExpectationReconciler) inReach(ctx context.Context, o client.Object) []
 	return r.dependents(ctx, func(reach reach) bool { return reach.includes(ns) })
 }
 
+// ofPolicy wakes the expectations whose predictions a change of a NetworkPolicy may
+// change.
+func (r *ExpectationReconciler) ofPolicy() handler.EventHandler {
+	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
+	wake := func(ctx context.Context, q queue, versions ...client.Object) {
+		changes := map[*evaluator.Engine]policyChange{}
+		for _, exp := range r.concerned(ctx, func(in reach) bool { return in.includes(versions[0].GetNamespace()) }) {
+			if o := r.tracker.outlook(exp); o != nil {
+				change, ok := changes[o.engine]
+				if !ok {
+					change = newPolicyChange(o.engine, versions)
+					changes[o.engine] = change
+				}
+				if !o.mayChange(change) {
+					continue
+				}
+			}
+			q.Add(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(exp)})
+		}
+	}
+	return handler.Funcs{
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { wake(ctx, q, e.Object) },
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) { wake(ctx, q, e.ObjectOld, e.ObjectNew) },
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q queue) { wake(ctx, q, e.Object) },
+	}
+}
+
 // dependents returns the expectations whose reach is of the kind asked for.
-func (r *ExpectationReconciler) dependents(ctx context.Context, concerned func(reach) bool) []reconcile.Request {
+func (r *ExpectationReconciler) dependents(ctx context.Context, asked func(reach) bool) []reconcile.Request {
+	var out []reconcile.Request
+	for _, exp := range r.concerned(ctx, asked) {
+		out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(exp)})
+	}
+	return out
+}
+
+// concerned lists the expectations whose reach is of the kind asked for.
+func (r *ExpectationReconciler) concerned(ctx context.Context, asked func(reach) bool) []*v1alpha1.ConnectivityExpectation {
 	var list v1alpha1.ConnectivityExpectationList
 	if err := r.client.List(ctx, &list); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Listing expectations for a changed object")
 		return nil
 	}
-	var out []reconcile.Request
-	for i := range list.Items {
-		reach, err := r.reachOf(ctx, &list.Items[i])
+	return slices.DeleteFunc(pointers(list.Items), func(exp *v1alpha1.ConnectivityExpectation) bool {
+		reach, err := r.reachOf(ctx, exp)
 		if err != nil {
-			ctrl.LoggerFrom(ctx).Error(err, "Finding out what an expectation depends on; it is looked at in any case", "expectation", client.ObjectKeyFromObject(&list.Items[i]))
+			ctrl.LoggerFrom(ctx).Error(err, "Finding out what an expectation depends on; it is looked at in any case", "expectation", client.ObjectKeyFromObject(exp))
 		}
-		if err != nil || concerned(reach) {
-			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
-		}
-	}
-	return out
+		return err == nil && !asked(reach)
+	})
 }
 
 // ofPod maps a probe pod to its expectation, and any other pod to the expectations
