@@ -63,7 +63,7 @@ th.corner{position:sticky;left:0;z-index:3;font-weight:400;color:var(--soft)}
 small{font-size:11px;color:var(--soft)}
 .a{background:var(--a);color:var(--at)}
 .d{background:var(--d);color:var(--dt)}
-.m{background:linear-gradient(135deg,var(--a) 49%,var(--d) 51%);color:var(--text);text-shadow:0 0 3px var(--page),0 0 3px var(--page)}
+.m{background:radial-gradient(circle,var(--page) 0 36%,transparent 40%),linear-gradient(135deg,var(--a) 49%,var(--d) 51%);color:var(--text)}
 .u{background:repeating-linear-gradient(45deg,var(--u) 0 4px,var(--page) 4px 8px);color:var(--ut)}
 .n{color:var(--soft)}
 tbody tr:hover th.r,th.now{background:var(--mark)}
@@ -80,7 +80,7 @@ func (p *page) legend() {
 	for _, s := range p.counts.legend() {
 		fmt.Fprintf(p.w, "<li><b class=\"%s\">%s</b> %d %s</li>\n", classes[s], glyphs[s], p.counts.Cells[s], meaning(s))
 	}
-	_, _ = p.w.WriteString("</ul>\n<p><small>Point at a cell for its reason. The diagonal is about two pods of one workload.</small></p>\n")
+	_, _ = p.w.WriteString("</ul>\n<p><small>" + footer + "</small></p>\n")
 }
 
 // table writes the heads of namespaces and of targets, then each namespace as a
@@ -165,14 +165,14 @@ func (p *page) remarks() {
 	}
 	_, _ = p.w.WriteString("<h2>Mixed and undefined</h2>\n<dl>\n")
 	for _, r := range list {
-		fmt.Fprintf(p.w, "<dt>%s %s</dt>\n", glyphs[r.state], escape(r.ends))
+		fmt.Fprintf(p.w, "<dt>%s %s</dt>\n", glyphs[r.state], escape(r.String()))
 		for i := range r.answers {
 			fmt.Fprintf(p.w, "<dd>%s</dd>\n", escape(r.answers[i].String()))
 		}
 	}
 	_, _ = p.w.WriteString("</dl>\n")
 	if more > 0 {
-		fmt.Fprintf(p.w, "<p>and %d more</p>\n", more)
+		fmt.Fprintf(p.w, "<p>and %d more cells</p>\n", more)
 	}
 }
 

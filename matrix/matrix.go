@@ -46,6 +46,8 @@ type Row struct {
 	// members are the positions of the pods, and asked those of the ports, in the
 	// evaluator's table.
 	members, asked []int
+	// address is that of the first pod; it may be empty.
+	address string
 	// twin is set where the row has one pod of a workload that may have several: a
 	// second one like it. Its verdicts are in own.
 	twin *flow.Endpoint

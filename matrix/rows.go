@@ -30,7 +30,7 @@ func (m *Matrix) group(pods []Pod, ports []flow.Port, asked [][]int, own bool) {
 			r.Pods, r.members = append(r.Pods, p.Name), append(r.members, i)
 			continue
 		}
-		r := Row{Namespace: p.Namespace, Kind: p.Kind, Workload: p.Workload, Pods: []string{p.Name}, members: []int{i}, asked: asked[i]}
+		r := Row{Namespace: p.Namespace, Kind: p.Kind, Workload: p.Workload, Pods: []string{p.Name}, address: p.Status.PodIP, members: []int{i}, asked: asked[i]}
 		for _, n := range asked[i] {
 			r.Ports = append(r.Ports, ports[n])
 		}
@@ -87,7 +87,7 @@ func (m *Matrix) addTwin(r *Row, pods []Pod) {
 		return
 	}
 	r.twin = &flow.Endpoint{Namespace: p.Namespace, Labels: nextLabels(p.Labels)}
-	if a, err := netip.ParseAddr(p.Status.PodIP); err == nil {
+	if a, err := netip.ParseAddr(r.address); err == nil {
 		r.twin.Addr = a
 	}
 	to := m.ends[r.members[0]]

@@ -63,6 +63,7 @@ text{font-family:system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif;fon
 .h{font-weight:bold}
 .p{fill:#5f6873}
 .t{font-size:18px;font-weight:bold}
+.b{fill:#eef1f4}
 .l{stroke:#e3e6ea;stroke-width:1}
 .s{stroke:#8b949e;stroke-width:1.5}
 use:hover{stroke:#000;stroke-width:1}
@@ -118,9 +119,9 @@ func (d *drawing) measure() {
 	}
 	d.left = margin + int(math.Ceil(names)) + 20
 	d.top = topSpace + margin + int(math.Ceil(up))
-	text := max(float64(len(d.m.title()))*11, float64(len(d.m.subtitle()))*7.5, d.legendWidth())
+	text := max(float64(len(d.m.title()))*11, float64(len(d.m.subtitle()))*7.5, float64(len(footer))*7.5, d.legendWidth())
 	d.width = max(d.left+int(math.Ceil(max(float64(d.size), right)))+margin, margin*2+int(text))
-	d.height = d.top + d.size + margin
+	d.height = d.top + d.size + margin*2
 }
 
 // legendText is what is written beside the shape of a state.
@@ -152,11 +153,20 @@ func (d *drawing) caption() {
 			classes[s], x, x+24, escape(d.legendText(s)))
 		x += d.legendStep(s)
 	}
+	fmt.Fprintf(d.w, `<text class="p" x="%d" y="%d">%s</text>`+"\n", margin, d.top+d.size+margin+8, footer)
 }
 
 // grid draws lines that lead the eye, and bolder ones around namespaces.
 func (d *drawing) grid() {
 	reach := d.left - margin
+	for _, s := range d.m.namespaces() {
+		at := d.at[s.first] - pitch
+		fmt.Fprintf(d.w, `<rect class="b" x="%d" y="%d" width="%d" height="%d"/>`+"\n", margin, d.top+at, reach+d.size, pitch)
+		fmt.Fprintf(d.w, `<rect class="b" x="%d" y="%d" width="%d" height="%d"/>`+"\n", d.left+at, d.top, pitch, d.size)
+	}
+	for _, at := range d.at {
+		fmt.Fprintf(d.w, `<rect class="b" x="%d" y="%d" width="%d" height="%[3]d"/>`+"\n", d.left+at, d.top+at, pitch)
+	}
 	line := func(class string, at int) {
 		fmt.Fprintf(d.w, `<path class="%s" d="M%d %dh%dM%d %dv%d"/>`+"\n", class, margin, d.top+at, reach+d.size, d.left+at, d.top, d.size)
 	}
@@ -181,7 +191,7 @@ func (d *drawing) heads() {
 			ports = ` <tspan class="p">` + escape(ports) + `</tspan>`
 		}
 		fmt.Fprintf(d.w, `<text class="%s" transform="translate(%d %d) rotate(-%d)">%s%s</text>`+"\n",
-			class, d.left+at+pitch/2+4, d.top-6, lean, escape(name), ports)
+			class, d.left+at+pitch/2+6, d.top-5, lean, escape(name), ports)
 	}
 	for _, s := range d.m.namespaces() {
 		at := d.at[s.first] - pitch

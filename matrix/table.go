@@ -47,13 +47,13 @@ func (m *Matrix) Table(out io.Writer, style TextStyle) error {
 		if i == 0 {
 			_ = w.WriteByte('\n')
 		}
-		fmt.Fprintf(w, "%s %s\n", style.paint(r.state), r.ends)
+		fmt.Fprintf(w, "%s %s\n", style.paint(r.state), r)
 		for k := range r.answers {
 			fmt.Fprintf(w, "    %s\n", r.answers[k].String())
 		}
 	}
 	if more > 0 {
-		fmt.Fprintf(w, "and %d more: -o csv has the reasons of all\n", more)
+		fmt.Fprintf(w, "and %d more cells: -o csv has the reasons of all\n", more)
 	}
 	return w.Flush()
 }

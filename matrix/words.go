@@ -54,6 +54,9 @@ func (m *Matrix) subtitle() string {
 	return text + "."
 }
 
+// footer says what a picture does not show.
+const footer = "The diagonal is about two pods of one workload. Point at a cell for its reason."
+
 // counted writes a number with its noun.
 func counted(n int, noun string) string {
 	if n == 1 {
@@ -142,28 +145,61 @@ func (m *Matrix) tooltip(from, to int) string {
 	return text
 }
 
+// sameFor is the same text for sources that are answered the same: reasons of the
+// evaluator name the pod and its address where these are what is in doubt.
+func (m *Matrix) sameFor(from, to int, answers []answer) string {
+	text := fmt.Sprint(answers)
+	text = strings.ReplaceAll(text, m.flow(from, to, 0).From.String(), "SOURCE")
+	if a := m.Rows[from].address; a != "" {
+		text = strings.ReplaceAll(text, a, "ADDRESS")
+	}
+	return text
+}
+
+// remark explains the cells of one target that say the same.
+type remark struct {
+	state State
+	// ends names both ends of the first cell, from its source and to the target; others
+	// counts the other sources.
+	ends, from, to string
+	others         int
+	answers        []answer
+}
+
+// String names the cells.
+func (r *remark) String() string {
+	if r.others == 0 {
+		return r.ends
+	}
+	return fmt.Sprintf("%s and %d more -> %s", r.from, r.others, r.to)
+}
+
 // remarks explains the cells that a glyph says too little about, those that are
-// mixed or undefined, and returns how many more than limit there are.
-func (m *Matrix) remarks(limit int) (list []remark, more int) {
-	for from := range m.Rows {
-		for to := range m.Rows {
+// mixed or undefined. It returns how many cells are not among them, for the limit.
+func (m *Matrix) remarks(limit int) (list []*remark, more int) {
+	for to := range m.Rows {
+		same := map[string]*remark{}
+		for from := range m.Rows {
 			s := m.State(from, to)
 			if s != Mixed && s != Undefined {
 				continue
 			}
-			if len(list) == limit {
-				more++
+			if len(list) == limit && len(same) == 0 {
+				more++ // not worth finding out why
 				continue
 			}
-			list = append(list, remark{s, m.endWords(from, to), m.answers(from, to)})
+			answers := m.answers(from, to)
+			key := m.sameFor(from, to, answers)
+			switch r := same[key]; {
+			case r != nil:
+				r.others++
+			case len(list) == limit:
+				more++
+			default:
+				same[key] = &remark{state: s, ends: m.endWords(from, to), from: m.Rows[from].String(), to: m.Rows[to].String(), answers: answers}
+				list = append(list, same[key])
+			}
 		}
 	}
 	return list, more
-}
-
-// remark explains a cell.
-type remark struct {
-	state   State
-	ends    string
-	answers []answer
 }
