@@ -15,7 +15,8 @@ func (m *Matrix) HTML(out io.Writer) error {
 	}
 	p := page{m: m, w: bufio.NewWriterSize(out, 1<<16), counts: m.Count()}
 	_, _ = p.w.WriteString("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n")
-	fmt.Fprintf(p.w, "<title>%s</title>\n<style>%s</style>\n</head>\n<body>\n<h1>%[1]s</h1>\n<p>%[3]s</p>\n", escape(m.title()), p.style(), escape(m.subtitle()))
+	lines := m.subtitle()
+	fmt.Fprintf(p.w, "<title>%s</title>\n<style>%s</style>\n</head>\n<body>\n<h1>%[1]s</h1>\n<p>%[3]s</p>\n", escape(m.title()), p.style(), escape(strings.Join(lines[:], " ")))
 	p.legend()
 	p.table()
 	p.remarks()
@@ -78,7 +79,7 @@ dd{margin-left:1.6rem}
 func (p *page) legend() {
 	_, _ = p.w.WriteString("<ul class=\"legend\">\n")
 	for _, s := range p.counts.legend() {
-		fmt.Fprintf(p.w, "<li><b class=\"%s\">%s</b> %d %s</li>\n", classes[s], glyphs[s], p.counts.Cells[s], meaning(s))
+		fmt.Fprintf(p.w, "<li><b class=\"%s\">%s</b> %d %s</li>\n", classes[s], glyphs[s], p.counts[s], meaning(s))
 	}
 	_, _ = p.w.WriteString("</ul>\n<p><small>" + footer + "</small></p>\n")
 }

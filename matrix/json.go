@@ -44,7 +44,7 @@ func (m *Matrix) JSON(out io.Writer) error {
 		head.Letters[string(letter)] = evaluator.Verdict(v).String()
 	}
 	for s := range states {
-		head.Cells[s.String()] = counts.Cells[s]
+		head.Cells[s.String()] = counts[s]
 	}
 	for i := range m.Rows {
 		r := &m.Rows[i]

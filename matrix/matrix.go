@@ -48,8 +48,8 @@ type Row struct {
 	members, asked []int
 	// address is that of the first pod; it may be empty.
 	address string
-	// twin is set where the row has one pod of a workload that may have several: a
-	// second one like it. Its verdicts are in own.
+	// twin is set for the only pod of a workload, which may have several: it is a
+	// second one like it. The verdicts between the two are in own.
 	twin *flow.Endpoint
 	own  []evaluator.Verdict
 }
@@ -69,6 +69,8 @@ type Matrix struct {
 	engine *evaluator.Engine
 	table  *evaluator.Table
 	ends   []flow.Endpoint
+	// sentences are the reasons so far.
+	sentences map[sentence]string
 }
 
 // ErrNoPods is the error of a table that would be empty.
@@ -77,7 +79,7 @@ var ErrNoPods = errors.New("there are no pods to make a table of")
 // New makes the table of some pods, at the ports that are wanted or, if there are
 // none, at those that each target declares.
 func New(engine *evaluator.Engine, pods []Pod, wanted []Wanted) (*Matrix, error) {
-	m := &Matrix{Asked: words(wanted), engine: engine}
+	m := &Matrix{Asked: words(wanted), engine: engine, sentences: map[sentence]string{}}
 	running := make([]Pod, 0, len(pods))
 	for _, p := range pods {
 		if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
@@ -112,11 +114,13 @@ type State uint8
 const (
 	// NotAsked: the target has none of the ports in question.
 	NotAsked State = iota
-	// Allowed, Denied and Undefined: that is the verdict at every port.
+	// Allowed and Denied: that is the verdict at every port.
 	Allowed
 	Denied
+	// Undefined: that is the verdict at one port at least. It outranks the others, for
+	// it must not look like an answer.
 	Undefined
-	// Mixed: the verdicts differ between the ports.
+	// Mixed: some ports are allowed, and others denied.
 	Mixed
 	// states is their number.
 	states
@@ -140,8 +144,8 @@ func stateOf(v evaluator.Verdict) State {
 }
 
 // Verdict returns that of the flow from a row to one of the ports of another. On the
-// diagonal it is about two pods of the row; about a second one like the first, if a
-// workload has one; and about the traffic to itself of a pod that no workload made.
+// diagonal it is about two pods of the row; about a second one like it, where a
+// workload has one pod; and otherwise about the traffic of a pod to itself.
 func (m *Matrix) Verdict(from, to, port int) evaluator.Verdict {
 	source, target := &m.Rows[from], &m.Rows[to]
 	switch {
@@ -158,40 +162,70 @@ func (m *Matrix) State(from, to int) State {
 	state := NotAsked
 	for port := range m.Rows[to].Ports {
 		switch s := stateOf(m.Verdict(from, to, port)); {
+		case s == Undefined:
+			return Undefined
 		case state == NotAsked:
 			state = s
 		case state != s:
-			return Mixed
+			state = Mixed
 		}
 	}
 	return state
 }
+
+// Counts is how many cells have a state.
+type Counts [states]int
 
 // Count counts the cells by their state.
 func (m *Matrix) Count() Counts {
 	var c Counts
 	for from := range m.Rows {
 		for to := range m.Rows {
-			c.Cells[m.State(from, to)]++
-			for port := range m.Rows[to].Ports {
-				c.Undefined = c.Undefined || m.Verdict(from, to, port) == evaluator.Undefined
-			}
+			c[m.State(from, to)]++
 		}
 	}
 	return c
 }
 
-// Counts says what is in a table.
-type Counts struct {
-	// Cells is indexed by State.
-	Cells [states]int
-	// Undefined is set if any verdict is, be it part of a mixed cell.
-	Undefined bool
-}
-
 // Why says in a line why policies allow or deny the flow, or leave it undefined.
 func (m *Matrix) Why(from, to, port int) string {
-	return explain.Short(m.engine.Decide(m.flow(from, to, port)))
+	d := m.engine.Decide(m.flow(from, to, port))
+	if d.Verdict == evaluator.Undefined {
+		// It names the pods, and is of no use to any other cell.
+		return explain.Short(d)
+	}
+	key := sentence{d.Verdict, partOf(&d.Egress), partOf(&d.Ingress)}
+	why, ok := m.sentences[key]
+	if !ok {
+		why = explain.Short(d)
+		m.sentences[key] = why
+	}
+	return why
+}
+
+// sentence is what a reason is made of. Decisions share what they point to, so that
+// few sentences do for many cells.
+type sentence struct {
+	verdict         evaluator.Verdict
+	egress, ingress part
+}
+
+// part is what a direction adds to a sentence.
+type part struct {
+	verdict             evaluator.Verdict
+	tier                evaluator.Tier
+	allowedBy, deniedBy *evaluator.RuleRef
+	isolating           *evaluator.PolicyRef
+	policies            int
+	reason              string
+}
+
+func partOf(d *evaluator.DirectionDecision) part {
+	var first *evaluator.PolicyRef
+	if len(d.Isolating) > 0 {
+		first = &d.Isolating[0]
+	}
+	return part{d.Verdict, d.Tier, d.AllowedBy, d.DeniedBy, first, len(d.Isolating), d.Reason}
 }
 
 // flow is what a verdict is about, by the first pods of the rows.

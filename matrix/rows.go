@@ -38,7 +38,10 @@ func (m *Matrix) group(pods []Pod, ports []flow.Port, asked [][]int, own bool) {
 		m.Rows = append(m.Rows, r)
 	}
 	for i := range m.Rows {
-		m.addTwin(&m.Rows[i], pods)
+		r := &m.Rows[i]
+		if p := pods[r.members[0]]; !m.split(i) && len(r.members) == 1 && p.Kind != KindPod && !p.Spec.HostNetwork {
+			m.addTwin(r, p.Labels)
+		}
 	}
 	nameRows(m.Rows)
 }
@@ -78,15 +81,20 @@ func (m *Matrix) alike(a, b int, asked [][]int) bool {
 	return true
 }
 
-// addTwin gives a row of one pod the second one that its workload may have: an
-// identity with the same labels, at the same address since no other is known.
-// Processes on the host network have no identity of their own.
-func (m *Matrix) addTwin(r *Row, pods []Pod) {
-	p := pods[r.members[0]]
-	if len(r.members) > 1 || p.Kind == KindPod || p.Spec.HostNetwork {
-		return
+// split tells whether the workload of a row has other rows.
+func (m *Matrix) split(i int) bool {
+	same := func(k int) bool {
+		return k >= 0 && k < len(m.Rows) && m.Rows[k].Namespace == m.Rows[i].Namespace &&
+			m.Rows[k].Kind == m.Rows[i].Kind && m.Rows[k].Workload == m.Rows[i].Workload
 	}
-	r.twin = &flow.Endpoint{Namespace: p.Namespace, Labels: nextLabels(p.Labels)}
+	return same(i-1) || same(i+1)
+}
+
+// addTwin gives the only pod of a workload the second one that the workload may
+// have: an identity with the same labels, at the same address since no other is
+// known. (Processes on the host network have no identity of their own.)
+func (m *Matrix) addTwin(r *Row, labels map[string]string) {
+	r.twin = &flow.Endpoint{Namespace: r.Namespace, Labels: nextLabels(labels)}
 	if a, err := netip.ParseAddr(r.address); err == nil {
 		r.twin.Addr = a
 	}

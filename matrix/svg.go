@@ -15,7 +15,7 @@ const (
 	margin    = 20
 	nameSize  = 12.0
 	charWidth = nameSize * 0.61
-	topSpace  = 96 // for title, subtitle and legend
+	topSpace  = 112 // for title, subtitle and legend
 	// lean is the angle of the heads of columns.
 	lean = 45
 )
@@ -64,6 +64,7 @@ text{font-family:system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif;fon
 .p{fill:#5f6873}
 .t{font-size:18px;font-weight:bold}
 .b{fill:#eef1f4}
+.o{fill:#d3dae1}
 .l{stroke:#e3e6ea;stroke-width:1}
 .s{stroke:#8b949e;stroke-width:1.5}
 use:hover{stroke:#000;stroke-width:1}
@@ -119,14 +120,14 @@ func (d *drawing) measure() {
 	}
 	d.left = margin + int(math.Ceil(names)) + 20
 	d.top = topSpace + margin + int(math.Ceil(up))
-	text := max(float64(len(d.m.title()))*11, float64(len(d.m.subtitle()))*7.5, float64(len(footer))*7.5, d.legendWidth())
+	text := max(float64(len(d.m.title()))*11, float64(len(d.m.subtitle()[1]))*7.2, float64(len(footer))*7, d.legendWidth())
 	d.width = max(d.left+int(math.Ceil(max(float64(d.size), right)))+margin, margin*2+int(text))
 	d.height = d.top + d.size + margin*2
 }
 
 // legendText is what is written beside the shape of a state.
 func (d *drawing) legendText(s State) string {
-	return fmt.Sprintf("%d %s", d.counts.Cells[s], meaning(s))
+	return fmt.Sprintf("%d %s", d.counts[s], meaning(s))
 }
 
 // legendStep is the width of an entry of the legend.
@@ -146,10 +147,12 @@ func (d *drawing) legendWidth() float64 {
 func (d *drawing) caption() {
 	fmt.Fprintf(d.w, `<rect width="%d" height="%d" fill="#fff"/>`+"\n", d.width, d.height)
 	fmt.Fprintf(d.w, `<text class="t" x="%d" y="36">%s</text>`+"\n", margin, escape(d.m.title()))
-	fmt.Fprintf(d.w, `<text class="p" x="%d" y="58">%s</text>`+"\n", margin, escape(d.m.subtitle()))
+	for i, line := range d.m.subtitle() {
+		fmt.Fprintf(d.w, `<text class="p" x="%d" y="%d">%s</text>`+"\n", margin, 58+18*i, escape(line))
+	}
 	x := float64(margin)
 	for _, s := range d.counts.legend() {
-		fmt.Fprintf(d.w, `<use href="#%s" x="%.0f" y="72" width="18" height="18"/><text x="%.0f" y="86">%s</text>`+"\n",
+		fmt.Fprintf(d.w, `<use href="#%s" x="%.0f" y="90" width="18" height="18"/><text x="%.0f" y="104">%s</text>`+"\n",
 			classes[s], x, x+24, escape(d.legendText(s)))
 		x += d.legendStep(s)
 	}
@@ -165,7 +168,7 @@ func (d *drawing) grid() {
 		fmt.Fprintf(d.w, `<rect class="b" x="%d" y="%d" width="%d" height="%d"/>`+"\n", d.left+at, d.top, pitch, d.size)
 	}
 	for _, at := range d.at {
-		fmt.Fprintf(d.w, `<rect class="b" x="%d" y="%d" width="%d" height="%[3]d"/>`+"\n", d.left+at, d.top+at, pitch)
+		fmt.Fprintf(d.w, `<rect class="o" x="%d" y="%d" width="%d" height="%[3]d"/>`+"\n", d.left+at, d.top+at, pitch)
 	}
 	line := func(class string, at int) {
 		fmt.Fprintf(d.w, `<path class="%s" d="M%d %dh%dM%d %dv%d"/>`+"\n", class, margin, d.top+at, reach+d.size, d.left+at, d.top, d.size)

@@ -24,8 +24,8 @@ const maxRemarks = 20
 // Table writes the table for people. Columns have the numbers of the rows.
 func (m *Matrix) Table(out io.Writer, style TextStyle) error {
 	w := bufio.NewWriter(out)
-	counts := m.Count()
-	fmt.Fprintf(w, "%s.\n%s\n", m.title(), m.subtitle())
+	counts, lines := m.Count(), m.subtitle()
+	fmt.Fprintf(w, "%s.\n%s\n", m.title(), strings.Join(lines[:], " "))
 	t := textTable{m: m, w: w, style: style, number: len(strconv.Itoa(len(m.Rows)))}
 	t.measure()
 	for first := 0; first < len(m.Rows); {
@@ -39,7 +39,7 @@ func (m *Matrix) Table(out io.Writer, style TextStyle) error {
 		if i > 0 {
 			_, _ = w.WriteString("   ")
 		}
-		fmt.Fprintf(w, "%s %d %s", style.paint(s), counts.Cells[s], s)
+		fmt.Fprintf(w, "%s %d %s", style.paint(s), counts[s], s)
 	}
 	_ = w.WriteByte('\n')
 	list, more := m.remarks(maxRemarks)

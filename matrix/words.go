@@ -19,10 +19,12 @@ var shown = []State{Allowed, Denied, Mixed, Undefined, NotAsked}
 func meaning(s State) string {
 	switch s {
 	case Mixed:
-		return "mixed: it depends on the port"
+		return "mixed, by port"
 	case NotAsked:
-		return "not asked: the target has no such port"
-	case Allowed, Denied, Undefined, states:
+		return "not asked, for lack of such a port"
+	case Undefined:
+		return "undefined, at a port at least"
+	case Allowed, Denied, states:
 	}
 	return s.String()
 }
@@ -37,25 +39,24 @@ func (m *Matrix) title() string {
 // they explain the picture, always allowed and denied.
 func (c *Counts) legend() []State {
 	return slices.DeleteFunc(slices.Clone(shown), func(s State) bool {
-		return c.Cells[s] == 0 && s != Allowed && s != Denied
+		return c[s] == 0 && s != Allowed && s != Denied
 	})
 }
 
-// subtitle says what was asked.
-func (m *Matrix) subtitle() string {
-	const axes = "Rows are sources, columns are targets. "
-	if m.Asked != "" {
-		return axes + "Asked about " + m.Asked + "."
+// subtitle says what was asked, in two lines.
+func (m *Matrix) subtitle() [2]string {
+	lines := [2]string{"Rows are sources, columns are targets.", "Targets are asked about the ports that they declare."}
+	switch {
+	case m.Asked != "":
+		lines[1] = "All targets are asked about " + m.Asked + "."
+	case slices.ContainsFunc(m.Rows, func(r Row) bool { return r.Assumed }):
+		lines[1] = fmt.Sprintf("Targets are asked about the ports that they declare (*: none, so %s).", DefaultPort)
 	}
-	text := axes + "Each target is asked about the ports that it declares"
-	if slices.ContainsFunc(m.Rows, func(r Row) bool { return r.Assumed }) {
-		text += fmt.Sprintf("; those with an asterisk declare none, and are asked about %s", DefaultPort)
-	}
-	return text + "."
+	return lines
 }
 
 // footer says what a picture does not show.
-const footer = "The diagonal is about two pods of one workload. Point at a cell for its reason."
+const footer = "Point at a cell for its reason. The diagonal is about two pods of one workload, or a single pod and itself."
 
 // counted writes a number with its noun.
 func counted(n int, noun string) string {

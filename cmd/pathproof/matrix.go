@@ -132,7 +132,7 @@ func runMatrix(s streams, f *matrixFlags) error {
 	if err := writeMatrix(s, m, f.output); err != nil {
 		return err
 	}
-	if m.Count().Undefined || len(r.Unmodelled()) > 0 {
+	if m.Count()[matrix.Undefined] > 0 || len(r.Unmodelled()) > 0 {
 		return exit(exitUndetermined)
 	}
 	return nil
@@ -141,7 +141,7 @@ func runMatrix(s streams, f *matrixFlags) error {
 // remark says what is left out of the table, and what was assumed for it.
 func (f *matrixFlags) remark(s streams, m *matrix.Matrix) {
 	if m.Ended > 0 {
-		s.say(fmt.Sprintf("note: %d pods have ended, and are left out", m.Ended))
+		s.say(fmt.Sprintf("note: pods that have ended are left out: %d", m.Ended))
 	}
 	var assumed []string
 	for i := range m.Rows {
