@@ -90,7 +90,7 @@ func (t *textTable) measure() {
 	t.name = max(t.name, len("SOURCE"))
 	t.ports = max(t.ports, len(portsHead))
 	if t.m.Asked != "" {
-		t.ports = -2 // the same for all: no column
+		t.ports = -3 // the same for all: no column
 	}
 	for s := range states {
 		t.painted[s] = t.style.paint(s)
@@ -98,7 +98,7 @@ func (t *textTable) measure() {
 }
 
 // lead is the width of what is in front of the cells.
-func (t *textTable) lead() int { return 2 + t.number + 1 + t.name + 2 + t.ports }
+func (t *textTable) lead() int { return 2 + t.number + 1 + t.name + 2 + t.ports + 1 }
 
 // bar tells whether a namespace begins at a column.
 func (t *textTable) bar(column, first int) bool {
@@ -128,7 +128,7 @@ func (t *textTable) fit(first int) int {
 func (t *textTable) block(first, last int) {
 	line := t.pad("", 2+t.number+1) + t.pad("SOURCE", t.name)
 	if t.ports > 0 {
-		line += "  " + t.pad(portsHead, t.ports)
+		line += "  " + t.pad(portsHead, t.ports) + " "
 	}
 	_, _ = t.w.WriteString(line)
 	for c := first; c <= last; c++ {
@@ -150,7 +150,7 @@ func (t *textTable) row(r, first, last int) {
 	row := &t.m.Rows[r]
 	fmt.Fprintf(t.w, "  %*d %s", t.number, r+1, t.pad(row.label(), t.name))
 	if t.ports > 0 {
-		_, _ = t.w.WriteString("  " + t.pad(row.portLabel(), t.ports))
+		_, _ = t.w.WriteString("  " + t.pad(row.portLabel(), t.ports) + " ")
 	}
 	gap := strings.Repeat(" ", t.number)
 	for c := first; c <= last; c++ {
