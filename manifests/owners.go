@@ -5,58 +5,57 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Owner is the workload that a person would say a pod is of.
-type Owner struct {
-	Kind, Name string
+// Workload returns the workload that a pod belongs to, by kind and name: the
+// Deployment and not its ReplicaSet, as people know it. A pod that nothing controls
+// is its own.
+func Workload(p *corev1.Pod) (kind, name string) {
+	list := owners(p)
+	if len(list) == 0 {
+		return "Pod", p.Name
+	}
+	// The CronJob of a Job is a guess, and only good to find one that is known.
+	last := list[len(list)-1]
+	if kind, _, _ = strings.Cut(last, "/"); kind == "CronJob" {
+		last = list[0]
+	}
+	kind, name, _ = strings.Cut(last, "/")
+	return kind, name
 }
 
-// Owners finds the workloads of pods. The owner of an owner comes first: a
-// Deployment, and not its ReplicaSet.
-type Owners struct {
-	standIns map[*corev1.Pod]*workload
-	byKey    map[string]*workload
-}
-
-// Owners returns the owners of the pods of the input.
-func (r *Result) Owners() *Owners {
-	o := &Owners{standIns: map[*corev1.Pod]*workload{}, byKey: map[string]*workload{}}
-	for i := range r.workloads {
-		w := &r.workloads[i]
-		o.byKey[w.namespace+"/"+w.kind+"/"+w.name] = w
-		// A pod of the input says itself what it belongs to.
-		if w.pod != nil && ownerOf(w.pod) == "" {
-			o.standIns[w.pod] = w
+// owners returns the controller of a pod and the controllers above it, as
+// kind/name, as far as the pod tells them: what a Deployment or a CronJob makes is
+// named after it.
+func owners(p *corev1.Pod) []string {
+	ref := metav1.GetControllerOf(p)
+	// The kubelet shows a static pod as one that its node controls.
+	if ref == nil || ref.Kind == "Node" {
+		return nil
+	}
+	out := []string{ref.Kind + "/" + ref.Name}
+	switch ref.Kind {
+	case "ReplicaSet":
+		// Only a Deployment gives its pods this label.
+		if hash := p.Labels[appsv1.DefaultDeploymentUniqueLabelKey]; hash != "" {
+			if name, ok := strings.CutSuffix(ref.Name, "-"+hash); ok {
+				out = append(out, "Deployment/"+name)
+			}
+		}
+	case "Job":
+		// A CronJob names its Jobs after the minute that they are for.
+		if i := strings.LastIndex(ref.Name, "-"); i > 0 && i+1 < len(ref.Name) && strings.Trim(ref.Name[i+1:], "0123456789") == "" {
+			out = append(out, "CronJob/"+ref.Name[:i])
 		}
 	}
-	return o
+	return out
 }
 
-// Of returns the owner of a pod; ok is false for a pod that nothing made.
-func (o *Owners) Of(pod *corev1.Pod) (owner Owner, ok bool) {
-	name := ownerOf(pod)
-	if w := o.standIns[pod]; w != nil {
-		name = w.kind + "/" + w.name
+// ownerOf returns the controller of an object as kind/name.
+func ownerOf(o metav1.Object) string {
+	if ref := metav1.GetControllerOf(o); ref != nil {
+		return ref.Kind + "/" + ref.Name
 	}
-	// A node owns the pods that its kubelet reads from files.
-	if name == "" || strings.HasPrefix(name, "Node/") {
-		return Owner{}, false
-	}
-	// Owners of owners are few; the bound is for those that own each other.
-	for range 4 {
-		w := o.byKey[pod.Namespace+"/"+name]
-		if w == nil || w.owner == "" {
-			break
-		}
-		name = w.owner
-	}
-	owner.Kind, owner.Name, _ = strings.Cut(name, "/")
-	// A dump of pods lacks the ReplicaSet that says whose it is, and its name ends in
-	// the hash that the pods have as a label.
-	hash := pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey]
-	if deployment, cut := strings.CutSuffix(owner.Name, "-"+hash); cut && hash != "" && owner.Kind == "ReplicaSet" {
-		owner = Owner{Kind: "Deployment", Name: deployment}
-	}
-	return owner, true
+	return ""
 }

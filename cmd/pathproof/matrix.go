@@ -89,17 +89,13 @@ func (f *matrixFlags) query() (q matrixQuery, err error) {
 
 // choose returns the pods of the query, with their workloads.
 func (q *matrixQuery) choose(r *manifests.Result) []matrix.Pod {
-	owners := r.Owners()
 	var out []matrix.Pod
 	for _, p := range r.Snapshot.Pods {
 		if (q.namespace != "" && p.Namespace != q.namespace) || !q.selector.Matches(labels.Set(p.Labels)) {
 			continue
 		}
-		pod := matrix.Pod{Pod: p, Kind: matrix.KindPod, Workload: p.Name}
-		if o, ok := owners.Of(p); ok {
-			pod.Kind, pod.Workload = o.Kind, o.Name
-		}
-		out = append(out, pod)
+		kind, name := manifests.Workload(p)
+		out = append(out, matrix.Pod{Pod: p, Kind: kind, Workload: name})
 	}
 	return out
 }
