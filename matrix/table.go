@@ -112,7 +112,7 @@ func (t *textTable) fit(first int) int {
 	}
 	width, last := t.lead(), first
 	for c := first; c < len(t.m.Rows); c++ {
-		width += 1 + t.number
+		width += 2
 		if t.bar(c, first) {
 			width += 2
 		}
@@ -124,20 +124,26 @@ func (t *textTable) fit(first int) int {
 	return last
 }
 
-// block writes all rows with some of the columns.
+// block writes all rows with some of the columns. The numbers of columns stand
+// upright, so that a column is as narrow as a glyph.
 func (t *textTable) block(first, last int) {
-	line := t.pad("", 2+t.number+1) + t.pad("SOURCE", t.name)
-	if t.ports > 0 {
-		line += "  " + t.pad(portsHead, t.ports) + " "
-	}
-	_, _ = t.w.WriteString(line)
-	for c := first; c <= last; c++ {
-		if t.bar(c, first) {
-			_, _ = t.w.WriteString(" |")
+	for digit := range t.number {
+		source, target := "", ""
+		if digit == t.number-1 {
+			source, target = "SOURCE", portsHead
 		}
-		fmt.Fprintf(t.w, " %*d", t.number, c+1)
+		line := t.pad("", 2+t.number+1) + t.pad(source, t.name)
+		if t.ports > 0 {
+			line += "  " + t.pad(target, t.ports) + " "
+		}
+		for c := first; c <= last; c++ {
+			if t.bar(c, first) {
+				line += " |"
+			}
+			line += " " + fmt.Sprintf("%*d", t.number, c+1)[digit:digit+1]
+		}
+		_, _ = t.w.WriteString(strings.TrimRight(line, " ") + "\n")
 	}
-	_ = t.w.WriteByte('\n')
 	for _, s := range t.m.namespaces() {
 		_, _ = t.w.WriteString(s.namespace + "\n")
 		for r := s.first; r <= s.last; r++ {
@@ -152,12 +158,11 @@ func (t *textTable) row(r, first, last int) {
 	if t.ports > 0 {
 		_, _ = t.w.WriteString("  " + t.pad(row.portLabel(), t.ports) + " ")
 	}
-	gap := strings.Repeat(" ", t.number)
 	for c := first; c <= last; c++ {
 		if t.bar(c, first) {
 			_, _ = t.w.WriteString(" |")
 		}
-		_, _ = t.w.WriteString(gap)
+		_, _ = t.w.WriteString(" ")
 		_, _ = t.w.WriteString(t.painted[t.m.State(r, c)])
 	}
 	_ = t.w.WriteByte('\n')

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -12,11 +13,11 @@ import (
 func manyPods(owned bool) string {
 	const namespaces, pods, policies, apps = 20, 1000, 500, 10
 	specs := []string{
-		`{podSelector: {}, policyTypes: [Ingress, Egress]}`,
-		`{podSelector: {matchLabels: {app: app-%[1]d}}, policyTypes: [Ingress], ingress: [{from: [{podSelector: {matchLabels: {app: app-%[2]d}}}], ports: [{port: 8080}]}]}`,
-		`{podSelector: {matchLabels: {app: app-%[2]d}}, policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: app-%[1]d}}}], ports: [{port: http}]}]}`,
-		`{podSelector: {matchLabels: {app: app-%[1]d}}, policyTypes: [Ingress], ingress: [{from: [{namespaceSelector: {matchLabels: {team: team-%[2]d}}, podSelector: {matchExpressions: [{key: app, operator: In, values: [app-1, app-2]}]}}], ports: [{port: 8000, endPort: 9100}]}]}`,
-		`{podSelector: {matchLabels: {app: app-%[1]d}}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {}}], ports: [{port: metrics}, {port: 53, protocol: UDP}]}]}`,
+		`{podSelector: {}, policyTypes: [Ingress]}`,
+		`{podSelector: {matchLabels: {app: app-%[1]d}}, ingress: [{from: [{namespaceSelector: {}, podSelector: {matchExpressions: [{key: app, operator: In, values: [app-%[2]d, app-7]}]}}], ports: [{port: 8080}]}]}`,
+		`{podSelector: {matchLabels: {app: app-%[2]d}}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {}, podSelector: {matchLabels: {app: app-%[1]d}}}], ports: [{port: http}, {port: 53, protocol: UDP}]}]}`,
+		`{podSelector: {matchLabels: {app: app-%[1]d}}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: team-%[2]d}}}], ports: [{port: 8000, endPort: 9100}]}]}`,
+		`{podSelector: {matchLabels: {app: app-%[1]d}}, ingress: [{from: [{namespaceSelector: {}}], ports: [{port: metrics}]}]}`,
 	}
 	var b strings.Builder
 	for i := range namespaces {
@@ -44,7 +45,8 @@ status: {phase: Running, podIP: 10.%d.%d.1}
 		round := i / namespaces
 		spec := specs[round%len(specs)]
 		if round%len(specs) != 0 {
-			spec = fmt.Sprintf(spec, round%apps, (round+1)%apps)
+			app := (round + round/len(specs)*2) % apps
+			spec = fmt.Sprintf(spec, app, (app+1)%apps)
 		}
 		fmt.Fprintf(&b, "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: np-%d, namespace: ns-%d}\nspec: %s\n---\n", i, i%namespaces, spec)
 	}
@@ -63,6 +65,16 @@ func BenchmarkMatrix1000Pods500Policies(b *testing.B) {
 		{"1000Rows", false, []string{"table", "json", "csv"}},
 	} {
 		path := file(b, "cluster.yaml", manyPods(c.owned))
+		_, text, _ := call(b, "", "matrix", "-f", path, "-o", "json")
+		var table struct{ Cells map[string]int }
+		if err := json.Unmarshal([]byte(text), &table); err != nil {
+			b.Fatal(err)
+		}
+		for _, state := range []string{"allowed", "denied", "mixed"} {
+			if table.Cells[state] < 1000 {
+				b.Fatalf("too few cells are %s: %v", state, table.Cells)
+			}
+		}
 		for _, output := range c.outputs {
 			b.Run(c.name+"/"+output, func(b *testing.B) {
 				for b.Loop() {
