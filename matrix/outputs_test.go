@@ -66,7 +66,7 @@ func elements(t *testing.T, text string, html bool) map[string]int {
 	counts, depth := map[string]int{}, 0
 	for {
 		token, err := d.Token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
