@@ -18,7 +18,10 @@ import (
 
 // world settles what the API leaves open.
 type world struct {
-	blocksMatchPods bool // S10: for pods and for nodes
+	blocksMatchPods  bool // S10
+	blocksMatchNodes bool // S10
+	// S10: a host-network pod that is seen as a pod is a node all the same to blocks.
+	hostPodIsNode   bool
 	hostPoliced     bool // S13: policies apply to host-network pods
 	hostSelectable  bool // S13: selectors select host-network pods
 	egressToOwnNode bool // S14: a pod always reaches its node
@@ -227,7 +230,11 @@ func naivePeers(s Snapshot, own string, peers []networkingv1.NetworkPolicyPeer, 
 }
 
 func naiveBlock(b *networkingv1.IPBlock, w world, other naiveEnd) bool {
-	if (other.pod != nil || other.node) && !w.blocksMatchPods {
+	isNode := other.node && (other.pod == nil || w.hostPodIsNode || (!w.hostPoliced && !w.hostSelectable))
+	if isNode && !w.blocksMatchNodes {
+		return false
+	}
+	if other.pod != nil && !isNode && !w.blocksMatchPods {
 		return false
 	}
 	if !other.addr.IsValid() {
@@ -289,7 +296,7 @@ func naiveQuestions(s Snapshot, f flow.Flow, w *world) []*bool {
 	from, to := naiveResolve(s, f.From, 0, netip.Addr{}), naiveResolve(s, f.To, 0, netip.Addr{})
 	open := []*bool{&w.blocksMatchPods}
 	if from.node || to.node {
-		open = append(open, &w.hostPoliced, &w.hostSelectable, &w.egressToOwnNode)
+		open = append(open, &w.blocksMatchNodes, &w.hostPodIsNode, &w.hostPoliced, &w.hostSelectable, &w.egressToOwnNode)
 	}
 	if from.node && clusterWide {
 		open = append(open, &w.ingressFromOwnNode)
@@ -304,6 +311,24 @@ func naiveQuestions(s Snapshot, f flow.Flow, w *world) []*bool {
 		}
 	}
 	return open
+}
+
+// naiveFits tells whether the world is one of those that a profile leaves. What was
+// not asked about is false in every world, and does not matter to the flow.
+func naiveFits(p Profile, asked []*bool, w *world) bool {
+	for _, q := range []struct {
+		set Setting
+		is  *bool
+	}{
+		{p.IPBlockMatchesPods, &w.blocksMatchPods}, {p.IPBlockMatchesNodes, &w.blocksMatchNodes},
+		{p.HostNetworkPodsPoliced, &w.hostPoliced}, {p.HostNetworkPodsSelectable, &w.hostSelectable},
+		{p.PodReachesOwnNode, &w.egressToOwnNode},
+	} {
+		if slices.Contains(asked, q.is) && q.set != Unset && *q.is != (q.set == True) {
+			return false
+		}
+	}
+	return true
 }
 
 // naiveVerdict asks every world.
@@ -326,6 +351,9 @@ func naiveVerdict(s Snapshot, f flow.Flow) Verdict {
 	for bits := range 1 << len(open) {
 		for i, b := range open {
 			*b = bits>>i&1 != 0
+		}
+		if !naiveFits(s.Profile, open, &w) {
+			continue
 		}
 		for w.fromProcess = range processes(f.From) + 1 {
 			for w.toProcess = range processes(f.To) + 1 {

@@ -20,6 +20,7 @@ const flowsPerCluster = 12
 
 // describe renders a snapshot for the log of a failure.
 func describe(t *rapid.T, s Snapshot) {
+	t.Logf("profile %s", s.Profile)
 	for _, n := range s.Namespaces {
 		t.Logf("namespace %s %v", n.Name, n.Labels)
 	}
