@@ -284,6 +284,17 @@ func TestCSVHasALineForEachPort(t *testing.T) {
 	}
 }
 
+// Fields with what separates others are read as they were written.
+func TestCSVFieldsAreQuoted(t *testing.T) {
+	for _, field := range []string{"a", "", "a,b", `say "a"`, "two\nlines", `",`, "ä"} {
+		text := string(appendField(appendField(nil, field), "")) + ",end\n"
+		got, err := csv.NewReader(strings.NewReader(text)).Read()
+		if err != nil || len(got) != 2 || got[0] != field || got[1] != "end" {
+			t.Errorf("%q became %q: %v", field, got, err)
+		}
+	}
+}
+
 // A table that is wider than the terminal goes on below, with all of its columns.
 func TestTablesFitTheTerminal(t *testing.T) {
 	m := many(t, 60)
