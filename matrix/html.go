@@ -50,7 +50,7 @@ th{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monos
 thead{position:sticky;top:0;z-index:2}
 thead th{vertical-align:bottom;border-right:1px solid var(--line)}
 thead th span.v{writing-mode:vertical-rl;transform:rotate(180deg)}
-thead th.p{padding:.4rem 0;text-align:center}
+thead th.p{padding:.4rem 0;text-align:center;min-width:1.6rem;box-sizing:border-box}
 tbody th{position:sticky;left:0;z-index:1;border-right:1px solid var(--edge);border-bottom:1px solid var(--line)}
 tbody th.g,thead th.g{font-weight:700}
 thead th.g{text-align:center}
@@ -71,6 +71,7 @@ tbody tr:hover th.r,th.now{background:var(--mark)}
 tbody td[title]:hover{outline:2px solid var(--text);outline-offset:-2px}
 dt{margin-top:.5rem;font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 dd{margin-left:1.6rem}
+@media (max-height:45rem){.frame{max-height:none}thead{position:static}}
 @media print{.frame{max-height:none;overflow:visible}}
 `)
 }

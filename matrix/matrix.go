@@ -57,7 +57,8 @@ type Row struct {
 // String returns namespace/name.
 func (r *Row) String() string { return r.Namespace + "/" + r.Name }
 
-// Matrix is the truth table. Every row is a column, too.
+// Matrix is the truth table. Every row is a column, too. It is for one goroutine at a
+// time, because it remembers reasons.
 type Matrix struct {
 	Rows []Row
 	// Asked is what was asked of all targets, in words; empty if each was asked at its
