@@ -16,7 +16,7 @@ import (
 // tier: "All AdminNetworkPolicy rules have higher precedence than NetworkPolicy or
 // BaselineAdminNetworkPolicy rules." (S31)
 func compileAdminNetworkPolicy(o *policyv1alpha1.AdminNetworkPolicy) *clusterPolicy {
-	c := newClusterCompiler(kindAdminNetworkPolicy, &o.ObjectMeta, subjectOf(&o.Spec.Subject))
+	c := newClusterCompiler(KindAdminNetworkPolicy, &o.ObjectMeta, subjectOf(&o.Spec.Subject))
 	c.place(TierAdmin, o.Spec.Priority)
 	for i := range o.Spec.Ingress {
 		in := &o.Spec.Ingress[i]
@@ -48,7 +48,7 @@ func compileAdminNetworkPolicy(o *policyv1alpha1.AdminNetworkPolicy) *clusterPol
 // for pods "if they are not matched by any AdminNetworkPolicy or NetworkPolicy
 // rules" (S31).
 func compileBaselineAdminNetworkPolicy(o *policyv1alpha1.BaselineAdminNetworkPolicy) *clusterPolicy {
-	c := newClusterCompiler(kindBaselineAdminNetworkPolicy, &o.ObjectMeta, subjectOf(&o.Spec.Subject))
+	c := newClusterCompiler(KindBaselineAdminNetworkPolicy, &o.ObjectMeta, subjectOf(&o.Spec.Subject))
 	c.place(TierBaseline, 0)
 	// "Only one baseline admin network policy with metadata.name="default" can be
 	// created in the cluster"

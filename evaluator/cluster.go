@@ -12,13 +12,6 @@ import (
 	"github.com/pathproof/pathproof/flow"
 )
 
-// Kinds of the policies that have no namespace.
-const (
-	kindClusterNetworkPolicy       = "ClusterNetworkPolicy"
-	kindAdminNetworkPolicy         = "AdminNetworkPolicy"
-	kindBaselineAdminNetworkPolicy = "BaselineAdminNetworkPolicy"
-)
-
 // version is the version of the API that a cluster-wide policy belongs to.
 type version uint8
 
@@ -97,14 +90,14 @@ type kind struct {
 }
 
 var clusterKinds = map[string]kind{
-	kindClusterNetworkPolicy: {
-		kindClusterNetworkPolicy, v1alpha2, map[string]action{"Accept": accept, "Deny": deny, "Pass": pass}, "Accept, Deny or Pass",
+	KindClusterNetworkPolicy: {
+		KindClusterNetworkPolicy, v1alpha2, map[string]action{"Accept": accept, "Deny": deny, "Pass": pass}, "Accept, Deny or Pass",
 	},
-	kindAdminNetworkPolicy: {
-		kindAdminNetworkPolicy, v1alpha1, map[string]action{"Allow": accept, "Deny": deny, "Pass": pass}, "Allow, Deny or Pass",
+	KindAdminNetworkPolicy: {
+		KindAdminNetworkPolicy, v1alpha1, map[string]action{"Allow": accept, "Deny": deny, "Pass": pass}, "Allow, Deny or Pass",
 	},
-	kindBaselineAdminNetworkPolicy: {
-		kindBaselineAdminNetworkPolicy, v1alpha1, map[string]action{"Allow": accept, "Deny": deny}, "Allow or Deny",
+	KindBaselineAdminNetworkPolicy: {
+		KindBaselineAdminNetworkPolicy, v1alpha1, map[string]action{"Allow": accept, "Deny": deny}, "Allow or Deny",
 	},
 }
 

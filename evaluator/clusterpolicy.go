@@ -11,7 +11,7 @@ import (
 // compileClusterNetworkPolicy compiles a policy of v1alpha2. Whatever it cannot read
 // is reported, and the policy is broken then.
 func compileClusterNetworkPolicy(o *policyv1alpha2.ClusterNetworkPolicy) *clusterPolicy {
-	c := newClusterCompiler(kindClusterNetworkPolicy, &o.ObjectMeta, &o.Spec.Subject)
+	c := newClusterCompiler(KindClusterNetworkPolicy, &o.ObjectMeta, &o.Spec.Subject)
 	// "ClusterNetworkPolicy can use 2 of these tiers: Admin and Baseline."
 	switch o.Spec.Tier {
 	case policyv1alpha2.AdminTier:

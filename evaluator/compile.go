@@ -117,13 +117,17 @@ func Compile(s Snapshot) (*Engine, []Problem) {
 		profile: &s.Profile, readings: s.Profile.readings(),
 	}}
 	b.apply(s, nil)
-	return b.engine, b.engine.Problems()
+	return b.engine, b.engine.Problems(func(string) bool { return true })
 }
 
-// Problems lists what could not be read, sorted by object.
-func (e *Engine) Problems() []Problem {
+// Problems lists what could not be read, sorted by object. Objects of namespaces that
+// are not asked for are left out; those without a namespace never are.
+func (e *Engine) Problems(asked func(namespace string) bool) []Problem {
 	problems := slices.Clone(e.nameless)
-	for _, s := range e.shards {
+	for name, s := range e.shards {
+		if !asked(name) {
+			continue
+		}
 		problems = append(problems, s.namespace.problems...)
 		for _, p := range s.policies {
 			problems = append(problems, p.problems...)

@@ -1,8 +1,10 @@
 package evaluator
 
 import (
+	"encoding/json"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -290,24 +292,45 @@ func naiveAddresses() []netip.Addr {
 	return list
 }
 
-// naiveQuestions lists what of the world matters to the flow.
-func naiveQuestions(s Snapshot, f flow.Flow, w *world) []*bool {
+// naiveText renders all policies. What their text does not mention does not matter.
+func naiveText(s Snapshot) string {
+	text, err := json.Marshal([]any{s.NetworkPolicies, s.ClusterNetworkPolicies, s.AdminNetworkPolicies, s.BaselineAdminNetworkPolicies})
+	if err != nil {
+		panic(err) // Objects of the API always marshal.
+	}
+	return string(text)
+}
+
+// naiveQuestions lists what of the world matters to the flow. The text is that of all
+// policies.
+func naiveQuestions(s Snapshot, text string, f flow.Flow, w *world) []*bool {
 	clusterWide := len(s.ClusterNetworkPolicies)+len(s.AdminNetworkPolicies)+len(s.BaselineAdminNetworkPolicies) > 0
 	from, to := naiveResolve(s, f.From, 0, netip.Addr{}), naiveResolve(s, f.To, 0, netip.Addr{})
-	open := []*bool{&w.blocksMatchPods}
+	var open []*bool
+	ask := func(word string, q *bool) {
+		if strings.Contains(text, word) {
+			open = append(open, q)
+		}
+	}
+	ask("ipBlock", &w.blocksMatchPods)
 	if from.node || to.node {
-		open = append(open, &w.blocksMatchNodes, &w.hostPodIsNode, &w.hostPoliced, &w.hostSelectable, &w.egressToOwnNode)
+		ask("ipBlock", &w.blocksMatchNodes)
+		ask("ipBlock", &w.hostPodIsNode)
+		open = append(open, &w.hostPoliced, &w.hostSelectable, &w.egressToOwnNode)
 	}
 	if from.node && clusterWide {
 		open = append(open, &w.ingressFromOwnNode)
 	}
 	if to.identity {
-		open = append(open, &w.identityHasHTTP, &w.identityHasDNS)
+		ask(`"http"`, &w.identityHasHTTP)
+		ask(`"dns"`, &w.identityHasDNS)
 	}
 	if clusterWide && (to.pod == nil || to.node) {
-		open = append(open, &w.nodeInZone, &w.resolvesExact, &w.resolvesWildcard)
+		ask("zone", &w.nodeInZone)
+		ask(`"example.org"`, &w.resolvesExact)
+		ask(`"*.example.org"`, &w.resolvesWildcard)
 		if !to.node {
-			open = append(open, &w.externalIsNode)
+			ask(`"nodes"`, &w.externalIsNode)
 		}
 	}
 	return open
@@ -331,8 +354,8 @@ func naiveFits(p Profile, asked []*bool, w *world) bool {
 	return true
 }
 
-// naiveVerdict asks every world.
-func naiveVerdict(s Snapshot, f flow.Flow) Verdict {
+// naiveVerdict asks every world. The text is that of all policies.
+func naiveVerdict(s Snapshot, text string, f flow.Flow) Verdict {
 	processes := func(e flow.Endpoint) int {
 		if !e.Addr.IsValid() || e.Namespace != "" || naiveResolve(s, e, 0, netip.Addr{}).pod != nil {
 			return 0
@@ -340,14 +363,15 @@ func naiveVerdict(s Snapshot, f flow.Flow) Verdict {
 		return len(naiveProcesses(s, e.Addr))
 	}
 	addresses := func(e flow.Endpoint) []netip.Addr {
-		if e.Namespace != "" && e.Pod == "" && !e.Addr.IsValid() {
+		byAddress := strings.Contains(text, "ipBlock") || strings.Contains(text, "networks")
+		if byAddress && e.Namespace != "" && e.Pod == "" && !e.Addr.IsValid() {
 			return naiveAddresses()
 		}
 		return []netip.Addr{{}}
 	}
 	allowed, denied := false, false
 	var w world
-	open := naiveQuestions(s, f, &w)
+	open := naiveQuestions(s, text, f, &w)
 	for bits := range 1 << len(open) {
 		for i, b := range open {
 			*b = bits>>i&1 != 0

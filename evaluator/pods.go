@@ -37,7 +37,7 @@ func compilePod(o *corev1.Pod) *pod {
 		terminated:  o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed,
 		ports:       declaredPorts(&o.Spec),
 	}
-	r := reporter{kind: kindPod, namespace: o.Namespace, name: o.Name, problems: &p.problems}
+	r := reporter{kind: KindPod, namespace: o.Namespace, name: o.Name, problems: &p.problems}
 	p.addrs = addAddr(p.addrs, o.Status.PodIP, "status.podIP", r)
 	for i, ip := range o.Status.PodIPs {
 		p.addrs = addAddr(p.addrs, ip.IP, fmt.Sprintf("status.podIPs[%d].ip", i), r)

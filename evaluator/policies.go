@@ -51,7 +51,7 @@ func (p *policy) selects(set labelSet) bool {
 // policy is broken then.
 func compilePolicy(o *networkingv1.NetworkPolicy) *policy {
 	p := &policy{ref: PolicyRef{Namespace: o.Namespace, Name: o.Name}}
-	r := reporter{kind: kindNetworkPolicy, namespace: o.Namespace, name: o.Name, problems: &p.problems}
+	r := reporter{kind: KindNetworkPolicy, namespace: o.Namespace, name: o.Name, problems: &p.problems}
 	if o.Namespace == "" {
 		r.report("metadata.namespace", "is missing, so the policy could be in any namespace: write the namespace")
 	}

@@ -12,11 +12,14 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// Kinds of the objects with a namespace of their own, or that are one.
+// Kinds of the objects of a snapshot, other than those that are Unmodelled.
 const (
-	kindNamespace     = "Namespace"
-	kindPod           = "Pod"
-	kindNetworkPolicy = "NetworkPolicy"
+	KindNamespace                  = "Namespace"
+	KindPod                        = "Pod"
+	KindNetworkPolicy              = "NetworkPolicy"
+	KindClusterNetworkPolicy       = "ClusterNetworkPolicy"
+	KindAdminNetworkPolicy         = "AdminNetworkPolicy"
+	KindBaselineAdminNetworkPolicy = "BaselineAdminNetworkPolicy"
 )
 
 // Key names an object of a snapshot. The kind of an Unmodelled is as it says.
@@ -32,6 +35,9 @@ type Key struct {
 //
 // The Impact says which flows may have another answer.
 func (e *Engine) With(changed Snapshot, deleted []Key) (*Engine, *Impact) {
+	if len(deleted) == 0 && len(keysOf(changed)) == 0 {
+		return e, newImpact(e, e)
+	}
 	next := *e
 	next.shards = maps.Clone(e.shards)
 	b := builder{engine: &next, impact: newImpact(e, &next)}
@@ -80,32 +86,32 @@ func keysOf(s Snapshot) []Key {
 	var keys []Key
 	for _, o := range s.Namespaces {
 		if o != nil {
-			keys = append(keys, Key{Kind: kindNamespace, Name: o.Name})
+			keys = append(keys, Key{Kind: KindNamespace, Name: o.Name})
 		}
 	}
 	for _, o := range s.Pods {
 		if o != nil {
-			keys = append(keys, Key{kindPod, o.Namespace, o.Name})
+			keys = append(keys, Key{KindPod, o.Namespace, o.Name})
 		}
 	}
 	for _, o := range s.NetworkPolicies {
 		if o != nil {
-			keys = append(keys, Key{kindNetworkPolicy, o.Namespace, o.Name})
+			keys = append(keys, Key{KindNetworkPolicy, o.Namespace, o.Name})
 		}
 	}
 	for _, o := range s.ClusterNetworkPolicies {
 		if o != nil {
-			keys = append(keys, Key{Kind: kindClusterNetworkPolicy, Name: o.Name})
+			keys = append(keys, Key{Kind: KindClusterNetworkPolicy, Name: o.Name})
 		}
 	}
 	for _, o := range s.AdminNetworkPolicies {
 		if o != nil {
-			keys = append(keys, Key{Kind: kindAdminNetworkPolicy, Name: o.Name})
+			keys = append(keys, Key{Kind: KindAdminNetworkPolicy, Name: o.Name})
 		}
 	}
 	for _, o := range s.BaselineAdminNetworkPolicies {
 		if o != nil {
-			keys = append(keys, Key{Kind: kindBaselineAdminNetworkPolicy, Name: o.Name})
+			keys = append(keys, Key{Kind: KindBaselineAdminNetworkPolicy, Name: o.Name})
 		}
 	}
 	for _, u := range s.Unmodelled {
@@ -151,13 +157,13 @@ func (b *builder) staleShard(name string) *shard {
 func (b *builder) remove(keys []Key) {
 	for _, k := range keys {
 		switch k.Kind {
-		case kindNamespace:
+		case KindNamespace:
 			b.removeNamespace(k.Name)
-		case kindPod:
+		case KindPod:
 			b.removePod(podKey{k.Namespace, k.Name})
-		case kindNetworkPolicy:
+		case KindNetworkPolicy:
 			b.removePolicy(k)
-		case kindClusterNetworkPolicy, kindAdminNetworkPolicy, kindBaselineAdminNetworkPolicy:
+		case KindClusterNetworkPolicy, KindAdminNetworkPolicy, KindBaselineAdminNetworkPolicy:
 			b.removeClusterPolicy(PolicyRef{Kind: k.Kind, Name: k.Name})
 		default:
 			b.removeUnmodelled(Unmodelled(k))
@@ -187,7 +193,7 @@ func (b *builder) addNamespaces(list []*corev1.Namespace) {
 		b.impact.addNamespace(o.Name)
 		s := b.staleShard(o.Name)
 		n := *s.namespace
-		r := reporter{kind: kindNamespace, name: o.Name, problems: &n.problems}
+		r := reporter{kind: KindNamespace, name: o.Name, problems: &n.problems}
 		terminating := o.DeletionTimestamp != nil || o.Status.Phase == corev1.NamespaceTerminating
 		if seen[o.Name] {
 			r.report("metadata.name", "is defined more than once, so its labels are not known: keep one definition")
@@ -245,7 +251,7 @@ func (b *builder) addPolicies(list []*networkingv1.NetworkPolicy) {
 	for i := 1; i < len(added); i++ {
 		// Of policies with the same name, nobody can tell which is in force.
 		if p := added[i]; added[i-1].ref == p.ref {
-			r := reporter{kind: kindNetworkPolicy, namespace: p.ref.Namespace, name: p.ref.Name, problems: &p.problems}
+			r := reporter{kind: KindNetworkPolicy, namespace: p.ref.Namespace, name: p.ref.Name, problems: &p.problems}
 			r.report("metadata.name", "is defined more than once: keep one definition, or give the others names of their own")
 			p.broken, added[i-1].broken = true, true
 		}
@@ -341,7 +347,7 @@ func (b *builder) addPods(list []*corev1.Pod) {
 			continue
 		}
 		if o.Namespace == "" || o.Name == "" {
-			r := reporter{kind: kindPod, namespace: o.Namespace, name: o.Name, problems: &b.engine.nameless}
+			r := reporter{kind: KindPod, namespace: o.Namespace, name: o.Name, problems: &b.engine.nameless}
 			r.report("metadata", "has no namespace or no name: write both, the pod is left out without")
 			continue
 		}
@@ -355,7 +361,7 @@ func (b *builder) addPods(list []*corev1.Pod) {
 			s.classes[key] = c
 		}
 		if first, ok := s.pods[o.Name]; ok {
-			r := reporter{kind: kindPod, namespace: o.Namespace, name: o.Name, problems: &p.problems}
+			r := reporter{kind: KindPod, namespace: o.Namespace, name: o.Name, problems: &p.problems}
 			r.report("metadata.name", "is defined more than once: keep one definition")
 			first.pod.ambiguous = true
 			s.twins = append(s.twins, p)

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/pathproof/pathproof/evaluator"
 	"github.com/pathproof/pathproof/manifests"
 )
 
@@ -161,6 +162,7 @@ type input struct {
 	files       []string
 	namespace   string
 	ignoreKinds []string
+	assume      []string
 }
 
 func (i *input) flags(cmd *cobra.Command) {
@@ -168,6 +170,8 @@ func (i *input) flags(cmd *cobra.Command) {
 	f.StringArrayVarP(&i.files, "filename", "f", nil, "File or folder of manifests, or - for the standard input; may be repeated. Folders are read recursively.")
 	f.StringVarP(&i.namespace, "namespace", "n", "", `Namespace of objects that name none (default "default").`)
 	f.StringSliceVar(&i.ignoreKinds, "ignore-policy-kinds", nil, "Kinds of policy that are taken to decide nothing, as KIND or KIND.GROUP, separated by commas.")
+	f.StringSliceVar(&i.assume, "assume", nil, "What the network implementation does where the API leaves it open, as KEY=true|false, separated by commas, or cni=NAME, or cni=none: "+
+		strings.Join(evaluator.AssumptionKeys(), ", ")+". May be repeated.")
 	_ = cmd.MarkFlagFilename("filename", "yaml", "yml", "json")
 }
 
@@ -177,7 +181,17 @@ func (i *input) read(s streams, clusterDNS string) (*manifests.Result, error) {
 	if len(i.files) == 0 {
 		return nil, invalid("no manifests are named: write -f FILE, -f FOLDER or -f - for the standard input")
 	}
-	return manifests.Read(i.files, manifests.Options{Namespace: i.namespace, IgnoredKinds: i.ignoreKinds, Stdin: s.in, ClusterDNS: clusterDNS}), nil
+	implementation, err := evaluator.ParseImplementation(i.assume)
+	if err != nil {
+		return nil, invalid("--assume: %v", err)
+	}
+	r := manifests.Read(i.files, manifests.Options{Namespace: i.namespace, IgnoredKinds: i.ignoreKinds, Stdin: s.in, ClusterDNS: clusterDNS})
+	found := implementation.Detect(r.Snapshot.Pods)
+	r.Snapshot.Profile = found.Profile
+	if found.Note != "" {
+		r.Notes = append(r.Notes, found.Note)
+	}
+	return r, nil
 }
 
 // warn says what a prediction leaves out.

@@ -155,6 +155,13 @@ func TestMatrixWithOtherPoliciesIsUndetermined(t *testing.T) {
 	}
 }
 
+func TestMatrixHeedsAssumptions(t *testing.T) {
+	code, out, errs := call(t, "", "matrix", "-f", scene, "--assume", "ipBlockMatchesPods=false")
+	if code != 0 || strings.Contains(out, "undefined") {
+		t.Errorf("exit code %d: %s%s", code, out, errs)
+	}
+}
+
 func TestMatrixWarnsOfPoliciesThatAreNotValid(t *testing.T) {
 	bad := file(t, "bad.yaml", "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a, namespace: production}\nspec: {podSelector: {}, ingress: [{ports: [{port: 70000}]}]}\n")
 	code, _, errs := call(t, "", "matrix", "-f", production, "-f", bad)
