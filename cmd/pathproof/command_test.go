@@ -48,6 +48,15 @@ func TestUsageErrorsSayWhatToWrite(t *testing.T) {
 		"explain with a port that is none": {[]string{"explain", "a", "b", "70000", "-f", production}, "write a number from 1 to 65535"},
 		"explain with a strange protocol":  {[]string{"explain", "a", "b", "ICMP/1", "-f", production}, "write TCP, UDP or SCTP"},
 		"explain of nobody":                {[]string{"explain", "a", "b", "1", "-f", production}, "there is no pod or workload default/a"},
+		"an unknown output of matrix":      {[]string{"matrix", "-f", production, "-o", "png"}, "write table, json, csv, html, svg"},
+		"matrix with a port that is none":  {[]string{"matrix", "-f", production, "--port", "0"}, "write a number from 1 to 65535"},
+		"matrix with a strange protocol":   {[]string{"matrix", "-f", production, "--port", "ICMP/1"}, "write TCP, UDP or SCTP"},
+		"matrix with a port of nobody":     {[]string{"matrix", "-f", production, "--port", "nope"}, `none of the pods declares a TCP port named "nope"`},
+		"matrix with a strange selector":   {[]string{"matrix", "-f", production, "-l", "a in"}, "write one such as app=web"},
+		"matrix of another namespace":      {[]string{"matrix", "-f", production, "-n", "other"}, "none of the 3 pods in the input is chosen"},
+		"matrix of labels of nobody":       {[]string{"matrix", "-f", production, "-l", "app=other"}, "write another -n or -l, or -A"},
+		"matrix without pods":              {[]string{"matrix", "-f", production + "/policies.yaml"}, "there are no pods"},
+		"matrix without manifests":         {[]string{"matrix"}, "write -f FILE"},
 		"manifests that do not exist":      {[]string{"check", "-f", "/nowhere"}, "there is no such file"},
 	}
 	for name, tc := range cases {

@@ -17,8 +17,8 @@ func TestDocumentedOutputIsReal(t *testing.T) {
 		t.Fatal(err)
 	}
 	blocks := shown.FindAllStringSubmatch(string(text), -1)
-	if len(blocks) != 3 {
-		t.Fatalf("found %d examples with output, want 3", len(blocks))
+	if len(blocks) != 5 {
+		t.Fatalf("found %d examples with output, want 5", len(blocks))
 	}
 	asked := regexp.MustCompile("(?s)```\n(\\{\"id\".*?)```").FindStringSubmatch(string(text))
 	if asked == nil {

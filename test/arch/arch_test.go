@@ -126,6 +126,10 @@ func TestImports(t *testing.T) {
 		"check compares what others read and predict": {
 			pkg: "check", only: append(ours("api", "evaluator", "explain", "manifests", "plan"), "k8s.io/apimachinery"),
 		},
+		"matrix asks the evaluator": {
+			pkg: "matrix", only: append(ours("flow", "evaluator", "explain"), "k8s.io/api", "k8s.io/apimachinery"),
+		},
+		"matrix links no client":            {pkg: "matrix", linked: true, never: []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"}},
 		"the CRD's rules know none of ours": {pkg: "schema", linked: true, never: []string{module + "/api", module + "/controllers", module + "/plan", module + "/test"}},
 		"the command line talks to no cluster and sends no probe": {
 			pkg: "cmd/pathproof", linked: true, never: append(ours("controllers", "probe!", "test"), "sigs.k8s.io/controller-runtime"),
