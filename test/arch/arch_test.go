@@ -106,7 +106,7 @@ func TestImports(t *testing.T) {
 			pkg: "evaluator", linked: true, never: append(ours("api", "controllers", "plan", "probe", "verdict", "test", "cmd"), "k8s.io/client-go", "sigs.k8s.io/controller-runtime"),
 		},
 		"the evaluator imports nothing of ours but flow": {
-			pkg: "evaluator", only: append(ours("flow"), "k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/network-policy-api/apis"),
+			pkg: "evaluator", only: append(ours("flow"), "k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/network-policy-api/apis", "github.com/gaissmai/bart"),
 		},
 		"verdict compares, and asks nobody": {pkg: "verdict", only: ours("flow", "evaluator", "probe/wire")},
 		"plan plans, and asks nobody": {
