@@ -11,15 +11,15 @@ func TestBlocksMatchNoAddressesThatWereMadeUp(t *testing.T) {
 	const (
 		pod  = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: x}\n"
 		host = "apiVersion: v1\nkind: Pod\nmetadata: {name: h, namespace: x}\nspec: {hostNetwork: true}\n"
-		real = "status: {phase: Running, podIP: 10.0.0.1, hostIP: 192.168.0.1}\n"
+		live = "status: {phase: Running, podIP: 10.0.0.1, hostIP: 192.168.0.1}\n"
 	)
 	for name, tc := range map[string]struct {
 		input, assume, want, note string
 	}{
 		"a pod without a status":    {pod, "ipBlockMatchesPods=true,ipBlockMatchesNodes=true", "ipBlockMatchesNodes=true", "ipBlockMatchesPods=true is left out"},
-		"a pod of a cluster":        {pod + real, "ipBlockMatchesPods=true", "ipBlockMatchesPods=true", ""},
+		"a pod of a cluster":        {pod + live, "ipBlockMatchesPods=true", "ipBlockMatchesPods=true", ""},
 		"a node without an address": {host, "ipBlockMatchesPods=true,ipBlockMatchesNodes=true", "ipBlockMatchesPods=true", "ipBlockMatchesNodes=true is left out"},
-		"a node of a cluster":       {host + real, "ipBlockMatchesNodes=true", "ipBlockMatchesNodes=true", ""},
+		"a node of a cluster":       {host + live, "ipBlockMatchesNodes=true", "ipBlockMatchesNodes=true", ""},
 		"what needs no address":     {pod, "ipBlockMatchesPods=false,podReachesOwnNode=true", "ipBlockMatchesPods=false, podReachesOwnNode=true", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
