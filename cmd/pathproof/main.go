@@ -186,11 +186,7 @@ func (i *input) read(s streams, clusterDNS string) (*manifests.Result, error) {
 		return nil, invalid("--assume: %v", err)
 	}
 	r := manifests.Read(i.files, manifests.Options{Namespace: i.namespace, IgnoredKinds: i.ignoreKinds, Stdin: s.in, ClusterDNS: clusterDNS})
-	found := implementation.Detect(r.Snapshot.Pods)
-	r.Snapshot.Profile = found.Profile
-	if found.Note != "" {
-		r.Notes = append(r.Notes, found.Note)
-	}
+	r.Assume(implementation)
 	return r, nil
 }
 

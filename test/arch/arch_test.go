@@ -121,7 +121,7 @@ func TestImports(t *testing.T) {
 			pkg: "manifests", only: append(ours("api", "flow", "evaluator", "plan"), "k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/network-policy-api/apis", "sigs.k8s.io/yaml", "sigs.k8s.io/json", "go.yaml.in/yaml"),
 		},
 		"explain asks the evaluator": {
-			pkg: "explain", only: append(ours("flow", "evaluator"), "k8s.io/api", "k8s.io/apimachinery"),
+			pkg: "explain", only: append(ours("flow", "evaluator"), "k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/network-policy-api/apis"),
 		},
 		"check compares what others read and predict": {
 			pkg: "check", only: append(ours("api", "evaluator", "explain", "manifests", "plan"), "k8s.io/apimachinery"),
