@@ -70,36 +70,37 @@ func (d *DirectionDecision) askNetworkPolicies(m *match) bool {
 	}
 	d.Tier = TierNetworkPolicy
 	near := sharesNode(subject, other)
-	if m.dir == ingress && near == yes {
+	switch {
+	case near != yes:
+	case m.dir == ingress:
 		// S14: "OR if the traffic source is the pod's local node"
 		d.Rule, d.Reason = ruleOwnNode, "a pod's own node always reaches it"
+		return true
+	case subject.class.profile.PodReachesOwnNode == True:
+		d.Rule, d.Reason = ruleOwnNode, "a pod always reaches its own node, as is assumed of this cluster"
 		return true
 	}
 	d.judge(m, s)
 	if d.Verdict == Denied && near != no {
-		d.exceptOwnNode(m, near)
+		d.exceptOwnNode(m)
 	}
 	return true
 }
 
 // exceptOwnNode is for a flow that is denied between a pod and what is or may be its
 // node.
-func (d *DirectionDecision) exceptOwnNode(m *match, near truth) {
-	d.Rule = ruleOwnNode
-	reaches := m.subject.class.profile.PodReachesOwnNode.truth()
+func (d *DirectionDecision) exceptOwnNode(m *match) {
+	reaches := m.subject.class.profile.PodReachesOwnNode
 	switch {
-	case m.dir == ingress, reaches == yes && near == maybe:
-		d.Verdict = Undefined
+	case m.dir == ingress, reaches == True:
+		d.Verdict, d.Rule = Undefined, ruleOwnNode
 		d.Reason = fmt.Sprintf("%s may be the node of %s, which always reaches it: the snapshot does not say",
 			m.other.String(), m.subject.String())
-	// The documentation extends the exception of S14 to the traffic to the node, the
-	// API does not.
-	case reaches == yes:
-		d.Verdict, d.Reason = Allowed, "a pod always reaches its own node, as is assumed of this cluster"
-	case reaches == no:
-		d.Rule = ""
+	case reaches == False:
 	default:
-		d.Verdict = Undefined
+		// The documentation extends the exception of S14 to the traffic to the node, the
+		// API does not.
+		d.Verdict, d.Rule = Undefined, ruleOwnNode
 		d.Reason = fmt.Sprintf("%s is or may be the node of %s, and whether a pod always reaches its node is not settled",
 			m.other.String(), m.subject.String()) + settledBy(keyOwnNode+"=true|false")
 	}

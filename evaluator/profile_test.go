@@ -97,6 +97,13 @@ func TestS14AProfileSettlesTheWayToTheOwnNode(t *testing.T) {
 		"podReachesOwnNode=true":  {own: "Allowed", other: "Denied", lost: "Undefined S14"},
 		"podReachesOwnNode=false": {own: "Denied", other: "Denied", lost: "Denied"},
 	})
+	// What no rule settles does not matter on the way to the own node.
+	policies = map[string]string{"shop/open": `{policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 192.168.0.0/16}}]}]}`}
+	runProfiles(t, s, policies, map[string]map[string]string{
+		"":                        {own: "Undefined S10", other: "Undefined S10", lost: "Undefined S10"},
+		"podReachesOwnNode=true":  {own: "Allowed", other: "Undefined S10", lost: "Undefined S10"},
+		"podReachesOwnNode=false": {own: "Undefined S10", other: "Undefined S10", lost: "Undefined S10"},
+	})
 }
 
 func TestProfilesOnlySettleWhatIsUndefined(t *testing.T) {
