@@ -2,9 +2,10 @@
 // knows NetworkPolicy, ClusterNetworkPolicy, AdminNetworkPolicy and
 // BaselineAdminNetworkPolicy.
 //
-// It is pure: Compile turns a Snapshot into an Engine once, Decide answers one
-// flow. Neither knows a client, a clock, a context or a log, and neither fails:
-// bad input becomes a Problem, an answer that cannot be known becomes Undefined.
+// It is pure: Compile turns a Snapshot into an Engine once, With turns it into the
+// next after a change, Decide answers one flow, Table all flows between pods. None of
+// them knows a client, a clock, a context or a log, and none fails: bad input becomes
+// a Problem, an answer that cannot be known becomes Undefined.
 //
 // The semantics are those of docs/semantics.md; its rule numbers (S2, S10, …) are
 // repeated at the code that implements them and in the names of the tests.
