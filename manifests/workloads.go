@@ -59,14 +59,6 @@ func addJob(r *Result, o *batchv1.Job) {
 	r.addWorkload("Job", o, &o.Spec.Template, map[string]string{batchv1.JobNameLabel: o.Name, "job-name": o.Name})
 }
 
-// ownerOf returns the controller of an object as kind/name.
-func ownerOf(o metav1.Object) string {
-	if ref := metav1.GetControllerOf(o); ref != nil {
-		return ref.Kind + "/" + ref.Name
-	}
-	return ""
-}
-
 // standIns gives every workload its pod. One that has pods in the input, as in a
 // dump of a cluster, needs none; nor has one that belongs to another workload of
 // the input, such as the old ReplicaSets of a Deployment.
@@ -74,9 +66,11 @@ func (r *Result) standIns() {
 	type key struct{ namespace, workload string }
 	owned := map[key]*corev1.Pod{}
 	for _, p := range r.Snapshot.Pods {
-		k := key{p.Namespace, ownerOf(p)}
-		if first := owned[k]; first == nil || better(p, first) {
-			owned[k] = p
+		for _, owner := range owners(p) {
+			k := key{p.Namespace, owner}
+			if first := owned[k]; first == nil || better(p, first) {
+				owned[k] = p
+			}
 		}
 	}
 	byKey := map[key]*workload{}
@@ -109,6 +103,7 @@ func (r *Result) standIns() {
 			continue
 		}
 		w.pod.Name = strings.ToLower(w.kind) + "-" + w.name
+		w.pod.OwnerReferences = []metav1.OwnerReference{{Kind: w.kind, Name: w.name, Controller: new(true)}}
 		if taken[key{w.namespace, w.pod.Name}] {
 			// No pod of a cluster has such a name.
 			w.pod.Name += "~"
