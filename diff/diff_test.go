@@ -29,7 +29,13 @@ type state struct {
 	clouded  []evaluator.Unmodelled
 }
 
-func (s state) side(t testing.TB) Side {
+// failer is a test, be it one of package testing or one of rapid.
+type failer interface {
+	Helper()
+	Fatal(args ...any)
+}
+
+func (s state) side(t failer) Side {
 	t.Helper()
 	snapshot := evaluator.Snapshot{
 		Namespaces: []*corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}},
@@ -66,7 +72,7 @@ func workload(p *corev1.Pod) Workload {
 	return Workload{p.Namespace, "Pod", p.Name}
 }
 
-func policy(t testing.TB, text string) *networkingv1.NetworkPolicy {
+func policy(t failer, text string) *networkingv1.NetworkPolicy {
 	t.Helper()
 	p := &networkingv1.NetworkPolicy{}
 	if err := yaml.UnmarshalStrict([]byte("metadata: {name: p, namespace: ns}\nspec: "+text), p); err != nil {
@@ -77,7 +83,7 @@ func policy(t testing.TB, text string) *networkingv1.NetworkPolicy {
 
 const toDB = `{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress], ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [%s]}]}`
 
-func allow(t testing.TB, ports string) []*networkingv1.NetworkPolicy {
+func allow(t failer, ports string) []*networkingv1.NetworkPolicy {
 	return []*networkingv1.NetworkPolicy{policy(t, fmt.Sprintf(toDB, ports))}
 }
 
@@ -292,4 +298,3 @@ baselineAdminNetworkPolicies:
 		t.Errorf("names (-want +got):\n%s", d)
 	}
 }
-

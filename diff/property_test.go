@@ -1,0 +1,135 @@
+package diff
+
+import (
+	"fmt"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"pgregory.net/rapid"
+
+	"github.com/pathproof/pathproof/evaluator"
+	"github.com/pathproof/pathproof/flow"
+)
+
+// drawPods draws pods of few workloads, whose names are the same on both sides.
+func drawPods(t *rapid.T, side string) []*corev1.Pod {
+	var out []*corev1.Pod
+	for _, w := range []string{"a", "b", "c"} {
+		for i := range map[string]int{"a": 1, "b": 2, "c": 3}[w] {
+			name := fmt.Sprintf("%s-%d", w, i)
+			port := corev1.ContainerPort{Name: "http", ContainerPort: rapid.Int32Range(1, 4).Draw(t, side+name+" port")}
+			out = append(out, pod(w, name, app(rapid.SampledFrom([]string{"x", "y"}).Draw(t, side+name+" label")), port))
+		}
+	}
+	return out
+}
+
+func drawPolicies(t *rapid.T, side string) []*networkingv1.NetworkPolicy {
+	selector := rapid.SampledFrom([]string{`{}`, `{matchLabels: {app: x}}`, `{matchLabels: {app: y}}`})
+	ports := rapid.SampledFrom([]string{`[]`, `[{port: 2}]`, `[{port: 2, endPort: 3}]`, `[{port: http}]`, `[{protocol: UDP}]`, `[{port: 65535}, {port: 4}]`})
+	var out []*networkingv1.NetworkPolicy
+	for i := range rapid.IntRange(0, 3).Draw(t, side+"policies") {
+		name := fmt.Sprintf("%s%d", side, i)
+		rule := fmt.Sprintf("ports: %s", ports.Draw(t, name+" ports"))
+		direction, peers := "ingress", "from"
+		if rapid.Bool().Draw(t, name+" egress") {
+			direction, peers = "egress", "to"
+		}
+		rule = fmt.Sprintf("{%s: [{podSelector: %s}], %s}", peers, selector.Draw(t, name+" peer"), rule)
+		types := map[string]string{"ingress": "Ingress", "egress": "Egress"}[direction]
+		p := policy(t, fmt.Sprintf("{podSelector: %s, policyTypes: [%s], %s: [%s]}", selector.Draw(t, name+" pods"), types, direction, rule))
+		p.Name = name
+		out = append(out, p)
+	}
+	return out
+}
+
+func drawState(t *rapid.T, side string) state {
+	s := state{pods: drawPods(t, side), policies: drawPolicies(t, side)}
+	if rapid.IntRange(0, 9).Draw(t, side+"clouded") == 0 {
+		s.clouded = []evaluator.Unmodelled{{Kind: "X.y", Namespace: "ns", Name: "x"}}
+	}
+	return s
+}
+
+// The rows say of every port of every pair of pods what the evaluator says of it on
+// both sides, and nothing else.
+func TestRowsAgreeWithTheEvaluator(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s, o := drawState(t, "before"), drawState(t, "after")
+		before, after := s.side(t), o.side(t)
+		r := Compare(before, after, workload)
+		type path struct {
+			from, to string
+			port     flow.Port
+		}
+		want := map[path]map[Change]int{}
+		for _, from := range s.pods {
+			for _, to := range s.pods {
+				if from.Name == to.Name {
+					continue
+				}
+				for _, p := range askedPorts() {
+					f := flow.Flow{From: flow.Endpoint{Namespace: "ns", Pod: from.Name}, To: flow.Endpoint{Namespace: "ns", Pod: to.Name}, Protocol: p.Protocol, Port: p.Number}
+					if change := changeOf(before.Engine.Decide(f).Verdict, after.Engine.Decide(f).Verdict); change != "" {
+						k := path{"ns/" + workload(from).Name, "ns/" + workload(to).Name, p}
+						if want[k] == nil {
+							want[k] = map[Change]int{}
+						}
+						want[k][change]++
+					}
+				}
+			}
+		}
+		got := map[path]map[Change]int{}
+		for _, row := range r.Rows {
+			if row.From == row.To && row.From == "ns/a" {
+				continue // one pod, of which others are assumed
+			}
+			for _, p := range askedPorts() {
+				for _, in := range row.ranges {
+					if in.Contains(p.Protocol, p.Number) {
+						k := path{row.From, row.To, p}
+						if got[k] == nil {
+							got[k] = map[Change]int{}
+						}
+						got[k][row.Change] += row.Pairs
+					}
+				}
+			}
+		}
+		if fmt.Sprint(want) != fmt.Sprint(got) {
+			t.Fatalf("want %v\ngot  %v", want, got)
+		}
+	})
+}
+
+// askedPorts are all that policies of the test speak of, their neighbours and some
+// that none speaks of.
+func askedPorts() []flow.Port {
+	var out []flow.Port
+	for _, protocol := range protocols {
+		for _, n := range []uint16{1, 2, 3, 4, 5, 1000, 65534, 65535} {
+			out = append(out, flow.Port{Protocol: protocol, Number: n})
+		}
+	}
+	return out
+}
+
+// A state differs in nothing from itself, and what one direction opens the other one
+// closes.
+func TestDiffIsSymmetric(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		before, after := drawState(t, "before").side(t), drawState(t, "after").side(t)
+		if r := Compare(before, before, workload); len(r.Rows) > 0 || r.ExitCode() != 0 {
+			t.Fatalf("a state differs from itself: %+v", r.Rows)
+		}
+		there, back := Compare(before, after, workload), Compare(after, before, workload)
+		for change, opposite := range map[Change]Change{Opened: Closed, Closed: Opened, Clouded: Settled, Settled: Clouded} {
+			if there.Count(change) != back.Count(opposite) {
+				t.Fatalf("%d %s there, %d %s back", there.Count(change), change, back.Count(opposite), opposite)
+			}
+		}
+	})
+}
