@@ -70,7 +70,7 @@ func find(groups []*metav1.APIGroup, lists []*metav1.APIResourceList) served {
 		preferred[g.PreferredVersion.GroupVersion] = true
 	}
 	var out served
-	byKind := map[string]policyKind{}
+	byKind, ranks := map[string]policyKind{}, map[string]int{}
 	for _, list := range lists {
 		gv, err := schema.ParseGroupVersion(list.GroupVersion)
 		if err != nil {
@@ -92,13 +92,15 @@ func find(groups []*metav1.APIGroup, lists []*metav1.APIResourceList) served {
 			if !slices.Contains(resource.Verbs, "list") {
 				k.unread = "its API does not list them"
 			}
-			first, known := byKind[kind.String()]
-			better := preferred[list.GroupVersion]
-			if kind.Modelled {
-				better = gv == evaluated[kind.Kind]
+			rank := 1
+			switch {
+			case kind.Modelled && gv == evaluated[kind.Kind]:
+				rank = 3
+			case preferred[list.GroupVersion]:
+				rank = 2
 			}
-			if !known || (better && !(kind.Modelled && first.resource.GroupVersion() == evaluated[kind.Kind])) {
-				byKind[kind.String()] = k
+			if rank > ranks[kind.String()] {
+				byKind[kind.String()], ranks[kind.String()] = k, rank
 			}
 		}
 	}

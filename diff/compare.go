@@ -105,8 +105,8 @@ type rowKey struct {
 	ports               string
 }
 
-// pair finds what the pods of one side are on the other one.
-func (c *comparison) pair(workloadOf func(*corev1.Pod) Workload) {
+// meet finds what the pods of one side are on the other one.
+func (c *comparison) meet(workloadOf func(*corev1.Pod) Workload) {
 	all := map[Workload]*both{}
 	get := func(p *corev1.Pod) *both {
 		w := workloadOf(p)
@@ -161,7 +161,7 @@ func (c *comparison) pair(workloadOf func(*corev1.Pod) Workload) {
 	}
 }
 
-// pairs pairs the pods of one workload: those of the same name, and the others in
+// pairs finds the counterparts of the pods of one workload: those of the same name, and the others in
 // turn, so that each has a counterpart however many replicas there are.
 func (c *comparison) pairs(before, after []int) []pair {
 	byName := map[string]int{}

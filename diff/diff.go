@@ -98,7 +98,7 @@ func Compare(before, after Side, workloadOf func(*corev1.Pod) Workload) *Report 
 		before: newSide(before, classes), after: newSide(after, classes),
 		ports: classes, report: &Report{Rows: []Row{}},
 	}
-	c.pair(workloadOf)
+	c.meet(workloadOf)
 	c.undefined = newPairSet(len(c.workloads))
 	c.between()
 	c.within()

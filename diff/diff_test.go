@@ -114,24 +114,24 @@ func TestDiff(t *testing.T) {
 		"nothing changes": {state{webAndDB(), allow(t, "{port: 80}"), nil}, state{webAndDB(), allow(t, "{port: 80}"), nil}, nil, nil, nil, 0, 0},
 		"a port more, which no container declares": {
 			state{webAndDB(), allow(t, "{port: 80}"), nil}, state{webAndDB(), allow(t, "{port: 80}, {port: 81}"), nil},
-			[]string{"Opened ns/web ns/db TCP/81 3/3"}, nil, nil, 0, 1,
+			[]string{"Opened ns/web to ns/db TCP/81 3/3"}, nil, nil, 0, 1,
 		},
 		"a range around a port that was open": {
 			state{webAndDB(), allow(t, "{port: 8080}"), nil}, state{webAndDB(), allow(t, "{port: 8000, endPort: 8099}"), nil},
-			[]string{"Opened ns/web ns/db TCP/8000-8079,TCP/8081-8099 3/3"}, nil, nil, 0, 1,
+			[]string{"Opened ns/web to ns/db TCP/8000-8079,TCP/8081-8099 3/3"}, nil, nil, 0, 1,
 		},
 		"a rule without ports": {
 			state{webAndDB(), allow(t, "{port: 80}"), nil},
 			state{webAndDB(), []*networkingv1.NetworkPolicy{policy(t, `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}`)}, nil},
-			[]string{"Opened ns/web ns/db TCP/1-79,TCP/81-65535,UDP/1-65535,SCTP/1-65535 3/3"}, nil, nil, 0, 1,
+			[]string{"Opened ns/web to ns/db TCP/1-79,TCP/81-65535,UDP/1-65535,SCTP/1-65535 3/3"}, nil, nil, 0, 1,
 		},
 		"a first policy closes all but what it allows": {
 			state{webAndDB(), nil, nil}, state{webAndDB(), allow(t, "{port: 80, protocol: UDP}"), nil},
-			[]string{"Closed ns/web ns/db TCP/1-65535,UDP/1-79,UDP/81-65535,SCTP/1-65535 3/3"}, nil, nil, 0, 1,
+			[]string{"Closed ns/web to ns/db TCP/1-65535,UDP/1-79,UDP/81-65535,SCTP/1-65535 3/3"}, nil, nil, 0, 1,
 		},
 		"a named port whose number changes with the pod": {
 			state{webAndDB(), allow(t, "{port: sql}"), nil}, state{[]*corev1.Pod{other[0], other[1]}, allow(t, "{port: sql}"), nil},
-			[]string{"Opened ns/web ns/db TCP/5433 3/3", "Closed ns/web ns/db TCP/5432 3/3"}, nil, nil, 0, 1,
+			[]string{"Opened ns/web to ns/db TCP/5433 3/3", "Closed ns/web to ns/db TCP/5432 3/3"}, nil, nil, 0, 1,
 		},
 		"workloads that come and go are no paths": {
 			state{webAndDB(), allow(t, "{port: 80}"), nil}, state{[]*corev1.Pod{other[0], other[2]}, allow(t, "{port: 80}"), nil},
@@ -140,22 +140,22 @@ func TestDiff(t *testing.T) {
 		"one pod of a workload has another label": {
 			state{webAndDB(), allow(t, "{port: 80}"), nil},
 			state{append([]*corev1.Pod{pod("web", "web-1", app("odd"))}, webAndDB()[1:]...), allow(t, "{port: 80}"), nil},
-			[]string{"Closed ns/web ns/db TCP/80 1/3"}, nil, nil, 0, 1,
+			[]string{"Closed ns/web to ns/db TCP/80 1/3"}, nil, nil, 0, 1,
 		},
 		"pods that have ended are nobody": {
 			state{webAndDB(), allow(t, "{port: 80}"), nil}, state{ended, allow(t, "{port: 81}"), nil},
-			[]string{"Opened ns/web ns/db TCP/81 3/3", "Closed ns/web ns/db TCP/80 3/3"}, nil, nil, 0, 1,
+			[]string{"Opened ns/web to ns/db TCP/81 3/3", "Closed ns/web to ns/db TCP/80 3/3"}, nil, nil, 0, 1,
 		},
 		"the replicas of one workload, of which the input holds one": {
 			state{[]*corev1.Pod{pod("web", "deployment-web", app("web"))}, nil, nil},
 			state{[]*corev1.Pod{pod("web", "deployment-web", app("web"))}, []*networkingv1.NetworkPolicy{policy(t, `{podSelector: {}}`)}, nil},
-			[]string{"Closed ns/web ns/web TCP/1-65535,UDP/1-65535,SCTP/1-65535 1/1"}, nil, nil, 0, 1,
+			[]string{"Closed ns/web to ns/web TCP/1-65535,UDP/1-65535,SCTP/1-65535 1/1"}, nil, nil, 0, 1,
 		},
 		"a policy that is not evaluated comes": {
 			state{webAndDB()[2:], allow(t, "{port: 80}"), nil}, state{webAndDB()[2:], allow(t, "{port: 80}"), []evaluator.Unmodelled{{Kind: "X.y", Namespace: "ns", Name: "x"}}},
 			[]string{
-				"BecameUndefined ns/db ns/web TCP/1-65535,UDP/1-65535,SCTP/1-65535 1/1", "BecameUndefined ns/web ns/db TCP/1-79,TCP/81-65535,UDP/1-65535,SCTP/1-65535 1/1",
-				"BecameUndefined ns/web ns/db TCP/80 1/1", "BecameUndefined ns/web ns/web TCP/1-65535,UDP/1-65535,SCTP/1-65535 1/1",
+				"BecameUndefined ns/db to ns/web TCP/1-65535,UDP/1-65535,SCTP/1-65535 1/1", "BecameUndefined ns/web to ns/db TCP/1-79,TCP/81-65535,UDP/1-65535,SCTP/1-65535 1/1",
+				"BecameUndefined ns/web to ns/db TCP/80 1/1", "BecameUndefined ns/web to ns/web TCP/1-65535,UDP/1-65535,SCTP/1-65535 1/1",
 			}, nil, nil, 0, 3,
 		},
 		"a policy that is not evaluated stays": {
@@ -169,7 +169,7 @@ func TestDiff(t *testing.T) {
 			r := Compare(tc.before.side(t), tc.after.side(t), workload)
 			var got []string
 			for _, row := range r.Rows {
-				got = append(got, fmt.Sprintf("%s %s %s %s %d/%d", row.Change, row.From, row.To, strings.Join(row.Ports, ","), row.Pairs, row.Of))
+				got = append(got, fmt.Sprintf("%s %s to %s %s %d/%d", row.Change, row.From, row.To, strings.Join(row.Ports, ","), row.Pairs, row.Of))
 			}
 			slices.Sort(got)
 			slices.Sort(tc.want)

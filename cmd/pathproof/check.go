@@ -46,7 +46,7 @@ input, 3 something cannot be determined.`,
 	f.flags(cmd)
 	f.clusterFlags(cmd)
 	flags := cmd.Flags()
-	flags.Lookup("namespace").Usage = `Check the expectations of this namespace only. It is also that of objects that name none (default: check all; "default").`
+	flags.Lookup("namespace").Usage = `Check the expectations of this namespace only. It is also that of objects that name none (default: check all; "default", or that of the context with --with-cluster).`
 	flags.BoolVar(&f.withCluster, "with-cluster", false, "Lay the manifests over what the cluster of the kubeconfig holds. Without -f, check the cluster as it is.")
 	flags.BoolVarP(&f.all, "all-namespaces", "A", false, "Check the expectations of all namespaces, although -n is given.")
 	flags.StringVarP(&f.selector, "selector", "l", "", "Check the expectations with these labels only.")

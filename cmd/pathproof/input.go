@@ -10,10 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
-	"k8s.io/client-go/tools/clientcmd"
-
 	// Kubeconfigs may ask for any of the ways to log in that kubectl knows.
 	_ "k8s.io/client-go/plugin/pkg/client/auth"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/pathproof/pathproof/cluster"
 	"github.com/pathproof/pathproof/manifests"
@@ -46,6 +45,7 @@ func (i *input) clusterFlags(cmd *cobra.Command) {
 	i.kubeconfig.AddFlags(cmd.Flags())
 	// It has its flag already.
 	i.kubeconfig.Namespace = &i.namespace
+	cmd.Flags().Lookup("namespace").Usage = `Namespace of names and objects without one (default "default", or that of the context if a cluster is asked).`
 	_ = cmd.MarkFlagFilename("kubeconfig")
 }
 
