@@ -99,10 +99,10 @@ type both struct{ before, after []int }
 
 // rowKey tells rows apart.
 type rowKey struct {
-	from, to            int
-	before, after       evaluator.Verdict
-	whyBefore, whyAfter string
-	ports               string
+	from, to              string
+	before, after         evaluator.Verdict
+	sameBefore, sameAfter string
+	ports                 string
 }
 
 // meet finds what the pods of one side are on the other one.
@@ -215,7 +215,6 @@ func (c *comparison) name(all map[Workload]*both) {
 
 // between compares the paths between different workloads, class by class.
 func (c *comparison) between() {
-	c.rows = map[rowKey]*Row{}
 	for i := range c.classes {
 		for j := range c.classes {
 			from, to := &c.classes[i], &c.classes[j]
@@ -300,7 +299,9 @@ func replicated(kind string) bool {
 type change struct {
 	before, after       evaluator.Verdict
 	whyBefore, whyAfter string
-	ports               []int
+	// sameBefore and sameAfter tell reasons apart.
+	sameBefore, sameAfter string
+	ports                 []int
 }
 
 // changed returns the ports at which the paths from one pod to another changed, and
@@ -322,18 +323,32 @@ func (c *comparison) changed(from, to pair) (ports []int, undefined bool) {
 func (c *comparison) changes(from, to pair, ports []int) []change {
 	var out []change
 	for _, i := range ports {
-		before, after := c.before.decide(from.before, to.before, i), c.after.decide(from.after, to.after, i)
-		next := change{before: before.Verdict, after: after.Verdict, whyBefore: explain.Short(before), whyAfter: explain.Short(after), ports: []int{i}}
-		at := slices.IndexFunc(out, func(o change) bool {
-			return o.before == next.before && o.after == next.after && o.whyBefore == next.whyBefore && o.whyAfter == next.whyAfter
-		})
-		if at < 0 {
-			out = append(out, next)
-		} else {
-			out[at].ports = append(out[at].ports, i)
-		}
+		out = withChange(out, i, c.before.decide(from.before, to.before, i), c.after.decide(from.after, to.after, i))
 	}
 	return out
+}
+
+// withChange adds what happened at a port.
+func withChange(list []change, port int, before, after evaluator.Decision) []change {
+	next := change{before: before.Verdict, after: after.Verdict, whyBefore: explain.Short(before), whyAfter: explain.Short(after), ports: []int{port}}
+	next.sameBefore, next.sameAfter = sameReason(before, next.whyBefore), sameReason(after, next.whyAfter)
+	for i := range list {
+		o := &list[i]
+		if o.before == next.before && o.after == next.after && o.sameBefore == next.sameBefore && o.sameAfter == next.sameAfter {
+			o.ports = append(o.ports, port)
+			return list
+		}
+	}
+	return append(list, next)
+}
+
+// sameReason returns what is the same for all pods of a workload: why something is
+// Undefined may name the pod.
+func sameReason(d evaluator.Decision, why string) string {
+	if d.Verdict == evaluator.Undefined {
+		return d.Rule
+	}
+	return why
 }
 
 // add notes what happened between some pods of two workloads.
@@ -341,28 +356,34 @@ func (c *comparison) add(from, to int, all []change, undefined bool, pairs int) 
 	if undefined {
 		c.undefined.add(from, to)
 	}
-	for i := range all {
-		o := &all[i]
-		key := rowKey{from, to, o.before, o.after, o.whyBefore, o.whyAfter, fmt.Sprint(o.ports)}
-		row := c.rows[key]
-		if row == nil {
-			f, t := &c.workloads[from], &c.workloads[to]
-			row = &Row{
-				Change: changeOf(o.before, o.after), From: c.names[f.Workload], To: c.names[t.Workload],
-				Before: o.before.String(), WhyBefore: o.whyBefore, After: o.after.String(), WhyAfter: o.whyAfter,
-				Of: len(f.pairs) * len(t.pairs), ranges: joined(c.ports, o.ports),
-			}
-			if from == to && len(f.pairs) > 1 {
-				row.Of -= len(f.pairs)
-			}
-			for _, r := range row.ranges {
-				row.Ports = append(row.Ports, r.String())
-			}
-			row.Declared = c.declared(t, row.ranges)
-			c.rows[key] = row
-		}
-		row.Pairs += pairs
+	f, t := &c.workloads[from], &c.workloads[to]
+	of := len(f.pairs) * len(t.pairs)
+	if from == to && len(f.pairs) > 1 {
+		of -= len(f.pairs)
 	}
+	for i := range all {
+		row := c.row(c.names[f.Workload], c.names[t.Workload], &all[i])
+		row.Pairs, row.Of = row.Pairs+pairs, of
+		row.Declared = c.declared(t, row.ranges)
+	}
+}
+
+// row returns the row of a change, which may be there already, of other pods.
+func (c *comparison) row(from, to string, o *change) *Row {
+	key := rowKey{from, to, o.before, o.after, o.sameBefore, o.sameAfter, fmt.Sprint(o.ports)}
+	row := c.rows[key]
+	if row == nil {
+		row = &Row{
+			Change: changeOf(o.before, o.after), From: from, To: to,
+			Before: o.before.String(), WhyBefore: o.whyBefore, After: o.after.String(), WhyAfter: o.whyAfter,
+			ranges: joined(c.ports, o.ports),
+		}
+		for _, r := range row.ranges {
+			row.Ports = append(row.Ports, r.String())
+		}
+		c.rows[key] = row
+	}
+	return row
 }
 
 // declared returns the ports in the ranges that containers of a workload declare,

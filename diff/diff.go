@@ -1,4 +1,4 @@
-// Package diff compares the paths between workloads that two states of a cluster
+// Package diff compares the paths of workloads that two states of a cluster
 // leave open: the one before a change of manifests, and the one after it.
 //
 // It compares all ports of all protocols, with few questions: ports that no policy
@@ -11,8 +11,10 @@
 //	compare  the tables of both sides, class by class
 //	say      what changed as rows between workloads, each with its reasons
 //
+// Addresses outside of the cluster are divided like ports, into regions of which
+// one address is asked (addresses.go).
+//
 // A workload that only one side has opens and closes no path: it is named apart.
-// Nor are paths from and to addresses outside of the cluster compared.
 package diff
 
 import (
@@ -43,11 +45,13 @@ const (
 // order is that of the report: what matters most comes first.
 var order = map[Change]int{Opened: 0, Closed: 1, Clouded: 2, Settled: 3}
 
-// Row is a change of the paths from one workload to another.
+// Row is a change of the paths from one workload to another, or between a workload
+// and addresses outside of the cluster.
 type Row struct {
 	Change Change `json:"change"`
-	From   string `json:"from"`
-	To     string `json:"to"`
+	// From and To are workloads, or ranges of addresses.
+	From string `json:"from"`
+	To   string `json:"to"`
 	// Ports are all that the row is about, as TCP/80 or TCP/8000-8099.
 	Ports []string `json:"ports"`
 	// Declared are those of them that containers of the target declare.
@@ -96,12 +100,13 @@ func Compare(before, after Side, workloadOf func(*corev1.Pod) Workload) *Report 
 	classes := portClasses(&before.Snapshot, &after.Snapshot)
 	c := &comparison{
 		before: newSide(before, classes), after: newSide(after, classes),
-		ports: classes, report: &Report{Rows: []Row{}},
+		ports: classes, rows: map[rowKey]*Row{}, report: &Report{Rows: []Row{}},
 	}
 	c.meet(workloadOf)
 	c.undefined = newPairSet(len(c.workloads))
 	c.between()
 	c.within()
+	c.outside(regions(&before.Snapshot, &after.Snapshot))
 	return c.finish()
 }
 

@@ -87,6 +87,8 @@ func allow(t failer, ports string) []*networkingv1.NetworkPolicy {
 	return []*networkingv1.NetworkPolicy{policy(t, fmt.Sprintf(toDB, ports))}
 }
 
+const everyPort = "TCP/1-65535,UDP/1-65535,SCTP/1-65535"
+
 // web and db are what most tests are about; db declares a port, and web none.
 func webAndDB() []*corev1.Pod {
 	return []*corev1.Pod{
@@ -127,7 +129,7 @@ func TestDiff(t *testing.T) {
 		},
 		"a first policy closes all but what it allows": {
 			state{webAndDB(), nil, nil}, state{webAndDB(), allow(t, "{port: 80, protocol: UDP}"), nil},
-			[]string{"Closed ns/web to ns/db TCP/1-65535,UDP/1-79,UDP/81-65535,SCTP/1-65535 3/3"}, nil, nil, 0, 1,
+			[]string{"Closed ns/web to ns/db TCP/1-65535,UDP/1-79,UDP/81-65535,SCTP/1-65535 3/3", "Closed 0.0.0.0/0 to ns/db " + everyPort + " 1/1"}, nil, nil, 0, 1,
 		},
 		"a named port whose number changes with the pod": {
 			state{webAndDB(), allow(t, "{port: sql}"), nil}, state{[]*corev1.Pod{other[0], other[1]}, allow(t, "{port: sql}"), nil},
@@ -149,13 +151,29 @@ func TestDiff(t *testing.T) {
 		"the replicas of one workload, of which the input holds one": {
 			state{[]*corev1.Pod{pod("web", "deployment-web", app("web"))}, nil, nil},
 			state{[]*corev1.Pod{pod("web", "deployment-web", app("web"))}, []*networkingv1.NetworkPolicy{policy(t, `{podSelector: {}}`)}, nil},
-			[]string{"Closed ns/web to ns/web TCP/1-65535,UDP/1-65535,SCTP/1-65535 1/1"}, nil, nil, 0, 1,
+			[]string{"Closed ns/web to ns/web " + everyPort + " 1/1", "Closed 0.0.0.0/0 to ns/web " + everyPort + " 1/1"}, nil, nil, 0, 1,
+		},
+		"the internet is opened but for private ranges": {
+			state{webAndDB()[:2], []*networkingv1.NetworkPolicy{policy(t, `{podSelector: {}, policyTypes: [Egress]}`)}, nil},
+			state{webAndDB()[:2], []*networkingv1.NetworkPolicy{policy(t, `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0, except: [10.0.0.0/8]}}], ports: [{port: 443}]}]}`)}, nil},
+			[]string{
+				"Opened ns/web to 0.0.0.0/0 but 10.0.0.0/8 TCP/443 2/2",
+				// The pods have no address yet.
+				"BecameUndefined ns/web to ns/web TCP/443 2/2",
+			}, nil, nil, 0, 1,
+		},
+		"a range inside of an open one is shut": {
+			state{webAndDB()[3:], []*networkingv1.NetworkPolicy{policy(t, `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}]}]}`)}, nil},
+			state{webAndDB()[3:], []*networkingv1.NetworkPolicy{policy(t, `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}]}]}`)}, nil},
+			[]string{"Closed 10.1.0.0/16 to ns/db " + everyPort + " 1/1"}, nil, nil, 0, 1,
 		},
 		"a policy that is not evaluated comes": {
 			state{webAndDB()[2:], allow(t, "{port: 80}"), nil}, state{webAndDB()[2:], allow(t, "{port: 80}"), []evaluator.Unmodelled{{Kind: "X.y", Namespace: "ns", Name: "x"}}},
 			[]string{
-				"BecameUndefined ns/db to ns/web TCP/1-65535,UDP/1-65535,SCTP/1-65535 1/1", "BecameUndefined ns/web to ns/db TCP/1-79,TCP/81-65535,UDP/1-65535,SCTP/1-65535 1/1",
-				"BecameUndefined ns/web to ns/db TCP/80 1/1", "BecameUndefined ns/web to ns/web TCP/1-65535,UDP/1-65535,SCTP/1-65535 1/1",
+				"BecameUndefined ns/db to ns/web " + everyPort + " 1/1", "BecameUndefined ns/web to ns/db TCP/1-79,TCP/81-65535,UDP/1-65535,SCTP/1-65535 1/1",
+				"BecameUndefined ns/web to ns/db TCP/80 1/1", "BecameUndefined ns/web to ns/web " + everyPort + " 1/1",
+				"BecameUndefined ns/web to 0.0.0.0/0 " + everyPort + " 1/1", "BecameUndefined ns/db to 0.0.0.0/0 " + everyPort + " 1/1",
+				"BecameUndefined 0.0.0.0/0 to ns/web " + everyPort + " 1/1", "BecameUndefined 0.0.0.0/0 to ns/db " + everyPort + " 1/1",
 			}, nil, nil, 0, 3,
 		},
 		"a policy that is not evaluated stays": {
@@ -215,7 +233,7 @@ func TestWorkloadsOfOneNameAreToldApart(t *testing.T) {
 	set.OwnerReferences[0].Kind = "StatefulSet"
 	pods := []*corev1.Pod{set, pod("db", "db-x", app("db")), pod("", "other", nil)}
 	r := Compare(state{pods: pods}.side(t), state{pods: pods, policies: allow(t, "{port: 80}")}.side(t), workload)
-	if len(r.Rows) != 3 {
+	if len(r.Rows) != 4 {
 		t.Fatalf("got %+v", r.Rows)
 	}
 	for _, row := range r.Rows {
@@ -296,5 +314,29 @@ baselineAdminNetworkPolicies:
 	}
 	if d := cmp.Diff(map[string]bool{"a": true, "b": true}, m.names); d != "" {
 		t.Errorf("names (-want +got):\n%s", d)
+	}
+}
+
+func TestRegionsDivideAddresses(t *testing.T) {
+	pods := webAndDB()
+	pods[0].Status.PodIP, pods[0].Status.HostIP = "10.0.0.0", "2001:db8::"
+	block := `{podSelector: {}, egress: [{to: [{ipBlock: {cidr: %s, except: [%s]}}]}]}`
+	policies := []*networkingv1.NetworkPolicy{
+		policy(t, fmt.Sprintf(block, "10.0.0.0/8", "10.1.0.0/16, 10.0.0.0/30")), policy(t, fmt.Sprintf(block, "127.0.0.0/8", "127.1.0.0/16")),
+		policy(t, fmt.Sprintf(block, "2001:db8::/32", "2001:db8::/127")), policy(t, fmt.Sprintf(block, "224.0.0.0/4", "")),
+		policy(t, fmt.Sprintf(block, "10.0.0.0/32", "")), policy(t, fmt.Sprintf(block, "192.0.2.1/24", "")),
+	}
+	got := map[string]string{}
+	for _, r := range regions(&evaluator.Snapshot{Pods: pods, NetworkPolicies: policies}) {
+		got[r.String()] = r.sample.String()
+	}
+	want := map[string]string{
+		"0.0.0.0/0 but 224.0.0.0/4, 10.0.0.0/8, 127.0.0.0/8, 1 more": "0.0.0.1",
+		"10.0.0.0/8 but 10.1.0.0/16, 10.0.0.0/30":                    "10.0.0.4",
+		"10.1.0.0/16": "10.1.0.0", "10.0.0.0/30 but 10.0.0.0/32": "10.0.0.1", "192.0.2.0/24": "192.0.2.0",
+		"::/0 but 2001:db8::/32": "::2", "2001:db8::/32 but 2001:db8::/127": "2001:db8::2", "2001:db8::/127": "2001:db8::1",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("regions (-want +got):\n%s", d)
 	}
 }

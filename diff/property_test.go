@@ -2,6 +2,8 @@ package diff
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -27,6 +29,10 @@ func drawPods(t *rapid.T, side string) []*corev1.Pod {
 
 func drawPolicies(t *rapid.T, side string) []*networkingv1.NetworkPolicy {
 	selector := rapid.SampledFrom([]string{`{}`, `{matchLabels: {app: x}}`, `{matchLabels: {app: y}}`})
+	peer := rapid.SampledFrom([]string{
+		`podSelector: {}`, `podSelector: {matchLabels: {app: x}}`, `podSelector: {matchLabels: {app: y}}`,
+		`ipBlock: {cidr: 0.0.0.0/0}`, `ipBlock: {cidr: 0.0.0.0/0, except: [10.0.0.0/8]}`, `ipBlock: {cidr: 10.1.0.0/16}`,
+	})
 	ports := rapid.SampledFrom([]string{`[]`, `[{port: 2}]`, `[{port: 2, endPort: 3}]`, `[{port: http}]`, `[{protocol: UDP}]`, `[{port: 65535}, {port: 4}]`})
 	var out []*networkingv1.NetworkPolicy
 	for i := range rapid.IntRange(0, 3).Draw(t, side+"policies") {
@@ -36,7 +42,7 @@ func drawPolicies(t *rapid.T, side string) []*networkingv1.NetworkPolicy {
 		if rapid.Bool().Draw(t, name+" egress") {
 			direction, peers = "egress", "to"
 		}
-		rule = fmt.Sprintf("{%s: [{podSelector: %s}], %s}", peers, selector.Draw(t, name+" peer"), rule)
+		rule = fmt.Sprintf("{%s: [{%s}], %s}", peers, peer.Draw(t, name+" peer"), rule)
 		types := map[string]string{"ingress": "Ingress", "egress": "Egress"}[direction]
 		p := policy(t, fmt.Sprintf("{podSelector: %s, policyTypes: [%s], %s: [%s]}", selector.Draw(t, name+" pods"), types, direction, rule))
 		p.Name = name
@@ -53,33 +59,36 @@ func drawState(t *rapid.T, side string) state {
 	return s
 }
 
-// The rows say of every port of every pair of pods what the evaluator says of it on
-// both sides, and nothing else.
+// The rows say of every port of every pair of pods, and of pods and addresses, what
+// the evaluator says of it on both sides, and nothing else.
 func TestRowsAgreeWithTheEvaluator(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s, o := drawState(t, "before"), drawState(t, "after")
 		before, after := s.side(t), o.side(t)
 		r := Compare(before, after, workload)
-		type path struct {
-			from, to string
-			port     flow.Port
-		}
 		want := map[path]map[Change]int{}
-		for _, from := range s.pods {
-			for _, to := range s.pods {
-				if from.Name == to.Name {
-					continue
-				}
-				for _, p := range askedPorts() {
-					f := flow.Flow{From: flow.Endpoint{Namespace: "ns", Pod: from.Name}, To: flow.Endpoint{Namespace: "ns", Pod: to.Name}, Protocol: p.Protocol, Port: p.Number}
-					if change := changeOf(before.Engine.Decide(f).Verdict, after.Engine.Decide(f).Verdict); change != "" {
-						k := path{"ns/" + workload(from).Name, "ns/" + workload(to).Name, p}
-						if want[k] == nil {
-							want[k] = map[Change]int{}
-						}
-						want[k][change]++
+		note := func(from, to string, ends flow.Flow) {
+			for _, p := range askedPorts() {
+				ends.Protocol, ends.Port = p.Protocol, p.Number
+				if change := changeOf(before.Engine.Decide(ends).Verdict, after.Engine.Decide(ends).Verdict); change != "" {
+					k := path{from, to, p}
+					if want[k] == nil {
+						want[k] = map[Change]int{}
 					}
+					want[k][change]++
 				}
+			}
+		}
+		for _, from := range s.pods {
+			end, name := flow.Endpoint{Namespace: "ns", Pod: from.Name}, "ns/"+workload(from).Name
+			for _, to := range s.pods {
+				if from.Name != to.Name {
+					note(name, "ns/"+workload(to).Name, flow.Flow{From: end, To: flow.Endpoint{Namespace: "ns", Pod: to.Name}})
+				}
+			}
+			for region, address := range outsiders(&before.Snapshot, &after.Snapshot) {
+				note(name, region, flow.Flow{From: end, To: address})
+				note(region, name, flow.Flow{From: address, To: end})
 			}
 		}
 		got := map[path]map[Change]int{}
@@ -103,6 +112,27 @@ func TestRowsAgreeWithTheEvaluator(t *testing.T) {
 			t.Fatalf("want %v\ngot  %v", want, got)
 		}
 	})
+}
+
+// path is a port from one workload or region to another.
+type path struct {
+	from, to string
+	port     flow.Port
+}
+
+// outsiders are addresses, one for each region, which are not those that Compare asks.
+func outsiders(sides ...*evaluator.Snapshot) map[string]flow.Endpoint {
+	out := map[string]flow.Endpoint{}
+	for _, r := range regions(sides...) {
+		for _, text := range []string{"203.0.113.9", "10.0.7.7", "10.1.7.7"} {
+			a := netip.MustParseAddr(text)
+			if r.prefix.Contains(a) && !slices.ContainsFunc(r.inside, func(p netip.Prefix) bool { return p.Contains(a) }) {
+				out[r.String()] = flow.Endpoint{Addr: a}
+				break
+			}
+		}
+	}
+	return out
 }
 
 // askedPorts are all that policies of the test speak of, their neighbours and some

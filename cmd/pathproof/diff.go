@@ -25,8 +25,8 @@ func newDiff(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff [--from PATH...] -f PATH...",
 		Short: "Show the paths that a change of manifests opens and closes",
-		Long: `diff compares the paths between workloads before a change and after it, at all
-ports.
+		Long: `diff compares the paths between workloads, and between workloads and addresses
+outside of the cluster, before a change and after it, at all ports.
 
 Without --from, before is the cluster of the kubeconfig as it is, and after is the
 same cluster once the manifests of -f are applied. The cluster is only read. With
