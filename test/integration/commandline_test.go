@@ -276,6 +276,34 @@ spec:
 		Expect(a).To(HaveField("Code", 1), a.Err)
 	}, SpecTimeout(2*time.Minute))
 
+	It("reads with the permissions of the ClusterRole view, and leaves out probe pods", func(ctx SpecContext) {
+		s := newSite(ctx)
+		binding := &rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: s.user},
+			// No controller aggregates it here: this is what it is made of.
+			RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "system:aggregate-to-view"},
+			Subjects: []rbacv1.Subject{{Kind: "User", Name: s.user}},
+		}
+		Expect(k8s.Create(ctx, binding)).To(Succeed())
+		DeferCleanup(func(ctx SpecContext) { Expect(k8s.Delete(ctx, binding)).To(Succeed()) })
+		probe := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: s.ns, Name: "probe", Labels: map[string]string{"app": "web"}, Annotations: map[string]string{v1alpha1.ExpectationAnnotation: "db"},
+				OwnerReferences: []metav1.OwnerReference{{APIVersion: v1alpha1.GroupVersion.String(), Kind: "ConnectivityExpectation", Name: "db", UID: "1"}},
+			},
+			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "probe", Image: "probe"}}},
+		}
+		Expect(k8s.Create(ctx, probe)).To(Succeed())
+		var last answer
+		Eventually(func() int {
+			last = s.run(ctx, "explain", "web", "db", "5432", "--as", s.user)
+			return last.Code
+		}).WithTimeout(20*time.Second).Should(Equal(0), func() string { return last.Out + last.Err })
+		a := s.run(ctx, "explain", "probe", "db", "5432", "--as", s.user)
+		Expect(a).To(HaveField("Code", 2))
+		Expect(a.Err).To(ContainSubstring("there is no pod or workload " + s.ns + "/probe"))
+	}, SpecTimeout(2*time.Minute))
+
 	It("does not predict what policies of other kinds could decide, be they readable or not", func(ctx SpecContext) {
 		s := newSite(ctx)
 		s.permit(ctx, reading()...)
@@ -332,6 +360,19 @@ spec:
 		Expect(a).To(HaveField("Code", 2))
 		Expect(a.Err).To(ContainSubstring("error: the cluster at https://" + address + " cannot be reached"))
 		Expect(a.Err).To(ContainSubstring("connection refused"))
+
+		By("ending at once when it is interrupted while nobody answers")
+		silent, err := net.Listen("tcp", "127.0.0.1:0")
+		Expect(err).NotTo(HaveOccurred())
+		defer silent.Close()
+		path, err := buildCommand()
+		Expect(err).NotTo(HaveOccurred())
+		session, err := gexec.Start(exec.Command(path, "explain", "web", "db", "5432", "--kubeconfig", kubeconfigOf("https://"+silent.Addr().String())), GinkgoWriter, GinkgoWriter)
+		Expect(err).NotTo(HaveOccurred())
+		_, err = silent.Accept()
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(session.Interrupt()).WithTimeout(10 * time.Second).Should(gexec.Exit(2))
+		Expect(string(session.Err.Contents())).To(ContainSubstring("interrupted while reading the cluster"))
 
 		By("saying that a context does not exist")
 		a = s.run(ctx, "explain", "web", "db", "5432", "--context", "nowhere")
