@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
@@ -22,6 +24,9 @@ const kindsRetry = 200 * time.Millisecond
 // gather reads the snapshot from the cache, resolves the expectation against it
 // and predicts every edge.
 func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, error) {
+	// What is about to be read may be out of date before it is predicted from: until
+	// then, every change has to wake the expectation again.
+	s.track.outlook.Store(nil)
 	snapshot, err := r.snapshot(ctx, s.exp)
 	if err != nil {
 		return false, err
@@ -35,17 +40,40 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 		s.again(kindsRetry)
 		return true, nil
 	}
-	reach := reachOf(s.exp, r.options.ClusterDNS.Namespace)
+	found, err := r.implementation(ctx)
+	if err != nil {
+		return false, err
+	}
+	snapshot.Profile = found.Profile
+	reach, err := r.reachOf(ctx, s.exp)
+	if err != nil {
+		return false, err
+	}
+	engine := r.engines.engineFor(snapshot.Snapshot, reach)
 	snapshot.Unmodelled = slices.DeleteFunc(snapshot.Unmodelled, func(u evaluator.Unmodelled) bool {
 		return u.Namespace != "" && !reach.includes(u.Namespace)
 	})
 	s.snapshot = snapshot
 	s.resolution = plan.Resolve(plan.Input{Expectation: s.exp, Snapshot: snapshot, ClusterDNS: r.options.ClusterDNS})
-	engine, problems := evaluator.Compile(snapshot.Snapshot)
-	s.problems = problems
+	s.problems = engine.Problems(reach.includes)
 	s.predictor = plan.NewPredictor(engine, snapshot)
 	s.predictor.Predict(s.resolution.Edges)
+	s.track.outlook.Store(newOutlook(engine, s.resolution.Edges))
 	return false, nil
+}
+
+// implementation finds out what enforces the policies. What is found is logged when
+// it changes.
+func (r *ExpectationReconciler) implementation(ctx context.Context) (evaluator.Detection, error) {
+	var pods corev1.PodList
+	if err := r.client.List(ctx, &pods, client.MatchingFields{PodCNIIndex: cniIndexed}, client.UnsafeDisableDeepCopy); err != nil {
+		return evaluator.Detection{}, fmt.Errorf("listing pods of network implementations: %w", err)
+	}
+	found := r.options.Implementation.Detect(pointers(pods.Items))
+	if before := r.said.Swap(&found.Note); found.Note != "" && (before == nil || *before != found.Note) {
+		ctrl.LoggerFrom(ctx).Info("Assuming what the network implementation does", "found", found.Note, "profile", found.Profile.String())
+	}
+	return found, nil
 }
 
 // snapshot reads what the expectation can depend on. Probe pods are left out:
@@ -64,7 +92,10 @@ func (r *ExpectationReconciler) snapshot(ctx context.Context, exp *v1alpha1.Conn
 	}
 	snap.Namespaces = pointers(namespaces.Items)
 	snap.Nodes = pointers(nodes.Items)
-	reach := reachOf(exp, r.options.ClusterDNS.Namespace)
+	reach, err := r.reachOf(ctx, exp)
+	if err != nil {
+		return snap, err
+	}
 	for _, scope := range reach.listOptions() {
 		var (
 			pods      corev1.PodList
@@ -105,7 +136,26 @@ type reach struct {
 	namespaces map[string]bool
 }
 
-func reachOf(exp *v1alpha1.ConnectivityExpectation, dnsNamespace string) reach {
+// reachOf finds out which namespaces an expectation depends on. A Service that is an
+// alias can lead anywhere, as a host does.
+func (r *ExpectationReconciler) reachOf(ctx context.Context, exp *v1alpha1.ConnectivityExpectation) (reach, error) {
+	out := specReach(exp, r.options.ClusterDNS.Namespace)
+	for _, p := range exp.Spec.Paths {
+		if out.everywhere || p.To == nil || p.To.Service == nil {
+			continue
+		}
+		key := client.ObjectKey{Namespace: cmp.Or(string(p.To.Service.Namespace), exp.Namespace), Name: p.To.Service.Name}
+		var svc corev1.Service
+		if err := r.client.Get(ctx, key, &svc); client.IgnoreNotFound(err) != nil {
+			return out, fmt.Errorf("reading Service %s: %w", key, err)
+		}
+		out.everywhere = svc.Spec.Type == corev1.ServiceTypeExternalName
+	}
+	return out, nil
+}
+
+// specReach is what the spec alone says of it.
+func specReach(exp *v1alpha1.ConnectivityExpectation, dnsNamespace string) reach {
 	out := reach{namespaces: map[string]bool{exp.Namespace: true}}
 	for _, p := range exp.Spec.Paths {
 		switch {

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/evaluator"
 	"github.com/pathproof/pathproof/flow"
 	"github.com/pathproof/pathproof/plan"
 	"github.com/pathproof/pathproof/probe/wire"
@@ -165,5 +166,21 @@ func TestStripPodKeepsWhatIsRead(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// Without the image, nothing is known of the version of a network implementation.
+func TestStripPodKeepsTheImageOfNetworkImplementations(t *testing.T) {
+	agent := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "cilium-a", Labels: map[string]string{"k8s-app": "cilium"}},
+		Spec:       corev1.PodSpec{HostNetwork: true, Containers: []corev1.Container{{Name: "cilium-agent", Image: "quay.io/cilium/cilium:v1.18.4"}}},
+	}
+	want := evaluator.Implementation{}.Detect([]*corev1.Pod{agent.DeepCopy()})
+	got, err := stripPod(agent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := (evaluator.Implementation{}).Detect([]*corev1.Pod{got.(*corev1.Pod)}); d != want || d.Profile.IPBlockMatchesPods != evaluator.False {
+		t.Errorf("got %+v, want %+v", d, want)
 	}
 }

@@ -11,6 +11,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/evaluator"
 )
 
 // Options configure the reconciler.
@@ -38,6 +40,9 @@ type Options struct {
 	// IgnoredPolicyKinds are kinds of policy that are not looked for, as in
 	// CiliumNetworkPolicy.cilium.io.
 	IgnoredPolicyKinds []string
+	// Implementation is what is known beforehand of the network implementation, of
+	// which the rest is recognised by its pods.
+	Implementation evaluator.Implementation
 	// WarmUp is the time between the start of a probe pod and its first attempt.
 	WarmUp time.Duration
 	// StartTimeout bounds the time from a pod's creation to its start.
@@ -71,13 +76,16 @@ type ExpectationReconciler struct {
 	options  Options
 	tracker  *tracker
 	// kinds reads the policies of kinds that the API server may not serve.
-	kinds *kindWatcher
+	kinds   *kindWatcher
+	engines engineKeeper
+	// said is what was last logged of the implementation.
+	said atomic.Pointer[string]
 }
 
 var _ reconcile.Reconciler = (*ExpectationReconciler)(nil)
 
 // NewExpectationReconciler returns a reconciler. Its client must read from a
-// cache that holds the index PodExpectationIndex.
+// cache that holds the indexes PodExpectationIndex and PodCNIIndex.
 func NewExpectationReconciler(c clock.Clock, cl client.Client, rec events.EventRecorder, m *Metrics, o Options) *ExpectationReconciler {
 	return &ExpectationReconciler{clock: c, client: cl, recorder: rec, metrics: m, options: o, tracker: newTracker()}
 }

@@ -91,6 +91,9 @@ type tracked struct {
 	told readyState
 	// inFlight is the number of pods of the run that exist. Other workers read it.
 	inFlight atomic.Int32
+	// outlook is what the last reconcile predicted; nil while that is not certain.
+	// Watches read it.
+	outlook atomic.Pointer[outlook]
 }
 
 type lastRun struct {
@@ -131,6 +134,17 @@ func (t *tracker) get(exp *v1alpha1.ConnectivityExpectation) *tracked {
 	}
 	t.m[key] = e
 	return e
+}
+
+// outlook returns what was last predicted for an expectation; nil if that is not
+// certain.
+func (t *tracker) outlook(exp *v1alpha1.ConnectivityExpectation) *outlook {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e, ok := t.m[client.ObjectKeyFromObject(exp)]; ok && e.uid == exp.UID {
+		return e.outlook.Load()
+	}
+	return nil
 }
 
 func (t *tracker) drop(key types.NamespacedName) {

@@ -135,12 +135,23 @@ func setPoliciesValid(s *scope) {
 	switch {
 	case len(s.problems) > 0:
 		setCondition(s, v1alpha1.ConditionPoliciesValid, metav1.ConditionFalse, v1alpha1.ReasonInvalidPolicy,
-			fmt.Sprintf("%d problems, the first: %s", len(s.problems), s.problems[0]))
+			fmt.Sprintf("%d problems, the first: %s", len(s.problems), s.problems[0])+assumedMessage(s.snapshot.Profile))
 	case len(s.snapshot.Unmodelled) > 0:
-		setCondition(s, v1alpha1.ConditionPoliciesValid, metav1.ConditionFalse, v1alpha1.ReasonUnmodelledPolicies, unmodelledMessage(s.snapshot.Unmodelled))
+		setCondition(s, v1alpha1.ConditionPoliciesValid, metav1.ConditionFalse, v1alpha1.ReasonUnmodelledPolicies,
+			unmodelledMessage(s.snapshot.Unmodelled)+assumedMessage(s.snapshot.Profile))
 	default:
-		setCondition(s, v1alpha1.ConditionPoliciesValid, metav1.ConditionTrue, v1alpha1.ReasonAllPoliciesParsed, "every policy at both ends could be evaluated")
+		setCondition(s, v1alpha1.ConditionPoliciesValid, metav1.ConditionTrue, v1alpha1.ReasonAllPoliciesParsed,
+			"every policy at both ends could be evaluated"+assumedMessage(s.snapshot.Profile))
 	}
+}
+
+// assumedMessage says what predictions assume of the implementation; empty if that
+// is nothing.
+func assumedMessage(p evaluator.Profile) string {
+	if p == (evaluator.Profile{}) {
+		return ""
+	}
+	return "; assumed of the network implementation: " + p.String()
 }
 
 // unmodelledMessage counts policies that are not evaluated, by their kind.

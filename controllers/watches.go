@@ -13,6 +13,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -27,6 +28,7 @@ import (
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/evaluator"
 	"github.com/pathproof/pathproof/plan"
 	"github.com/pathproof/pathproof/probe/wire"
 )
@@ -34,6 +36,13 @@ import (
 // PodExpectationIndex is the cache index of probe pods by the name of their
 // expectation.
 const PodExpectationIndex = "pathproof.dev/expectation"
+
+// PodCNIIndex is the cache index of the pods of network implementations, all of
+// which are under cniIndexed.
+const (
+	PodCNIIndex = "pathproof.dev/cni"
+	cniIndexed  = "any"
+)
 
 // concurrentReconciles is the number of expectations worked on at a time. A
 // reconcile waits for nothing but the API server.
@@ -50,6 +59,15 @@ func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 	if err != nil {
 		return fmt.Errorf("indexing probe pods: %w", err)
 	}
+	err = mgr.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, PodCNIIndex, func(o client.Object) []string {
+		if pod, ok := o.(*corev1.Pod); ok && evaluator.CNIOf(pod) != nil {
+			return []string{cniIndexed}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("indexing pods of network implementations: %w", err)
+	}
 	inReach := handler.EnqueueRequestsFromMapFunc(r.inReach)
 	everyone := func(ctx context.Context, _ client.Object) []reconcile.Request {
 		return r.dependents(ctx, func(reach) bool { return true })
@@ -59,7 +77,7 @@ func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 		Named("connectivityexpectation").
 		For(&v1alpha1.ConnectivityExpectation{}, builder.WithPredicates(specChanged())).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.ofPod), builder.WithPredicates(podChanged())).
-		Watches(&networkingv1.NetworkPolicy{}, inReach, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&networkingv1.NetworkPolicy{}, r.ofPolicy(), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Namespace{}, inReach, builder.WithPredicates(predicate.Or(predicate.LabelChangedPredicate{}, namespaceTerminates()))).
 		Watches(&corev1.Service{}, inReach).
 		Watches(&discoveryv1.EndpointSlice{}, inReach).
@@ -91,20 +109,56 @@ func (r *ExpectationReconciler) inReach(ctx context.Context, o client.Object) []
 	return r.dependents(ctx, func(reach reach) bool { return reach.includes(ns) })
 }
 
+// ofPolicy wakes the expectations whose predictions a change of a NetworkPolicy may
+// change.
+func (r *ExpectationReconciler) ofPolicy() handler.EventHandler {
+	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
+	wake := func(ctx context.Context, q queue, versions ...client.Object) {
+		changes := map[*evaluator.Engine]policyChange{}
+		for _, exp := range r.concerned(ctx, func(in reach) bool { return in.includes(versions[0].GetNamespace()) }) {
+			if o := r.tracker.outlook(exp); o != nil {
+				change, ok := changes[o.engine]
+				if !ok {
+					change = newPolicyChange(o.engine, versions)
+					changes[o.engine] = change
+				}
+				if !o.mayChange(change) {
+					continue
+				}
+			}
+			q.Add(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(exp)})
+		}
+	}
+	return handler.Funcs{
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { wake(ctx, q, e.Object) },
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) { wake(ctx, q, e.ObjectOld, e.ObjectNew) },
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q queue) { wake(ctx, q, e.Object) },
+	}
+}
+
 // dependents returns the expectations whose reach is of the kind asked for.
-func (r *ExpectationReconciler) dependents(ctx context.Context, concerned func(reach) bool) []reconcile.Request {
+func (r *ExpectationReconciler) dependents(ctx context.Context, asked func(reach) bool) []reconcile.Request {
+	var out []reconcile.Request
+	for _, exp := range r.concerned(ctx, asked) {
+		out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(exp)})
+	}
+	return out
+}
+
+// concerned lists the expectations whose reach is of the kind asked for.
+func (r *ExpectationReconciler) concerned(ctx context.Context, asked func(reach) bool) []*v1alpha1.ConnectivityExpectation {
 	var list v1alpha1.ConnectivityExpectationList
 	if err := r.client.List(ctx, &list); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Listing expectations for a changed object")
 		return nil
 	}
-	var out []reconcile.Request
-	for i := range list.Items {
-		if concerned(reachOf(&list.Items[i], r.options.ClusterDNS.Namespace)) {
-			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+	return slices.DeleteFunc(pointers(list.Items), func(exp *v1alpha1.ConnectivityExpectation) bool {
+		reach, err := r.reachOf(ctx, exp)
+		if err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "Finding out what an expectation depends on; it is looked at in any case", "expectation", client.ObjectKeyFromObject(exp))
 		}
-	}
-	return out
+		return err == nil && !asked(reach)
+	})
 }
 
 // ofPod maps a probe pod to its expectation, and any other pod to the expectations
@@ -173,11 +227,16 @@ func stripPod(o any) (any, error) {
 		// The plan has been delivered when the pod is in the cache.
 		delete(pod.Annotations, wire.PlanAnnotation)
 	}
+	// The version of a network implementation is in its image.
+	isCNI := evaluator.CNIOf(pod) != nil
 	pod.Spec.Volumes, pod.Spec.Affinity, pod.Spec.TopologySpreadConstraints = nil, nil, nil
 	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
 		for i := range list {
-			c := &list[i]
+			c, image := &list[i], list[i].Image
 			list[i] = corev1.Container{Name: c.Name, Ports: c.Ports, RestartPolicy: c.RestartPolicy}
+			if isCNI {
+				list[i].Image = image
+			}
 		}
 	}
 	return pod, nil

@@ -15,8 +15,8 @@ import (
 // compileAdminNetworkPolicy compiles a policy of v1alpha1, which is of the Admin
 // tier: "All AdminNetworkPolicy rules have higher precedence than NetworkPolicy or
 // BaselineAdminNetworkPolicy rules." (S31)
-func compileAdminNetworkPolicy(o *policyv1alpha1.AdminNetworkPolicy, problems *[]Problem) *clusterPolicy {
-	c := newClusterCompiler(kindAdminNetworkPolicy, &o.ObjectMeta, subjectOf(&o.Spec.Subject), problems)
+func compileAdminNetworkPolicy(o *policyv1alpha1.AdminNetworkPolicy) *clusterPolicy {
+	c := newClusterCompiler(KindAdminNetworkPolicy, &o.ObjectMeta, subjectOf(&o.Spec.Subject))
 	c.place(TierAdmin, o.Spec.Priority)
 	for i := range o.Spec.Ingress {
 		in := &o.Spec.Ingress[i]
@@ -47,8 +47,8 @@ func compileAdminNetworkPolicy(o *policyv1alpha1.AdminNetworkPolicy, problems *[
 // compileBaselineAdminNetworkPolicy compiles a policy of v1alpha1, whose rules are
 // for pods "if they are not matched by any AdminNetworkPolicy or NetworkPolicy
 // rules" (S31).
-func compileBaselineAdminNetworkPolicy(o *policyv1alpha1.BaselineAdminNetworkPolicy, problems *[]Problem) *clusterPolicy {
-	c := newClusterCompiler(kindBaselineAdminNetworkPolicy, &o.ObjectMeta, subjectOf(&o.Spec.Subject), problems)
+func compileBaselineAdminNetworkPolicy(o *policyv1alpha1.BaselineAdminNetworkPolicy) *clusterPolicy {
+	c := newClusterCompiler(KindBaselineAdminNetworkPolicy, &o.ObjectMeta, subjectOf(&o.Spec.Subject))
 	c.place(TierBaseline, 0)
 	// "Only one baseline admin network policy with metadata.name="default" can be
 	// created in the cluster"

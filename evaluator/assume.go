@@ -3,8 +3,6 @@ package evaluator
 import (
 	"fmt"
 	"net/netip"
-
-	"github.com/pathproof/pathproof/flow"
 )
 
 // question is something that the answer may depend on and that is open: the API
@@ -133,13 +131,14 @@ func holds(outer, inner netip.Prefix) bool {
 
 // decideReading evaluates both directions under one reading, and, if cluster-wide
 // policies apply, under each answer to the questions that are open in it.
-func decideReading(f *flow.Flow, from, to *view) Decision {
+func decideReading(s service, from, to *view, d *Decision) {
 	to.target = true
 	if from.tiers(egress) == nil && to.tiers(ingress) == nil {
-		return decide(f, from, to, nil)
+		decideViews(s, from, to, nil, d)
+		return
 	}
 	var a assumptions
-	d := decide(f, from, to, &a)
+	decideViews(s, from, to, &a, d)
 	verdict := d.Verdict
 	for n := 1; ; n++ {
 		turned, more := a.next()
@@ -153,7 +152,8 @@ func decideReading(f *flow.Flow, from, to *view) Decision {
 			verdict = Undefined
 			break
 		}
-		other := decide(f, from, to, &a)
+		var other Decision
+		decideViews(s, from, to, &a, &other)
 		if other.Verdict != verdict {
 			verdict = Undefined
 		}
@@ -165,7 +165,6 @@ func decideReading(f *flow.Flow, from, to *view) Decision {
 	}
 	d.Rule, d.Reason = "", ""
 	d.setVerdict(verdict)
-	return d
 }
 
 // reconcile keeps the verdict if the other decision has the same. The assumption is

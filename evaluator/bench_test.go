@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/pathproof/pathproof/flow"
 )
 
@@ -120,6 +122,76 @@ func BenchmarkDecide10000Pods2000Policies(b *testing.B)  { benchDecide(b, 50, 10
 func BenchmarkCompile100Pods50Policies(b *testing.B)     { benchCompile(b, 5, 100, 50) }
 func BenchmarkCompile1000Pods500Policies(b *testing.B)   { benchCompile(b, 20, 1000, 500) }
 func BenchmarkCompile10000Pods2000Policies(b *testing.B) { benchCompile(b, 50, 10000, 2000) }
+
+// benchTable decides about all pairs of pods at three ports, and reads each verdict.
+func benchTable(b *testing.B, namespaces, pods, policies int) {
+	s, _ := benchCluster(b, namespaces, pods, policies)
+	e := compile(b, s)
+	var ends []flow.Endpoint
+	for _, p := range s.Pods {
+		ends = append(ends, flow.Endpoint{Namespace: p.Namespace, Pod: p.Name})
+	}
+	ports := []flow.Port{{Protocol: flow.TCP, Number: 8080}, {Protocol: flow.TCP, Number: 8081}, {Protocol: flow.TCP, Number: 443}}
+	b.ReportAllocs()
+	groups, allowed := 0, 0
+	for b.Loop() {
+		table := e.Table(ends, ports)
+		allowed = 0
+		for from := range ends {
+			for to := range ends {
+				for port := range ports {
+					if table.Verdict(from, to, port) == Allowed {
+						allowed++
+					}
+				}
+			}
+		}
+		groups = table.Groups()
+	}
+	decisions := len(ends) * len(ends) * len(ports)
+	b.ReportMetric(float64(decisions), "decisions")
+	b.ReportMetric(float64(groups), "groups")
+	b.ReportMetric(float64(allowed)*100/float64(decisions), "%allowed")
+}
+
+func BenchmarkTable1000Pods500Policies3Ports(b *testing.B) { benchTable(b, 20, 1000, 500) }
+func BenchmarkTable5000Pods2000Policies200Namespaces3Ports(b *testing.B) {
+	benchTable(b, 200, 5000, 2000)
+}
+func BenchmarkCompile5000Pods2000Policies200Namespaces(b *testing.B) {
+	benchCompile(b, 200, 5000, 2000)
+}
+func BenchmarkCompile100000Pods10000Policies1000Namespaces(b *testing.B) {
+	benchCompile(b, 1000, 100000, 10000)
+}
+
+// BenchmarkPodLabelChange100000Pods10000Policies1000Namespaces gives one pod other
+// labels again and again.
+func BenchmarkPodLabelChange100000Pods10000Policies1000Namespaces(b *testing.B) {
+	s, _ := benchCluster(b, 1000, 100000, 10000)
+	e := compile(b, s)
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		p := s.Pods[i*7919%len(s.Pods)].DeepCopy()
+		p.Labels["app"] = fmt.Sprintf("app-%d", i%10)
+		e, _ = e.With(Snapshot{Pods: []*corev1.Pod{p}}, nil)
+		i++
+	}
+}
+
+// BenchmarkPolicyChange100000Pods10000Policies1000Namespaces replaces one policy
+// again and again.
+func BenchmarkPolicyChange100000Pods10000Policies1000Namespaces(b *testing.B) {
+	s, _ := benchCluster(b, 1000, 100000, 10000)
+	e := compile(b, s)
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		e, _ = e.With(Snapshot{NetworkPolicies: s.NetworkPolicies[i%len(s.NetworkPolicies):][:1]}, nil)
+		i++
+	}
+}
 
 // TestDecideDoesNotAllocate asserts what the matrix of all pods relies on: a definite
 // answer between pods costs no memory.

@@ -4,19 +4,12 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"unique"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/pathproof/pathproof/flow"
-)
-
-// Kinds of the policies that have no namespace.
-const (
-	kindClusterNetworkPolicy       = "ClusterNetworkPolicy"
-	kindAdminNetworkPolicy         = "AdminNetworkPolicy"
-	kindBaselineAdminNetworkPolicy = "BaselineAdminNetworkPolicy"
 )
 
 // version is the version of the API that a cluster-wide policy belongs to.
@@ -54,7 +47,8 @@ type clusterPolicy struct {
 	// accepts and denies stand for what a broken policy may do.
 	accepts, denies clusterRule
 	// about is the reference for questions that come up before the rules.
-	about RuleRef
+	about    RuleRef
+	problems []Problem
 }
 
 // clusterRule is one entry of spec.ingress or spec.egress.
@@ -73,16 +67,16 @@ type clusterRule struct {
 // podSet is a set of pods by the labels of their namespaces and by their own.
 type podSet struct {
 	// namespaces is nil if it cannot be read; the set could then hold any pod.
-	namespaces labels.Selector
+	namespaces *selector
 	// pods is nil when every pod of the namespaces is in the set.
-	pods labels.Selector
+	pods *selector
 }
 
 // clusterPeer is one entry of from or to. Exactly one field is set.
 type clusterPeer struct {
 	pods     *podSet
 	networks []netip.Prefix
-	nodes    labels.Selector
+	nodes    *selector
 	domains  []string
 }
 
@@ -96,14 +90,14 @@ type kind struct {
 }
 
 var clusterKinds = map[string]kind{
-	kindClusterNetworkPolicy: {
-		kindClusterNetworkPolicy, v1alpha2, map[string]action{"Accept": accept, "Deny": deny, "Pass": pass}, "Accept, Deny or Pass",
+	KindClusterNetworkPolicy: {
+		KindClusterNetworkPolicy, v1alpha2, map[string]action{"Accept": accept, "Deny": deny, "Pass": pass}, "Accept, Deny or Pass",
 	},
-	kindAdminNetworkPolicy: {
-		kindAdminNetworkPolicy, v1alpha1, map[string]action{"Allow": accept, "Deny": deny, "Pass": pass}, "Allow, Deny or Pass",
+	KindAdminNetworkPolicy: {
+		KindAdminNetworkPolicy, v1alpha1, map[string]action{"Allow": accept, "Deny": deny, "Pass": pass}, "Allow, Deny or Pass",
 	},
-	kindBaselineAdminNetworkPolicy: {
-		kindBaselineAdminNetworkPolicy, v1alpha1, map[string]action{"Allow": accept, "Deny": deny}, "Allow or Deny",
+	KindBaselineAdminNetworkPolicy: {
+		KindBaselineAdminNetworkPolicy, v1alpha1, map[string]action{"Allow": accept, "Deny": deny}, "Allow or Deny",
 	},
 }
 
@@ -119,17 +113,16 @@ type clusterCompiler struct {
 	kind   kind
 	report reporter
 	policy *clusterPolicy
-	before int
 }
 
 // newClusterCompiler starts with the name and the subject.
-func newClusterCompiler(kindName string, meta *metav1.ObjectMeta, subject *policyv1alpha2.ClusterNetworkPolicySubject, problems *[]Problem) *clusterCompiler {
+func newClusterCompiler(kindName string, meta *metav1.ObjectMeta, subject *policyv1alpha2.ClusterNetworkPolicySubject) *clusterCompiler {
 	ref := PolicyRef{Kind: kindName, Name: meta.Name}
+	p := &clusterPolicy{ref: ref, version: clusterKinds[kindName].version, about: RuleRef{PolicyRef: ref, Index: wholePolicy}}
 	c := &clusterCompiler{
 		kind:   clusterKinds[kindName],
-		report: reporter{kind: kindName, name: meta.Name, problems: problems},
-		policy: &clusterPolicy{ref: ref, version: clusterKinds[kindName].version, about: RuleRef{PolicyRef: ref, Index: wholePolicy}},
-		before: len(*problems),
+		report: reporter{kind: kindName, name: meta.Name, problems: &p.problems},
+		policy: p,
 	}
 	if meta.Name == "" {
 		c.report.report("metadata.name", "is missing: write a name")
@@ -140,7 +133,7 @@ func newClusterCompiler(kindName string, meta *metav1.ObjectMeta, subject *polic
 
 // finish returns the policy.
 func (c *clusterCompiler) finish() *clusterPolicy {
-	if len(*c.report.problems) > c.before {
+	if len(c.policy.problems) > 0 {
 		c.policy.spoil()
 	}
 	return c.policy
@@ -198,10 +191,10 @@ func (c *clusterCompiler) addRule(d direction, raw rawRule) {
 		r.unknown = c.addPeer(&r, o, field) || r.unknown
 	}
 	for _, p := range raw.ports {
-		if byAddress && p.name != "" {
+		if byAddress && p.isNamed() {
 			// "networks/nodes/domainNames peer cannot be set with namedPorts since there are
 			// no namedPorts for networks/nodes/domainNames"
-			c.report.report(path+"."+raw.portsField, fmt.Sprintf("has the named port %q beside a peer that is no pod: write the number, or two rules", p.name))
+			c.report.report(path+"."+raw.portsField, fmt.Sprintf("has the named port %q beside a peer that is no pod: write the number, or two rules", p.name.Value()))
 			break
 		}
 	}
@@ -320,7 +313,7 @@ func compileRange(protocol flow.Protocol, first, last int32, path string, r repo
 		r.report(path+".end", fmt.Sprintf("%d does not end a range that starts at %d: write a higher number, up to %d, or a single port", last, first, maxPort))
 		return port{}, false
 	}
-	return port{numbers: flow.PortRange{Protocol: protocol, First: uint16(first), Last: uint16(last)}}, true
+	return newPort(protocol, first, last), true
 }
 
 // compileSingle compiles a port number.
@@ -329,7 +322,7 @@ func compileSingle(protocol flow.Protocol, number int32, field string, r reporte
 		r.report(field, fmt.Sprintf("%d is not a port: write a number from 1 to %d", number, maxPort))
 		return port{}, false
 	}
-	return port{numbers: flow.PortRange{Protocol: protocol, First: uint16(number), Last: uint16(number)}}, true
+	return newPort(protocol, number, number), true
 }
 
 // compileAnyName compiles a named port of any protocol.
@@ -338,5 +331,5 @@ func compileAnyName(name, field string, r reporter) (port, bool) {
 		r.report(field, fmt.Sprintf("%q is not the name of a port: %s", name, portNameHint(name)))
 		return port{}, false
 	}
-	return port{name: name}, true
+	return port{name: unique.Make(name)}, true
 }

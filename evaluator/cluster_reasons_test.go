@@ -14,7 +14,7 @@ func TestDecisionsNameTheRulesOfClusterWidePolicies(t *testing.T) {
 		"shop/web":  `{podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress]}`,
 	})
 	e := compile(t, s)
-	ref := func(name string) PolicyRef { return PolicyRef{Kind: kindClusterNetworkPolicy, Name: name} }
+	ref := func(name string) PolicyRef { return PolicyRef{Kind: KindClusterNetworkPolicy, Name: name} }
 	both := []PolicyRef{ref("first"), ref("last")}
 	passed := &RuleRef{PolicyRef: ref("first")}
 	web := []PolicyRef{{Namespace: "shop", Name: "web"}}

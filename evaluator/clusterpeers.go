@@ -8,7 +8,7 @@ func (s *podSet) matches(c *class, a *assumptions) (truth, doubt) {
 	}
 	// "PodSelector is used to explicitly select pods within a namespace; if empty, it
 	// selects all Pods."
-	if s.pods != nil && !s.pods.Matches(c.labels) {
+	if s.pods != nil && !s.pods.matches(c.labels) {
 		return no, certain
 	}
 	// "NamespaceSelector follows standard label selector semantics; if empty, it selects
@@ -55,7 +55,7 @@ func (p *clusterPeer) matchesNode(v *view, a *assumptions) bool {
 		return false
 	}
 	// "if present but empty, it selects all Nodes"
-	if p.nodes.Empty() {
+	if p.nodes.isEmpty() {
 		return true
 	}
 	return a.ask(question{why: nodeLabelsUnknown, target: v.target, text: p.nodes.String()}) == yes

@@ -10,8 +10,8 @@ import (
 
 // compileClusterNetworkPolicy compiles a policy of v1alpha2. Whatever it cannot read
 // is reported, and the policy is broken then.
-func compileClusterNetworkPolicy(o *policyv1alpha2.ClusterNetworkPolicy, problems *[]Problem) *clusterPolicy {
-	c := newClusterCompiler(kindClusterNetworkPolicy, &o.ObjectMeta, &o.Spec.Subject, problems)
+func compileClusterNetworkPolicy(o *policyv1alpha2.ClusterNetworkPolicy) *clusterPolicy {
+	c := newClusterCompiler(KindClusterNetworkPolicy, &o.ObjectMeta, &o.Spec.Subject)
 	// "ClusterNetworkPolicy can use 2 of these tiers: Admin and Baseline."
 	switch o.Spec.Tier {
 	case policyv1alpha2.AdminTier:
@@ -88,7 +88,7 @@ func compileDestination(protocol flow.Protocol, o *policyv1alpha2.Port, path str
 	// The port is optional by the text, so that a protocol without one is every port of
 	// it (S36).
 	if o == nil {
-		return port{numbers: flow.PortRange{Protocol: protocol, First: 0, Last: maxPort}}, true
+		return newPort(protocol, 0, maxPort), true
 	}
 	path += ".destinationPort"
 	switch {

@@ -6,33 +6,53 @@ import (
 	"slices"
 	"strconv"
 
-	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/labels"
+	"github.com/gaissmai/bart"
 )
 
-// Engine answers flows over one snapshot. It never changes after Compile, so any
-// number of goroutines may call Decide.
+// Engine answers flows over one snapshot. It never changes, so any number of
+// goroutines may call Decide; With makes another one, which shares all that did not
+// change.
 type Engine struct {
-	namespaces map[string]*namespace
-	pods       map[podKey]*pod
-	// byAddr holds the live pods that own an address, host-network pods excepted.
-	byAddr map[netip.Addr][]*pod
-	// nodes holds the addresses that some pod's status names as its node's, with
-	// the live host-network pods behind each.
-	nodes map[netip.Addr][]*pod
-	// policies are those of a namespace, by name; unplaced are those that do not
-	// say which namespace they are in, and could be in any.
-	policies map[string][]*policy
+	// shards hold what belongs to each namespace, by name.
+	shards map[string]*shard
+	// addrs holds what is known of each address that a pod's status names.
+	addrs *bart.Table[*address]
+	// unplaced are NetworkPolicies that do not say which namespace they are in, and
+	// could be in any.
 	unplaced []*policy
 	// clusterPolicies are those without a namespace, in the order in which they are
 	// asked.
 	clusterPolicies []*clusterPolicy
-	// unmodelled holds one object of a kind that is not evaluated for each namespace
-	// that has any; the empty namespace stands for all.
-	unmodelled map[string]*Unmodelled
-	// classes collapses pods that no policy can tell apart.
+	// unmodelled are all objects of kinds that are not evaluated, sorted; clouds
+	// holds one of them for each namespace that has any, and the empty namespace
+	// stands for all.
+	unmodelled []Unmodelled
+	clouds     map[string]*Unmodelled
+	// nameless are the problems of objects that were left out because they have no
+	// name.
+	nameless []Problem
+	// profile settles what the API leaves open, and readings is what it leaves of
+	// hostReadings.
+	profile  *Profile
+	readings []reading
+}
+
+// shard is what belongs to one namespace. It never changes once an Engine has it.
+type shard struct {
+	namespace *namespace
+	pods      map[string]resident
+	// twins are the further definitions of pods that are defined more than once.
+	twins []*pod
+	// policies are sorted by name.
+	policies []*policy
+	// classes collapses pods with the same labels.
 	classes map[string]*class
+}
+
+// resident is a pod with the policies that select it, which change more often.
+type resident struct {
+	pod   *pod
+	class *class
 }
 
 // podKey names a pod.
@@ -43,7 +63,7 @@ type podKey struct {
 // namespace is what selectors can see of a Namespace.
 type namespace struct {
 	name   string
-	labels labels.Set
+	labels labelSet
 	// known is false when only the name is: the snapshot holds no such Namespace,
 	// or several.
 	known       bool
@@ -51,14 +71,27 @@ type namespace struct {
 	// unmodelled is an object of a kind that is not evaluated, and may decide about
 	// the namespace's pods; nil if there is none.
 	unmodelled *Unmodelled
+	problems   []Problem
+}
+
+// address is what pods say about an address.
+type address struct {
+	// owners are the live pods that own it, host-network pods excepted.
+	owners []*pod
+	// hosts counts the pods whose status names it as their node's; processes are the
+	// live host-network pods among them.
+	hosts     int
+	processes []*pod
 }
 
 // class is what policies can see of a pod apart from its address and its ports:
 // the namespace and the labels. All pods of a class are selected by the same
 // policies.
 type class struct {
+	key       string
 	namespace *namespace
-	labels    labels.Set
+	labels    labelSet
+	profile   *Profile
 	selected  [directions]selection
 	// tiers holds the cluster-wide policies; nil if none selects the class.
 	tiers [directions]*tiers
@@ -66,8 +99,11 @@ type class struct {
 
 // selection holds the policies that select a class, for one direction.
 type selection struct {
-	// valid policies isolate; broken ones may isolate.
-	valid, broken []*policy
+	// rules are those of the policies that isolate, and isolated tells whether there
+	// are any; broken policies may isolate.
+	rules    []*rule
+	isolated bool
+	broken   []*policy
 	// refs names both, sorted. Decisions share it.
 	refs []PolicyRef
 }
@@ -76,152 +112,59 @@ type selection struct {
 // Engine whatever the input; what it could not read is in the problems, sorted by
 // object.
 func Compile(s Snapshot) (*Engine, []Problem) {
-	e := &Engine{
-		namespaces: make(map[string]*namespace, len(s.Namespaces)),
-		pods:       make(map[podKey]*pod, len(s.Pods)),
-		byAddr:     make(map[netip.Addr][]*pod, len(s.Pods)),
-		nodes:      map[netip.Addr][]*pod{},
-		policies:   map[string][]*policy{},
-		unmodelled: map[string]*Unmodelled{},
-		classes:    map[string]*class{},
+	b := builder{fresh: true, engine: &Engine{
+		shards: make(map[string]*shard, len(s.Namespaces)), addrs: new(bart.Table[*address]),
+		profile: &s.Profile, readings: s.Profile.readings(),
+	}}
+	b.apply(s, nil)
+	return b.engine, b.engine.Problems(func(string) bool { return true })
+}
+
+// Problems lists what could not be read, sorted by object. Objects of namespaces that
+// are not asked for are left out; those without a namespace never are.
+func (e *Engine) Problems(asked func(namespace string) bool) []Problem {
+	problems := slices.Clone(e.nameless)
+	for name, s := range e.shards {
+		if !asked(name) {
+			continue
+		}
+		problems = append(problems, s.namespace.problems...)
+		for _, p := range s.policies {
+			problems = append(problems, p.problems...)
+		}
+		for _, r := range s.pods {
+			problems = append(problems, r.pod.problems...)
+		}
+		for _, p := range s.twins {
+			problems = append(problems, p.problems...)
+		}
 	}
-	var problems []Problem
-	// First, because namespaces point to them.
-	e.addUnmodelled(s.Unmodelled)
-	e.addNamespaces(s.Namespaces, &problems)
-	e.addPolicies(s.NetworkPolicies, &problems)
-	e.addClusterPolicies(s, &problems)
-	// Last, because a pod's class needs all policies.
-	e.addPods(s.Pods, &problems)
-	slices.SortStableFunc(problems, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	for _, p := range e.unplaced {
+		problems = append(problems, p.problems...)
+	}
+	for _, p := range e.clusterPolicies {
+		problems = append(problems, p.problems...)
+	}
+	slices.SortFunc(problems, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name),
+			cmp.Compare(a.Field, b.Field), cmp.Compare(a.Message, b.Message))
 	})
-	return e, problems
+	return problems
 }
 
-// addNamespaces records the namespaces' labels.
-func (e *Engine) addNamespaces(list []*corev1.Namespace, problems *[]Problem) {
-	for _, o := range list {
-		if o == nil {
-			continue
-		}
-		r := reporter{kind: "Namespace", name: o.Name, problems: problems}
-		terminating := o.DeletionTimestamp != nil || o.Status.Phase == corev1.NamespaceTerminating
-		if n := e.namespaces[o.Name]; n != nil {
-			r.report("metadata.name", "is defined more than once, so its labels are not known: keep one definition")
-			n.known, n.labels = false, labels.Set{corev1.LabelMetadataName: o.Name}
-			n.terminating = n.terminating || terminating
-			continue
-		}
-		set := labels.Set(o.Labels)
-		// S26: the API server sets this label on every namespace and refuses any
-		// other value; a manifest that was never applied may lack it.
-		if v, ok := set[corev1.LabelMetadataName]; v != o.Name {
-			if ok {
-				r.report("metadata.labels", "has "+corev1.LabelMetadataName+": "+strconv.Quote(v)+
-					", which the API server refuses: leave the label out, it is set to the name of the namespace")
-			}
-			set = labels.Merge(set, labels.Set{corev1.LabelMetadataName: o.Name})
-		}
-		e.namespaces[o.Name] = &namespace{
-			name: o.Name, labels: set, known: true, terminating: terminating, unmodelled: e.unmodelledIn(o.Name),
-		}
-	}
-}
+// classOf returns the class of a pod that is in the snapshot.
+func (e *Engine) classOf(p *pod) *class { return e.shards[p.namespace].pods[p.name].class }
 
-// ensureNamespace returns the namespace, of which nothing but the name is known if
-// the snapshot does not hold it.
-func (e *Engine) ensureNamespace(name string) *namespace {
-	n := e.namespaces[name]
-	if n == nil {
-		n = &namespace{name: name, labels: labels.Set{corev1.LabelMetadataName: name}, unmodelled: e.unmodelledIn(name)}
-		e.namespaces[name] = n
-	}
-	return n
-}
-
-// addPolicies compiles the policies and indexes them by namespace.
-func (e *Engine) addPolicies(list []*networkingv1.NetworkPolicy, problems *[]Problem) {
-	var all []*policy
-	for _, o := range list {
-		if o != nil {
-			all = append(all, compilePolicy(o, problems))
-		}
-	}
-	// The order of the snapshot must not show in an answer.
-	slices.SortStableFunc(all, func(a, b *policy) int { return a.ref.compare(b.ref) })
-	for i, p := range all {
-		if i > 0 && all[i-1].ref == p.ref {
-			r := reporter{kind: "NetworkPolicy", namespace: p.ref.Namespace, name: p.ref.Name, problems: problems}
-			r.report("metadata.name", "is defined more than once: keep one definition, or give the others names of their own")
-			p.broken, all[i-1].broken = true, true
-		}
-		if p.ref.Namespace == "" {
-			e.unplaced = append(e.unplaced, p)
-			continue
-		}
-		e.ensureNamespace(p.ref.Namespace)
-		e.policies[p.ref.Namespace] = append(e.policies[p.ref.Namespace], p)
-	}
-}
-
-// addPods records the pods, their addresses and their nodes.
-func (e *Engine) addPods(list []*corev1.Pod, problems *[]Problem) {
-	for _, o := range list {
-		if o == nil {
-			continue
-		}
-		r := reporter{kind: "Pod", namespace: o.Namespace, name: o.Name, problems: problems}
-		if o.Namespace == "" || o.Name == "" {
-			r.report("metadata", "has no namespace or no name: write both, the pod is left out without")
-			continue
-		}
-		p := compilePod(o, r)
-		p.class = e.ensureClass(o.Namespace, o.Labels)
-		for _, a := range p.hostAddrs {
-			e.nodes[a] = append(e.nodes[a], p.asNodeProcess()...)
-		}
-		key := podKey{o.Namespace, o.Name}
-		if first := e.pods[key]; first != nil {
-			r.report("metadata.name", "is defined more than once: keep one definition")
-			first.ambiguous = true
-		} else {
-			e.pods[key] = p
-		}
-		// S19: the address of a pod that has ended may belong to another pod by now.
-		if p.terminated || p.hostNetwork {
-			continue
-		}
-		for _, a := range p.addrs {
-			e.byAddr[a] = append(e.byAddr[a], p)
-		}
-	}
-	// The order of the snapshot must not show in an answer.
-	for _, index := range []map[netip.Addr][]*pod{e.byAddr, e.nodes} {
-		for _, pods := range index {
-			slices.SortStableFunc(pods, func(a, b *pod) int {
-				return cmp.Or(cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.name, b.name))
-			})
-		}
-	}
-}
-
-// ensureClass returns the class of the labels, which it creates if needed. It is
-// for Compile only; Decide uses lookupClass.
-func (e *Engine) ensureClass(namespace string, set labels.Set) *class {
-	key := classKey(namespace, set)
-	c := e.classes[key]
-	if c == nil {
-		c = e.newClass(e.ensureNamespace(namespace), set)
-		e.classes[key] = c
-	}
-	return c
+// addressOf returns what is known of an address; nil if nothing is.
+func (e *Engine) addressOf(a netip.Addr) *address {
+	known, _ := e.addrs.Get(netip.PrefixFrom(a, a.BitLen()))
+	return known
 }
 
 // newClass finds the policies that select the labels, for each direction.
-func (e *Engine) newClass(n *namespace, set labels.Set) *class {
-	c := &class{namespace: n, labels: set}
-	for _, list := range [][]*policy{e.unplaced, e.policies[n.name]} {
+func (e *Engine) newClass(s *shard, key string, set labelSet) *class {
+	c := &class{key: key, namespace: s.namespace, labels: set, profile: e.profile}
+	for _, list := range [][]*policy{e.unplaced, s.policies} {
 		for _, p := range list {
 			if !p.selects(set) {
 				continue
@@ -234,7 +177,10 @@ func (e *Engine) newClass(n *namespace, set labels.Set) *class {
 				if p.broken {
 					s.broken = append(s.broken, p)
 				} else {
-					s.valid = append(s.valid, p)
+					s.isolated = true
+					for i := range p.rules[d] {
+						s.rules = append(s.rules, &p.rules[d][i])
+					}
 				}
 				s.refs = append(s.refs, p.ref)
 			}
@@ -244,20 +190,27 @@ func (e *Engine) newClass(n *namespace, set labels.Set) *class {
 	return c
 }
 
-// classKey is unique for a namespace and a set of labels, whatever characters the
-// labels hold.
-func classKey(namespace string, set labels.Set) string {
+// classKey is unique for a set of labels, whatever characters they hold.
+func classKey(set map[string]string) string {
 	keys := make([]string, 0, len(set))
 	for k := range set {
 		keys = append(keys, k)
 	}
 	slices.Sort(keys)
-	b := strconv.AppendQuote(nil, namespace)
+	var b []byte
 	for _, k := range keys {
-		b = strconv.AppendQuote(b, k)
-		b = strconv.AppendQuote(b, set[k])
+		b = appendPart(b, k)
+		b = appendPart(b, set[k])
 	}
 	return string(b)
+}
+
+// appendPart appends a text after its length, so that no two lists of texts look the
+// same.
+func appendPart(b []byte, s string) []byte {
+	b = strconv.AppendInt(b, int64(len(s)), 10)
+	b = append(b, ':')
+	return append(b, s...)
 }
 
 // compare orders references by kind, then by namespace, then by name.

@@ -11,62 +11,77 @@ import (
 // be known is Undefined, with a reason.
 //
 // Decisions share slices and pointers with the Engine: they are for reading only.
-func (e *Engine) Decide(f flow.Flow) Decision {
-	if why := malformed(f); why != nil {
-		return undecided(why)
+func (e *Engine) Decide(f flow.Flow) (d Decision) {
+	// A Decision is large: it is filled in place, and never copied on the way.
+	e.decide(&f, &d)
+	return d
+}
+
+// service is the port that a flow goes to.
+type service struct {
+	protocol protocol
+	number   uint16
+}
+
+func (e *Engine) decide(f *flow.Flow, d *Decision) {
+	var from, to end
+	protocol, why := malformed(f)
+	if why == nil {
+		why = from.resolve(e, &f.From)
 	}
-	from, why := e.resolve(f.From)
-	if why != nil {
-		return undecided(why)
+	if why == nil {
+		why = to.resolve(e, &f.To)
 	}
-	to, why := e.resolve(f.To)
 	if why != nil {
-		return undecided(why)
+		d.undecided(why)
+		return
 	}
 	// S15: a pod cannot block access to itself.
 	if from.class != nil && (to.kind == loopbackEnd || (from.pod != nil && from.pod == to.pod)) {
-		return toItself()
+		d.toItself()
+		return
 	}
-	if why := insideHost(&from, &to); why != nil {
-		return undecided(why)
+	why = insideHost(&from, &to)
+	if why == nil {
+		why = matchFamilies(&from, &to)
 	}
-	if why := matchFamilies(&from, &to); why != nil {
-		return undecided(why)
+	switch {
+	case why != nil:
+		d.undecided(why)
+	case from.onHost() || to.onHost():
+		*d = e.decideOnHost(service{protocol, f.Port}, &from, &to)
+	default:
+		source, target := from.plain(), to.plain()
+		decideReading(service{protocol, f.Port}, &source, &target, d)
 	}
-	if from.onHost() || to.onHost() {
-		return decideOnHost(&f, &from, &to)
-	}
-	source, target := from.plain(), to.plain()
-	return decideReading(&f, &source, &target)
 }
 
 // malformed tells what keeps a flow from being one that NetworkPolicy speaks of.
-func malformed(f flow.Flow) *cause {
-	switch f.Protocol {
-	case flow.TCP, flow.UDP, flow.SCTP:
-	default:
-		return &cause{ruleProtocol, fmt.Sprintf("NetworkPolicy does not speak of protocol %q, only of TCP, UDP and SCTP", f.Protocol)}
+func malformed(f *flow.Flow) (protocol, *cause) {
+	known, ok := protocolOf(f.Protocol)
+	if !ok {
+		return known, &cause{ruleProtocol, fmt.Sprintf("NetworkPolicy does not speak of protocol %q, only of TCP, UDP and SCTP", f.Protocol)}
 	}
 	if f.Port == 0 {
-		return &cause{RuleIncomplete, "the flow has no port"}
+		return known, &cause{RuleIncomplete, "the flow has no port"}
 	}
-	return nil
+	return known, nil
 }
 
 // insideHost tells whether an address of the flow has no meaning between hosts.
 func insideHost(ends ...*end) *cause {
 	for _, n := range ends {
 		if n.kind == loopbackEnd {
-			return &cause{RuleIncomplete, fmt.Sprintf("%s has a meaning inside of one host only", n.endpoint)}
+			return &cause{RuleIncomplete, fmt.Sprintf("%s has a meaning inside of one host only", n.String())}
 		}
 	}
 	return nil
 }
 
 // toItself is the answer for traffic from a pod to itself (S15).
-func toItself() Decision {
-	d := DirectionDecision{Verdict: Allowed, Rule: ruleLoopback, Reason: "a pod always reaches itself"}
-	return Decision{Verdict: Allowed, Egress: d, Ingress: d}
+func (d *Decision) toItself() {
+	direction := DirectionDecision{Verdict: Allowed, Rule: ruleLoopback, Reason: "a pod always reaches itself"}
+	*d = Decision{Verdict: Allowed, Egress: direction, Ingress: direction}
 }
 
 // terminating tells whether an end's namespace is being deleted (S21): its policies
@@ -82,29 +97,30 @@ func terminating(ends ...*class) *cause {
 }
 
 // undecided is the answer when no direction can be evaluated.
-func undecided(why *cause) Decision {
-	d := DirectionDecision{Verdict: Undefined, Rule: why.rule, Reason: why.reason}
-	return Decision{Verdict: Undefined, Egress: d, Ingress: d, Rule: why.rule, Reason: why.reason}
+func (d *Decision) undecided(why *cause) {
+	direction := DirectionDecision{Verdict: Undefined, Rule: why.rule, Reason: why.reason}
+	*d = Decision{Verdict: Undefined, Egress: direction, Ingress: direction, Rule: why.rule, Reason: why.reason}
 }
 
-// decide evaluates both directions under one reading. Without assumptions, what is
-// open stays open.
-func decide(f *flow.Flow, from, to *view, a *assumptions) Decision {
+// decideViews evaluates both directions under one reading, into a decision that is
+// empty. Without assumptions, what is open stays open.
+func decideViews(s service, from, to *view, a *assumptions, d *Decision) {
 	// The pod behind a bare address of a node may turn out to be the other end.
 	if from.pod != nil && from.pod == to.pod {
-		return toItself()
+		d.toItself()
+		return
 	}
 	if why := terminating(from.class, to.class); why != nil {
-		return undecided(why)
+		d.undecided(why)
+		return
 	}
-	d := Decision{
-		Egress:  decideDirection(f, egress, from, to, a),
-		Ingress: decideDirection(f, ingress, from, to, a),
-	}
+	m := match{service: s, dir: egress, subject: from, other: to, to: to, assumed: a}
+	d.Egress.decide(&m)
+	m.dir, m.subject, m.other = ingress, to, from
+	d.Ingress.decide(&m)
 	// S16: the egress of the source and the ingress of the destination must both
 	// allow. S17: nothing else is asked, because replies belong to the flow.
 	d.setVerdict(both(d.Egress.Verdict, d.Ingress.Verdict))
-	return d
 }
 
 // both is the verdict of a flow whose directions have these verdicts.
@@ -134,17 +150,26 @@ func (d *Decision) setVerdict(v Verdict) {
 }
 
 // decideOnHost evaluates a flow with a host-network end under each reading that
-// the API permits (S13).
-func decideOnHost(f *flow.Flow, from, to *end) Decision {
+// the API permits and the profile leaves (S13).
+func (e *Engine) decideOnHost(s service, from, to *end) (merged Decision) {
 	if why := terminating(from.class, to.class); why != nil {
-		return undecided(why)
+		merged.undecided(why)
+		return merged
 	}
 	var answers []Decision
-	for _, r := range hostReadings {
-		targets := to.views(r)
-		for _, source := range from.views(r) {
-			for i := range targets {
-				answers = append(answers, decideReading(f, &source, &targets[i]))
+	for _, r := range e.readings {
+		for i := 0; ; i++ {
+			source, more := from.view(r, i)
+			if !more {
+				break
+			}
+			for j := 0; ; j++ {
+				target, more := to.view(r, j)
+				if !more {
+					break
+				}
+				answers = append(answers, Decision{})
+				decideReading(s, &source, &target, &answers[len(answers)-1])
 			}
 		}
 	}
@@ -153,9 +178,12 @@ func decideOnHost(f *flow.Flow, from, to *end) Decision {
 		host = to
 	}
 	why := cause{ruleHostNetwork, fmt.Sprintf(
-		"%s is on the host network, where implementations may apply policies or ignore them", host.endpoint)}
+		"%s is on the host network, where implementations may apply policies or ignore them", host.String())}
+	if len(e.readings) > 1 {
+		why.reason += settledBy(keyHostPoliced + "=true|false," + keyHostSelectable + "=true|false")
+	}
 
-	merged := Decision{
+	merged = Decision{
 		Egress:  mergeDirections(answers, why, func(d *Decision) *DirectionDecision { return &d.Egress }),
 		Ingress: mergeDirections(answers, why, func(d *Decision) *DirectionDecision { return &d.Ingress }),
 	}

@@ -1,15 +1,11 @@
 package evaluator
 
-import (
-	"fmt"
-
-	"github.com/pathproof/pathproof/flow"
-)
+import "fmt"
 
 // match is one direction of a flow on its way through the policies.
 type match struct {
-	flow *flow.Flow
-	dir  direction
+	service
+	dir direction
 	// subject is the end whose policies are asked, other the end that their peers are
 	// compared with, to the one whose ports count.
 	subject, other, to *view
@@ -17,44 +13,38 @@ type match struct {
 	assumed *assumptions
 }
 
-// decideDirection evaluates one direction of a flow under one reading and, unless a
-// is nil, under the answers that it assumes.
-func decideDirection(f *flow.Flow, d direction, from, to *view, a *assumptions) DirectionDecision {
-	m := match{flow: f, dir: d, subject: to, other: from, to: to, assumed: a}
-	if d == egress {
-		m.subject, m.other = from, to
-	}
-	decision := askTiers(&m)
+// decide evaluates one direction of a flow under one reading and, if there are any,
+// under the answers that are assumed. The decision is empty before.
+func (d *DirectionDecision) decide(m *match) {
+	d.Verdict = Allowed
+	d.askTiers(m)
 	// S30
-	decision.clouded(m.subject)
-	return decision
+	d.clouded(m.subject)
 }
 
 // askTiers asks the policies that are evaluated. "Policy tiers are evaluated in the
 // following order: Admin tier, NetworkPolicy tier, Baseline tier" (S29).
-func askTiers(m *match) DirectionDecision {
-	decision := DirectionDecision{Verdict: Allowed}
+func (d *DirectionDecision) askTiers(m *match) {
 	t := m.subject.tiers(m.dir)
 	if t == nil {
-		decision.askNetworkPolicies(m)
-		return decision
+		d.askNetworkPolicies(m)
+		return
 	}
-	decision.Selecting = t.refs
+	d.Selecting = t.refs
 	// "If Admin tier has made a final decision (Accept or Deny) on a connection, then
 	// no further evaluation is done."
-	if decision.askTier(m, t, TierAdmin) {
-		return decision
+	if d.askTier(m, t, TierAdmin) {
+		return
 	}
 	// "v1.NetworkPolicy always makes a final decision for selected pods. Further
 	// evaluation only happens for Pods not selected by a v1.NetworkPolicy."
-	if decision.askNetworkPolicies(m) {
-		return decision
+	if d.askNetworkPolicies(m) {
+		return
 	}
 	// "If a given connection wasn't allowed or denied by any of the tiers, the default
 	// kubernetes policy is applied, which says that all pods can communicate with each
 	// other."
-	decision.askTier(m, t, TierBaseline)
-	return decision
+	d.askTier(m, t, TierBaseline)
 }
 
 // askNetworkPolicies evaluates the NetworkPolicies of the subject, and tells
@@ -72,7 +62,7 @@ func (d *DirectionDecision) askNetworkPolicies(m *match) bool {
 		// (and cluster policy otherwise allows the traffic)"
 		return false
 	}
-	if len(s.valid) == 0 {
+	if !s.isolated {
 		// X1: whether an invalid policy is in force decides whether the Baseline tier is.
 		if isolated, _ := m.assumed.answer(question{why: brokenIsolation, isolation: s.broken[0], dir: m.dir}); isolated == no {
 			return false
@@ -87,18 +77,32 @@ func (d *DirectionDecision) askNetworkPolicies(m *match) bool {
 	}
 	d.judge(m, s)
 	if d.Verdict == Denied && near != no {
-		d.Verdict, d.Rule = Undefined, ruleOwnNode
-		if m.dir == egress {
-			// The documentation extends the exception of S14 to the traffic to the node, the
-			// API does not.
-			d.Reason = fmt.Sprintf("%s is or may be the node of %s, and whether a pod always reaches its node is not settled",
-				other.endpoint, subject.endpoint)
-		} else {
-			d.Reason = fmt.Sprintf("%s may be the node of %s, which always reaches it: the snapshot does not say",
-				other.endpoint, subject.endpoint)
-		}
+		d.exceptOwnNode(m, near)
 	}
 	return true
+}
+
+// exceptOwnNode is for a flow that is denied between a pod and what is or may be its
+// node.
+func (d *DirectionDecision) exceptOwnNode(m *match, near truth) {
+	d.Rule = ruleOwnNode
+	reaches := m.subject.class.profile.PodReachesOwnNode.truth()
+	switch {
+	case m.dir == ingress, reaches == yes && near == maybe:
+		d.Verdict = Undefined
+		d.Reason = fmt.Sprintf("%s may be the node of %s, which always reaches it: the snapshot does not say",
+			m.other.String(), m.subject.String())
+	// The documentation extends the exception of S14 to the traffic to the node, the
+	// API does not.
+	case reaches == yes:
+		d.Verdict, d.Reason = Allowed, "a pod always reaches its own node, as is assumed of this cluster"
+	case reaches == no:
+		d.Rule = ""
+	default:
+		d.Verdict = Undefined
+		d.Reason = fmt.Sprintf("%s is or may be the node of %s, and whether a pod always reaches its node is not settled",
+			m.other.String(), m.subject.String()) + settledBy(keyOwnNode+"=true|false")
+	}
 }
 
 // judge looks for a rule that allows the flow, "OR if the traffic matches at least
@@ -107,18 +111,15 @@ func (d *DirectionDecision) askNetworkPolicies(m *match) bool {
 func (d *DirectionDecision) judge(m *match, s *selection) {
 	var open *rule
 	var openWhy doubt
-	for _, p := range s.valid {
-		for i := range p.rules[m.dir] {
-			r := &p.rules[m.dir][i]
-			m.assumed.lookAt(&r.ref)
-			switch answer, why := r.allows(m); {
-			case answer == yes:
-				// Whatever else applies, policies only add what is allowed.
-				d.AllowedBy = &r.ref
-				return
-			case answer == maybe && open == nil:
-				open, openWhy = r, why
-			}
+	for _, r := range s.rules {
+		m.assumed.lookAt(&r.ref)
+		switch answer, why := r.allows(m); {
+		case answer == yes:
+			// Whatever else applies, policies only add what is allowed.
+			d.AllowedBy = &r.ref
+			return
+		case answer == maybe && open == nil:
+			open, openWhy = r, why
 		}
 	}
 	switch {
@@ -173,25 +174,25 @@ func (w doubt) explain(at string, other, to *view) (rule, reason string) {
 	switch w {
 	case blockHoldsPod:
 		if !other.addr.IsValid() {
-			return ruleIPBlock, fmt.Sprintf("%s has an ipBlock that may hold the address of %s, and blocks may or may not match pods", at, other.endpoint)
+			return ruleIPBlock, fmt.Sprintf("%s has an ipBlock that may hold the address of %s, and blocks may or may not match pods", at, other.String()) + settledBy(other.blockKeys())
 		}
-		return ruleIPBlock, fmt.Sprintf("%s has an ipBlock that holds %s of %s, and blocks may or may not match pods and nodes", at, other.addr, other.endpoint)
+		return ruleIPBlock, fmt.Sprintf("%s has an ipBlock that holds %s of %s, and blocks may or may not match pods and nodes", at, other.addr, other.String()) + settledBy(other.blockKeys())
 	case blockNeedsAddress:
-		return RuleIncomplete, fmt.Sprintf("%s has an ipBlock, and %s has no address", at, other.endpoint)
+		return RuleIncomplete, fmt.Sprintf("%s has an ipBlock, and %s has no address", at, other.String())
 	case namespaceUnknown:
 		return RuleIncomplete, fmt.Sprintf("%s asks for labels of namespace %s, which is not in the snapshot", at, other.class.namespace.name)
 	case portsUnknown:
-		return ruleNamedPort, fmt.Sprintf("%s has a named port, and %s declares no ports", at, to.endpoint)
+		return ruleNamedPort, fmt.Sprintf("%s has a named port, and %s declares no ports", at, to.String())
 	case portAmbiguous:
-		return ruleNamedPort, fmt.Sprintf("%s has a named port that %s declares with several numbers", at, to.endpoint)
+		return ruleNamedPort, fmt.Sprintf("%s has a named port that %s declares with several numbers", at, to.String())
 	case addressUnknown:
-		return RuleIncomplete, fmt.Sprintf("%s asks for addresses, and %s has none yet", at, other.endpoint)
+		return RuleIncomplete, fmt.Sprintf("%s asks for addresses, and %s has none yet", at, other.String())
 	case nodeUnknown:
-		return ruleNodes, fmt.Sprintf("%s is about nodes, and %s may be the address of one: the snapshot does not say", at, other.endpoint)
+		return ruleNodes, fmt.Sprintf("%s is about nodes, and %s may be the address of one: the snapshot does not say", at, other.String())
 	case nodeLabelsUnknown:
-		return ruleNodes, fmt.Sprintf("%s asks for labels of the node at %s, which the snapshot does not hold", at, other.endpoint)
+		return ruleNodes, fmt.Sprintf("%s asks for labels of the node at %s, which the snapshot does not hold", at, other.String())
 	case domainUnknown:
-		return ruleNodes, fmt.Sprintf("%s is about names, and which names %s stands for is not known", at, other.endpoint)
+		return ruleNodes, fmt.Sprintf("%s is about names, and which names %s stands for is not known", at, other.String())
 	case samePriority, mixedVersions, brokenPolicy, brokenIsolation, certain:
 		// These are explained by what they are about.
 	}

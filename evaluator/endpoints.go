@@ -26,27 +26,35 @@ const (
 
 // end is a resolved end of a flow.
 type end struct {
-	endpoint flow.Endpoint
-	kind     endKind
+	kind endKind
 	// class and pod are nil where there is none.
 	class *class
 	pod   *pod
+	// labels are those of an identity.
+	labels map[string]string
 	// addr is the address in use; invalid means the pod's choice until the families
 	// are matched, and unknown after that.
 	addr netip.Addr
 	// processes are the host-network pods that an address of a node may stand for.
-	processes []*pod
+	processes []resident
+}
+
+// String names the end: a pod by its name, even if the flow names its address.
+func (n *end) String() string {
+	named := flow.Endpoint{Labels: n.labels, Addr: n.addr}
+	switch {
+	case n.pod != nil:
+		return n.pod.String()
+	case n.kind == identityEnd:
+		named.Namespace = n.class.namespace.name
+	}
+	return named.String()
 }
 
 // view is an end as one reading of the API sees it. Host-network pods are seen as
-// pods by some and as their node by others (S13).
+// pods by some, with a class, and as their node by others (S13).
 type view struct {
-	endpoint flow.Endpoint
-	kind     endKind
-	// class is nil when the end is no pod.
-	class *class
-	pod   *pod
-	addr  netip.Addr
+	end
 	// policed is set when NetworkPolicies apply to the end, selectable when the
 	// selectors of their peers do. Cluster-wide policies leave nothing open there.
 	policed, selectable bool
@@ -69,72 +77,88 @@ var hostReadings = []reading{
 }
 
 // resolve finds what an endpoint stands for, or says why it cannot be known.
-func (e *Engine) resolve(p flow.Endpoint) (end, *cause) {
-	p.Addr = canonical(p.Addr)
+func (n *end) resolve(e *Engine, p *flow.Endpoint) *cause {
+	n.addr = canonical(p.Addr)
 	switch {
 	case p.IsPod():
-		return e.resolvePod(p)
+		return n.resolvePod(e, p.Namespace, p.Pod)
 	case p.IsIdentity():
-		return e.resolveIdentity(p)
+		return n.resolveIdentity(e, p.Namespace, p.Labels)
 	case p.Pod != "":
-		return end{}, &cause{RuleIncomplete, fmt.Sprintf("pod %s is named without its namespace", p.Pod)}
+		return &cause{RuleIncomplete, fmt.Sprintf("pod %s is named without its namespace", p.Pod)}
 	default:
-		return e.resolveAddr(p)
+		return n.resolveAddr(e)
 	}
 }
 
 // resolvePod resolves a pod by name.
-func (e *Engine) resolvePod(p flow.Endpoint) (end, *cause) {
-	o := e.pods[podKey{p.Namespace, p.Pod}]
-	switch {
-	case o == nil:
-		return end{}, &cause{RuleIncomplete, fmt.Sprintf("pod %s is not in the snapshot", p)}
-	case o.ambiguous:
-		return end{}, &cause{RuleIncomplete, fmt.Sprintf("pod %s is defined more than once", p)}
-	case o.terminated:
-		return end{}, &cause{ruleTerminated, fmt.Sprintf("pod %s has ended, and its address may be in use by another pod", p)}
-	case p.Addr.IsValid() && !slices.Contains(o.addrs, p.Addr):
-		return end{}, &cause{RuleIncomplete, fmt.Sprintf("pod %s does not have the address %s", p, p.Addr)}
+func (n *end) resolvePod(e *Engine, namespace, name string) *cause {
+	var r resident
+	if s := e.shards[namespace]; s != nil {
+		r = s.pods[name]
 	}
-	return end{endpoint: p, kind: podEnd, class: o.class, pod: o, addr: p.Addr}, nil
+	switch o := r.pod; {
+	case o == nil:
+		return &cause{RuleIncomplete, fmt.Sprintf("pod %s/%s is not in the snapshot", namespace, name)}
+	case o.ambiguous:
+		return &cause{RuleIncomplete, fmt.Sprintf("pod %s is defined more than once", o)}
+	case o.terminated:
+		return &cause{ruleTerminated, fmt.Sprintf("pod %s has ended, and its address may be in use by another pod", o)}
+	case n.addr.IsValid() && !slices.Contains(o.addrs, n.addr):
+		return &cause{RuleIncomplete, fmt.Sprintf("pod %s does not have the address %s", o, n.addr)}
+	}
+	n.kind, n.class, n.pod = podEnd, r.class, r.pod
+	return nil
 }
 
 // resolveIdentity resolves a pod that need not exist. Its namespace has to.
-func (e *Engine) resolveIdentity(p flow.Endpoint) (end, *cause) {
-	n := e.namespaces[p.Namespace]
-	if n == nil {
-		return end{}, &cause{RuleIncomplete, fmt.Sprintf("namespace %s is not in the snapshot", p.Namespace)}
+func (n *end) resolveIdentity(e *Engine, namespace string, labels map[string]string) *cause {
+	s := e.shards[namespace]
+	if s == nil {
+		return &cause{RuleIncomplete, fmt.Sprintf("namespace %s is not in the snapshot", namespace)}
 	}
-	c := e.classes[classKey(p.Namespace, p.Labels)]
-	if c == nil {
-		c = e.newClass(n, p.Labels)
+	n.kind, n.class, n.labels = identityEnd, e.identityClass(s, labels), labels
+	return nil
+}
+
+// identityClass returns the class of pods with the labels, of which there need not
+// be any.
+func (e *Engine) identityClass(s *shard, set map[string]string) *class {
+	key := classKey(set)
+	if c := s.classes[key]; c != nil {
+		return c
 	}
-	return end{endpoint: p, kind: identityEnd, class: c, addr: p.Addr}, nil
+	return e.newClass(s, key, newLabelSet(set))
 }
 
 // resolveAddr resolves a bare address: to the pod that owns it, to a node, or to
 // nothing that the snapshot knows.
-func (e *Engine) resolveAddr(p flow.Endpoint) (end, *cause) {
-	a := p.Addr
+func (n *end) resolveAddr(e *Engine) *cause {
+	a := n.addr
 	switch {
 	case !a.IsValid():
-		return end{}, &cause{RuleIncomplete, "an end of the flow is neither a pod nor an address"}
+		return &cause{RuleIncomplete, "an end of the flow is neither a pod nor an address"}
 	case a.IsUnspecified() || a.IsMulticast():
-		return end{}, &cause{RuleIncomplete, fmt.Sprintf("%s is not the address of one end", a)}
+		return &cause{RuleIncomplete, fmt.Sprintf("%s is not the address of one end", a)}
 	case a.IsLoopback():
-		return end{endpoint: p, kind: loopbackEnd, addr: a}, nil
+		n.kind = loopbackEnd
+		return nil
 	}
-	if owners := e.byAddr[a]; len(owners) > 1 {
-		return end{}, &cause{RuleIncomplete, fmt.Sprintf("pods %s and %s both have the address %s", owners[0], owners[1], a)}
-	} else if len(owners) == 1 {
-		o := owners[0]
-		p.Namespace, p.Pod = o.namespace, o.name
-		return e.resolvePod(p)
+	n.kind = externalEnd
+	known := e.addressOf(a)
+	switch {
+	case known == nil:
+	case len(known.owners) > 1:
+		return &cause{RuleIncomplete, fmt.Sprintf("pods %s and %s both have the address %s", known.owners[0], known.owners[1], a)}
+	case len(known.owners) == 1:
+		return n.resolvePod(e, known.owners[0].namespace, known.owners[0].name)
+	case known.hosts > 0:
+		n.kind = nodeEnd
+		for _, p := range known.processes {
+			n.processes = append(n.processes, resident{p, e.classOf(p)})
+		}
 	}
-	if processes, ok := e.nodes[a]; ok {
-		return end{endpoint: p, kind: nodeEnd, addr: a, processes: processes}, nil
-	}
-	return end{endpoint: p, kind: externalEnd, addr: a}, nil
+	return nil
 }
 
 // matchFamilies chooses the addresses of ends that do not name one: the first
@@ -153,7 +177,7 @@ func matchFamilies(from, to *end) *cause {
 			}
 		}
 	}
-	return &cause{ruleFamily, fmt.Sprintf("%s and %s have no addresses of the same family", from.endpoint, to.endpoint)}
+	return &cause{ruleFamily, fmt.Sprintf("%s and %s have no addresses of the same family", from.String(), to.String())}
 }
 
 // candidates lists the addresses that the end may use; none if it is not known.
@@ -183,33 +207,33 @@ func (n *end) onHost() bool {
 // plain is the view of an end that looks the same to everybody.
 func (n *end) plain() view {
 	isPod := n.class != nil
-	return view{endpoint: n.endpoint, kind: n.kind, class: n.class, pod: n.pod, addr: n.addr, policed: isPod, selectable: isPod}
+	return view{end: *n, policed: isPod, selectable: isPod}
 }
 
-// views lists what the end may be under a reading. A bare address of a node may be
-// the node itself or, if they can be told apart, any host-network pod on it.
-func (n *end) views(r reading) []view {
-	if !n.onHost() {
-		return []view{n.plain()}
+// view returns one of the things that the end may be under a reading, by its index;
+// false when there are no more. A bare address of a node may be the node itself or, if
+// they can be told apart, any host-network pod on it.
+func (n *end) view(r reading, i int) (view, bool) {
+	asNode := *n
+	asNode.kind, asNode.class = nodeEnd, nil
+	asPod := func(p resident) view {
+		pod := *n
+		pod.kind, pod.class, pod.pod = podEnd, p.class, p.pod
+		return view{end: pod, policed: r.policed, selectable: r.selectable}
 	}
-	node := view{endpoint: n.endpoint, kind: nodeEnd, pod: n.pod, addr: n.addr}
-	if r == hostReadings[0] {
-		return []view{node}
+	switch {
+	case !n.onHost():
+		return n.plain(), i == 0
+	case r == hostReadings[0]:
+		return view{end: asNode}, i == 0
+	case n.pod != nil:
+		return asPod(resident{n.pod, n.class}), i == 0
+	case i == 0:
+		return view{end: asNode}, true
+	case i <= len(n.processes):
+		return asPod(n.processes[i-1]), true
 	}
-	asPod := func(p *pod) view {
-		return view{
-			endpoint: n.endpoint, kind: podEnd, class: p.class, pod: p, addr: n.addr,
-			policed: r.policed, selectable: r.selectable,
-		}
-	}
-	if n.pod != nil {
-		return []view{asPod(n.pod)}
-	}
-	views := []view{node}
-	for _, p := range n.processes {
-		views = append(views, asPod(p))
-	}
-	return views
+	return view{}, false
 }
 
 // isHost tells whether the traffic carries the address of a node.

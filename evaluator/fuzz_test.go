@@ -138,3 +138,18 @@ func TestGarbageNeverPanics(t *testing.T) {
 		t.Errorf("empty cluster-wide policies lack their names, their subjects, and one its tier: got %v", problems)
 	}
 }
+
+func FuzzParseAssumptions(f *testing.F) {
+	f.Add("ipBlockMatchesPods=true", "podReachesOwnNode=false")
+	f.Add("=", "ipBlockMatchesPods")
+	f.Fuzz(func(t *testing.T, a, b string) {
+		p, err := ParseAssumptions([]string{a, b})
+		if err != nil {
+			return
+		}
+		again, err := ParseAssumptions(p.Assumptions())
+		if err != nil || again != p {
+			t.Errorf("%q and %q were read as %q, which is read as %q (%v)", a, b, p, again, err)
+		}
+	})
+}

@@ -1,8 +1,10 @@
 package evaluator
 
 import (
+	"encoding/json"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -18,7 +20,10 @@ import (
 
 // world settles what the API leaves open.
 type world struct {
-	blocksMatchPods bool // S10: for pods and for nodes
+	blocksMatchPods  bool // S10
+	blocksMatchNodes bool // S10
+	// S10: a host-network pod that is seen as a pod is a node all the same to blocks.
+	hostPodIsNode   bool
 	hostPoliced     bool // S13: policies apply to host-network pods
 	hostSelectable  bool // S13: selectors select host-network pods
 	egressToOwnNode bool // S14: a pod always reaches its node
@@ -227,7 +232,11 @@ func naivePeers(s Snapshot, own string, peers []networkingv1.NetworkPolicyPeer, 
 }
 
 func naiveBlock(b *networkingv1.IPBlock, w world, other naiveEnd) bool {
-	if (other.pod != nil || other.node) && !w.blocksMatchPods {
+	isNode := other.node && (other.pod == nil || w.hostPodIsNode || (!w.hostPoliced && !w.hostSelectable))
+	if isNode && !w.blocksMatchNodes {
+		return false
+	}
+	if other.pod != nil && !isNode && !w.blocksMatchPods {
 		return false
 	}
 	if !other.addr.IsValid() {
@@ -283,31 +292,70 @@ func naiveAddresses() []netip.Addr {
 	return list
 }
 
-// naiveQuestions lists what of the world matters to the flow.
-func naiveQuestions(s Snapshot, f flow.Flow, w *world) []*bool {
+// naiveText renders all policies. What their text does not mention does not matter.
+func naiveText(s Snapshot) string {
+	text, err := json.Marshal([]any{s.NetworkPolicies, s.ClusterNetworkPolicies, s.AdminNetworkPolicies, s.BaselineAdminNetworkPolicies})
+	if err != nil {
+		panic(err) // Objects of the API always marshal.
+	}
+	return string(text)
+}
+
+// naiveQuestions lists what of the world matters to the flow. The text is that of all
+// policies.
+func naiveQuestions(s Snapshot, text string, f flow.Flow, w *world) []*bool {
 	clusterWide := len(s.ClusterNetworkPolicies)+len(s.AdminNetworkPolicies)+len(s.BaselineAdminNetworkPolicies) > 0
 	from, to := naiveResolve(s, f.From, 0, netip.Addr{}), naiveResolve(s, f.To, 0, netip.Addr{})
-	open := []*bool{&w.blocksMatchPods}
+	var open []*bool
+	ask := func(word string, q *bool) {
+		if strings.Contains(text, word) {
+			open = append(open, q)
+		}
+	}
+	ask("ipBlock", &w.blocksMatchPods)
 	if from.node || to.node {
+		ask("ipBlock", &w.blocksMatchNodes)
+		ask("ipBlock", &w.hostPodIsNode)
 		open = append(open, &w.hostPoliced, &w.hostSelectable, &w.egressToOwnNode)
 	}
 	if from.node && clusterWide {
 		open = append(open, &w.ingressFromOwnNode)
 	}
 	if to.identity {
-		open = append(open, &w.identityHasHTTP, &w.identityHasDNS)
+		ask(`"http"`, &w.identityHasHTTP)
+		ask(`"dns"`, &w.identityHasDNS)
 	}
 	if clusterWide && (to.pod == nil || to.node) {
-		open = append(open, &w.nodeInZone, &w.resolvesExact, &w.resolvesWildcard)
+		ask("zone", &w.nodeInZone)
+		ask(`"example.org"`, &w.resolvesExact)
+		ask(`"*.example.org"`, &w.resolvesWildcard)
 		if !to.node {
-			open = append(open, &w.externalIsNode)
+			ask(`"nodes"`, &w.externalIsNode)
 		}
 	}
 	return open
 }
 
-// naiveVerdict asks every world.
-func naiveVerdict(s Snapshot, f flow.Flow) Verdict {
+// naiveFits tells whether the world is one of those that a profile leaves. What was
+// not asked about is false in every world, and does not matter to the flow.
+func naiveFits(p Profile, asked []*bool, w *world) bool {
+	for _, q := range []struct {
+		set Setting
+		is  *bool
+	}{
+		{p.IPBlockMatchesPods, &w.blocksMatchPods}, {p.IPBlockMatchesNodes, &w.blocksMatchNodes},
+		{p.HostNetworkPodsPoliced, &w.hostPoliced}, {p.HostNetworkPodsSelectable, &w.hostSelectable},
+		{p.PodReachesOwnNode, &w.egressToOwnNode},
+	} {
+		if slices.Contains(asked, q.is) && q.set != Unset && *q.is != (q.set == True) {
+			return false
+		}
+	}
+	return true
+}
+
+// naiveVerdict asks every world. The text is that of all policies.
+func naiveVerdict(s Snapshot, text string, f flow.Flow) Verdict {
 	processes := func(e flow.Endpoint) int {
 		if !e.Addr.IsValid() || e.Namespace != "" || naiveResolve(s, e, 0, netip.Addr{}).pod != nil {
 			return 0
@@ -315,17 +363,21 @@ func naiveVerdict(s Snapshot, f flow.Flow) Verdict {
 		return len(naiveProcesses(s, e.Addr))
 	}
 	addresses := func(e flow.Endpoint) []netip.Addr {
-		if e.Namespace != "" && e.Pod == "" && !e.Addr.IsValid() {
+		byAddress := strings.Contains(text, "ipBlock") || strings.Contains(text, "networks")
+		if byAddress && e.Namespace != "" && e.Pod == "" && !e.Addr.IsValid() {
 			return naiveAddresses()
 		}
 		return []netip.Addr{{}}
 	}
 	allowed, denied := false, false
 	var w world
-	open := naiveQuestions(s, f, &w)
+	open := naiveQuestions(s, text, f, &w)
 	for bits := range 1 << len(open) {
 		for i, b := range open {
 			*b = bits>>i&1 != 0
+		}
+		if !naiveFits(s.Profile, open, &w) {
+			continue
 		}
 		for w.fromProcess = range processes(f.From) + 1 {
 			for w.toProcess = range processes(f.To) + 1 {

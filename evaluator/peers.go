@@ -6,7 +6,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/labels"
 )
 
 // peer is one entry of from or to: an ipBlock, or pods by selectors.
@@ -14,15 +13,17 @@ type peer struct {
 	block *ipBlock
 	// own is the policy's namespace, in force when namespaces is nil.
 	own        string
-	namespaces labels.Selector
+	namespaces *selector
 	// pods is nil when every pod of the selected namespaces matches.
-	pods labels.Selector
+	pods *selector
 }
 
 // ipBlock is a compiled IPBlock.
 type ipBlock struct {
 	cidr   netip.Prefix
 	except []netip.Prefix
+	// profile tells whether blocks match pods and nodes.
+	profile *Profile
 }
 
 // compilePeers compiles from or to. It leaves out what it cannot read: the policy
@@ -108,7 +109,7 @@ func (p *peer) matches(v *view, a *assumptions) (truth, doubt) {
 	// NetworkPolicyPeer as a whole selects the pods matching podSelector in the
 	// namespaces selected by namespaceSelector. Otherwise it selects all pods in the
 	// namespaces selected by namespaceSelector."
-	if p.pods != nil && !p.pods.Matches(v.class.labels) {
+	if p.pods != nil && !p.pods.matches(v.class.labels) {
 		return no, certain
 	}
 	// "Otherwise it selects the pods matching podSelector in the policy's own
@@ -121,23 +122,23 @@ func (p *peer) matches(v *view, a *assumptions) (truth, doubt) {
 
 // matches tells whether a selector selects the namespace. If only the name is
 // known, a requirement about another label may or may not hold.
-func (n *namespace) matches(s labels.Selector, a *assumptions) (truth, doubt) {
+func (n *namespace) matches(s *selector, a *assumptions) (truth, doubt) {
 	if n.known {
-		return truthOf(s.Matches(n.labels)), certain
+		return truthOf(s.matches(n.labels)), certain
 	}
 	answer, why := yes, certain
-	requirements, _ := s.Requirements()
-	for i := range requirements {
+	for i := range s.requirements {
+		r := &s.requirements[i]
 		// S26: this label is known even then.
-		if requirements[i].Key() == corev1.LabelMetadataName {
-			if !requirements[i].Matches(n.labels) {
+		if r.key.Value() == corev1.LabelMetadataName {
+			if !r.matches(n.labels) {
 				return no, certain
 			}
 			continue
 		}
 		holds := maybe
 		if a != nil {
-			holds = a.ask(question{why: namespaceUnknown, namespace: n.name, text: requirements[i].String()})
+			holds = a.ask(question{why: namespaceUnknown, namespace: n.name, text: r.text})
 		}
 		switch holds {
 		case no:
@@ -152,6 +153,15 @@ func (n *namespace) matches(s labels.Selector, a *assumptions) (truth, doubt) {
 
 // matches tells whether the block holds the end's address.
 func (b *ipBlock) matches(v *view, a *assumptions) (truth, doubt) {
+	matches := yes
+	if v.kind != externalEnd {
+		// S10: the API describes blocks as cluster-external addresses and leaves open
+		// whether they match pods and nodes. Implementations do both.
+		matches = b.profile.blocksMatch(v)
+	}
+	if matches == no {
+		return no, certain
+	}
 	if !v.addr.IsValid() {
 		if b.mayHold(v, a) == no {
 			return no, certain
@@ -171,9 +181,7 @@ func (b *ipBlock) matches(v *view, a *assumptions) (truth, doubt) {
 			return no, certain
 		}
 	}
-	// S10: the API describes blocks as cluster-external addresses and leaves open
-	// whether they match pods and nodes. Implementations do both.
-	if v.kind != externalEnd {
+	if matches == maybe {
 		return maybe, blockHoldsPod
 	}
 	return yes, certain

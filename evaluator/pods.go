@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -13,7 +14,6 @@ import (
 // pod is a compiled Pod.
 type pod struct {
 	namespace, name string
-	class           *class
 	addrs           []netip.Addr
 	// hostAddrs are the addresses of the pod's node.
 	hostAddrs   []netip.Addr
@@ -23,17 +23,12 @@ type pod struct {
 	terminated bool
 	// ambiguous pods are defined more than once.
 	ambiguous bool
-	ports     map[portName][]uint16
+	ports     []declaredPort
+	problems  []Problem
 }
 
-// portName is the key by which a policy refers to a declared port (S7).
-type portName struct {
-	name     string
-	protocol flow.Protocol
-}
-
-// compilePod reads what the evaluation needs of a Pod; the class is set later.
-func compilePod(o *corev1.Pod, r reporter) *pod {
+// compilePod reads what the evaluation needs of a Pod.
+func compilePod(o *corev1.Pod) *pod {
 	p := &pod{
 		namespace:   o.Namespace,
 		name:        o.Name,
@@ -42,6 +37,7 @@ func compilePod(o *corev1.Pod, r reporter) *pod {
 		terminated:  o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed,
 		ports:       declaredPorts(&o.Spec),
 	}
+	r := reporter{kind: KindPod, namespace: o.Namespace, name: o.Name, problems: &p.problems}
 	p.addrs = addAddr(p.addrs, o.Status.PodIP, "status.podIP", r)
 	for i, ip := range o.Status.PodIPs {
 		p.addrs = addAddr(p.addrs, ip.IP, fmt.Sprintf("status.podIPs[%d].ip", i), r)
@@ -87,23 +83,25 @@ func canonical(a netip.Addr) netip.Addr {
 	return a.Unmap().WithZone("")
 }
 
-// declaredPorts lists the numbers behind each named port.
-func declaredPorts(spec *corev1.PodSpec) map[portName][]uint16 {
-	var ports map[portName][]uint16
+// declaredPorts lists the ports that have a name.
+func declaredPorts(spec *corev1.PodSpec) []declaredPort {
+	var ports []declaredPort
 	add := func(c *corev1.Container) {
 		for _, cp := range c.Ports {
-			if cp.Name == "" || cp.ContainerPort < 1 || cp.ContainerPort > 65535 {
+			if cp.Name == "" || cp.ContainerPort < 1 || cp.ContainerPort > maxPort {
 				continue
 			}
-			key := portName{cp.Name, flow.Protocol(cp.Protocol)}
-			if key.protocol == "" {
-				key.protocol = flow.TCP
+			// "Must be UDP, TCP, or SCTP. Defaults to "TCP"."
+			d := declaredPort{name: unique.Make(cp.Name), protocol: tcp, number: uint16(cp.ContainerPort)}
+			if cp.Protocol != "" {
+				known, ok := protocolOf(flow.Protocol(cp.Protocol))
+				if !ok {
+					continue
+				}
+				d.protocol = known
 			}
-			if ports == nil {
-				ports = map[portName][]uint16{}
-			}
-			if n := uint16(cp.ContainerPort); !slices.Contains(ports[key], n) {
-				ports[key] = append(ports[key], n)
+			if !slices.Contains(ports, d) {
+				ports = append(ports, d)
 			}
 		}
 	}
@@ -122,12 +120,22 @@ func declaredPorts(spec *corev1.PodSpec) map[portName][]uint16 {
 	return ports
 }
 
-// asNodeProcess returns the pod if its traffic carries the node's address.
-func (p *pod) asNodeProcess() []*pod {
-	if p.hostNetwork && !p.terminated {
-		return []*pod{p}
+// isNodeProcess tells whether the pod's traffic carries the node's address.
+func (p *pod) isNodeProcess() bool { return p.hostNetwork && !p.terminated }
+
+// eachAddress calls f for the addresses that the pod's status names: its own, and
+// those of its node.
+func (p *pod) eachAddress(f func(a netip.Addr, isOwn bool)) {
+	for _, a := range p.hostAddrs {
+		f(a, false)
 	}
-	return nil
+	// S19: the address of a pod that has ended may belong to another pod by now.
+	if p.terminated || p.hostNetwork {
+		return
+	}
+	for _, a := range p.addrs {
+		f(a, true)
+	}
 }
 
 // String returns namespace/name.

@@ -2,12 +2,8 @@ package evaluator
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 )
 
 // policy is a compiled NetworkPolicy.
@@ -15,13 +11,14 @@ type policy struct {
 	ref PolicyRef
 	// selector is nil when it cannot be read; the policy could then select any pod
 	// of its namespace.
-	selector labels.Selector
+	selector *selector
 	// affects tells for each direction whether the policy isolates the pods that it
 	// selects, or, for a broken one, might.
 	affects [directions]bool
 	rules   [directions][]rule
 	// broken policies have a Problem (X1): nobody can say what they do.
-	broken bool
+	broken   bool
+	problems []Problem
 }
 
 // rule is one entry of spec.ingress or spec.egress.
@@ -32,17 +29,29 @@ type rule struct {
 	ports []port
 }
 
+// assume tells the policy's blocks what is known of the implementation.
+func (p *policy) assume(profile *Profile) {
+	for _, rules := range p.rules {
+		for i := range rules {
+			for _, peer := range rules[i].peers {
+				if peer.block != nil {
+					peer.block.profile = profile
+				}
+			}
+		}
+	}
+}
+
 // selects tells whether the policy selects pods with these labels, or might.
-func (p *policy) selects(set labels.Set) bool {
-	return p.selector == nil || p.selector.Matches(set)
+func (p *policy) selects(set labelSet) bool {
+	return p.selector == nil || p.selector.matches(set)
 }
 
 // compilePolicy compiles one policy. Whatever it cannot read is reported, and the
 // policy is broken then.
-func compilePolicy(o *networkingv1.NetworkPolicy, problems *[]Problem) *policy {
-	before := len(*problems)
-	r := reporter{kind: "NetworkPolicy", namespace: o.Namespace, name: o.Name, problems: problems}
+func compilePolicy(o *networkingv1.NetworkPolicy) *policy {
 	p := &policy{ref: PolicyRef{Namespace: o.Namespace, Name: o.Name}}
+	r := reporter{kind: KindNetworkPolicy, namespace: o.Namespace, name: o.Name, problems: &p.problems}
 	if o.Namespace == "" {
 		r.report("metadata.namespace", "is missing, so the policy could be in any namespace: write the namespace")
 	}
@@ -61,7 +70,7 @@ func compilePolicy(o *networkingv1.NetworkPolicy, problems *[]Problem) *policy {
 		path := fmt.Sprintf("spec.egress[%d]", i)
 		p.addRule(egress, i, compilePeers(out.To, o.Namespace, path+".to", r), compilePorts(out.Ports, path+".ports", r))
 	}
-	p.broken = len(*problems) > before
+	p.broken = len(p.problems) > 0
 	return p
 }
 
@@ -97,25 +106,4 @@ func policyTypes(spec *networkingv1.NetworkPolicySpec, r reporter) (affects [dir
 		}
 	}
 	return affects
-}
-
-// compileSelector returns nil, and reports why, if the selector cannot be read.
-func compileSelector(s *metav1.LabelSelector, field string, r reporter) labels.Selector {
-	sel, err := metav1.LabelSelectorAsSelector(s)
-	if err == nil {
-		return sel
-	}
-	operators := []metav1.LabelSelectorOperator{
-		metav1.LabelSelectorOpIn, metav1.LabelSelectorOpNotIn, metav1.LabelSelectorOpExists, metav1.LabelSelectorOpDoesNotExist,
-	}
-	for i, x := range s.MatchExpressions {
-		if !slices.Contains(operators, x.Operator) {
-			r.report(fmt.Sprintf("%s.matchExpressions[%d].operator", field, i),
-				fmt.Sprintf("%q is unknown: write In, NotIn, Exists or DoesNotExist", x.Operator))
-			return nil
-		}
-	}
-	r.report(field, fmt.Sprintf("is not a label selector (%s): write label keys and values as Kubernetes allows them, "+
-		"values for In and NotIn, and none for Exists and DoesNotExist", strings.TrimSpace(err.Error())))
-	return nil
 }

@@ -2,8 +2,8 @@ package evaluator
 
 import (
 	"fmt"
-	"slices"
 	"strings"
+	"unique"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -11,12 +11,53 @@ import (
 	"github.com/pathproof/pathproof/flow"
 )
 
+// protocol is a transport protocol.
+type protocol uint8
+
+const (
+	// anyProtocol is for a name that may be of any; no flow has it.
+	anyProtocol protocol = iota
+	tcp
+	udp
+	sctp
+)
+
+// protocolOf returns the protocol, or false if NetworkPolicy does not know it.
+func protocolOf(p flow.Protocol) (protocol, bool) {
+	switch p {
+	case flow.TCP:
+		return tcp, true
+	case flow.UDP:
+		return udp, true
+	case flow.SCTP:
+		return sctp, true
+	}
+	return anyProtocol, false
+}
+
 // port is one entry of ports: a range of numbers, or a name.
 type port struct {
-	numbers flow.PortRange
-	// name is set for a named port; numbers holds only its protocol then, which is
-	// empty if the name may be of any.
-	name string
+	// name is set for a named port. The numbers have no meaning then, and the protocol
+	// is anyProtocol if the name may be of any.
+	name        word
+	protocol    protocol
+	first, last uint16
+}
+
+// newPort returns the range of ports from first to last.
+func newPort(p flow.Protocol, first, last int32) port {
+	known, _ := protocolOf(p)
+	return port{protocol: known, first: uint16(first), last: uint16(last)}
+}
+
+// isNamed tells whether the port is a name.
+func (p *port) isNamed() bool { return p.name != word{} }
+
+// declaredPort is a port that a container of a pod declares under a name (S7).
+type declaredPort struct {
+	name     word
+	protocol protocol
+	number   uint16
 }
 
 // maxPort is the highest port number of TCP, UDP and SCTP.
@@ -41,7 +82,7 @@ func compilePort(o *networkingv1.NetworkPolicyPort, path string, r reporter) (po
 	if o.Protocol != nil {
 		protocol = flow.Protocol(*o.Protocol)
 	}
-	if protocol != flow.TCP && protocol != flow.UDP && protocol != flow.SCTP {
+	if _, known := protocolOf(protocol); !known {
 		r.report(path+".protocol", fmt.Sprintf("%q is unknown: write TCP, UDP or SCTP", protocol))
 		return port{}, false
 	}
@@ -52,7 +93,7 @@ func compilePort(o *networkingv1.NetworkPolicyPort, path string, r reporter) (po
 		}
 		// "If this field is not provided, this matches all port names and numbers." The
 		// protocol still counts (S5).
-		return port{numbers: flow.PortRange{Protocol: protocol, First: 0, Last: maxPort}}, true
+		return newPort(protocol, 0, maxPort), true
 	}
 	if o.Port.Type == intstr.Int {
 		return compileNumber(o.Port.IntVal, o.EndPort, protocol, path, r)
@@ -75,7 +116,7 @@ func compileNumber(first int32, endPort *int32, protocol flow.Protocol, path str
 		r.report(path+".endPort", fmt.Sprintf("%d does not end a range that starts at %d: write a number from %d to %d", last, first, first, maxPort))
 		return port{}, false
 	}
-	return port{numbers: flow.PortRange{Protocol: protocol, First: uint16(first), Last: uint16(last)}}, true
+	return newPort(protocol, first, last), true
 }
 
 // compileName compiles a named port.
@@ -91,7 +132,9 @@ func compileName(o *networkingv1.NetworkPolicyPort, protocol flow.Protocol, path
 		r.report(path+".port", fmt.Sprintf("%q is not the name of a port: %s", name, portNameHint(name)))
 		return port{}, false
 	}
-	return port{numbers: flow.PortRange{Protocol: protocol}, name: name}, true
+	p := newPort(protocol, 0, 0)
+	p.name = unique.Make(name)
+	return p, true
 }
 
 // portNameHint says what to write instead of something that is no name of a port.
@@ -109,38 +152,39 @@ func isPortName(s string) bool {
 		!strings.Contains(s, "--") && s[0] != '-' && s[len(s)-1] != '-'
 }
 
-// matches tells whether the port allows traffic to a port of the destination. The
-// number is the pod's own port, after any Service translation (S9).
-func (p *port) matches(protocol flow.Protocol, number uint16, to *view, a *assumptions) (truth, doubt) {
+// matches tells whether the port allows the traffic, which goes to a port of the
+// destination: the pod's own port, after any Service translation (S9).
+func (p *port) matches(m *match) (truth, doubt) {
 	// "If present, only traffic on the specified protocol AND port will be matched."
-	if p.name == "" {
-		return truthOf(p.numbers.Contains(protocol, number)), certain
+	if !p.isNamed() {
+		return truthOf(p.protocol == m.protocol && p.first <= m.number && m.number <= p.last), certain
 	}
-	if p.numbers.Protocol != "" && p.numbers.Protocol != protocol {
+	if p.protocol != anyProtocol && p.protocol != m.protocol {
 		return no, certain
 	}
 	// S7: a name is looked up among the ports that the destination pod declares, in
 	// both directions. A name that the pod does not declare matches nothing.
-	if to.kind == identityEnd {
-		return a.answer(question{why: portsUnknown, text: p.name})
+	if m.to.kind == identityEnd {
+		return m.assumed.answer(question{why: portsUnknown, text: p.name.Value()})
 	}
-	if to.pod == nil || to.kind != podEnd {
+	if m.to.pod == nil || m.to.kind != podEnd {
 		return no, certain
 	}
-	numbers := to.pod.ports[portName{p.name, protocol}]
-	if !slices.Contains(numbers, number) {
-		return no, certain
-	}
-	declared := len(numbers)
-	if p.numbers.Protocol == "" {
+	found, declared := false, 0
+	for i := range m.to.pod.ports {
+		d := &m.to.pod.ports[i]
 		// S36: a name without a protocol stands for one port, of whichever protocol.
-		declared = 0
-		for _, protocol := range []flow.Protocol{flow.TCP, flow.UDP, flow.SCTP} {
-			declared += len(to.pod.ports[portName{p.name, protocol}])
+		if d.name != p.name || (p.protocol != anyProtocol && d.protocol != p.protocol) {
+			continue
 		}
+		declared++
+		found = found || (d.protocol == m.protocol && d.number == m.number)
 	}
-	if declared > 1 {
-		return a.answer(question{why: portAmbiguous, text: p.name})
+	switch {
+	case !found:
+		return no, certain
+	case declared > 1:
+		return m.assumed.answer(question{why: portAmbiguous, text: p.name.Value()})
 	}
 	return yes, certain
 }
@@ -153,7 +197,7 @@ func (m *match) matchPorts(ports []port) (truth, doubt) {
 	}
 	best, bestWhy := no, certain
 	for i := range ports {
-		answer, why := ports[i].matches(m.flow.Protocol, m.flow.Port, m.to, m.assumed)
+		answer, why := ports[i].matches(m)
 		if answer > best {
 			best, bestWhy = answer, why
 		}

@@ -20,6 +20,7 @@ const flowsPerCluster = 12
 
 // describe renders a snapshot for the log of a failure.
 func describe(t *rapid.T, s Snapshot) {
+	t.Logf("profile %s", s.Profile)
 	for _, n := range s.Namespaces {
 		t.Logf("namespace %s %v", n.Name, n.Labels)
 	}
@@ -35,13 +36,13 @@ func describe(t *rapid.T, s Snapshot) {
 		t.Logf("%s %s %s", kind, name, text)
 	}
 	for _, p := range s.ClusterNetworkPolicies {
-		log(kindClusterNetworkPolicy, p.Name, p.Spec)
+		log(KindClusterNetworkPolicy, p.Name, p.Spec)
 	}
 	for _, p := range s.AdminNetworkPolicies {
-		log(kindAdminNetworkPolicy, p.Name, p.Spec)
+		log(KindAdminNetworkPolicy, p.Name, p.Spec)
 	}
 	for _, p := range s.BaselineAdminNetworkPolicies {
-		log(kindBaselineAdminNetworkPolicy, p.Name, p.Spec)
+		log(KindBaselineAdminNetworkPolicy, p.Name, p.Spec)
 	}
 }
 
@@ -87,11 +88,12 @@ func compareWithNaive(t *testing.T, flows int, count func(Decision)) {
 		if len(problems) > 0 {
 			t.Fatalf("the generator drew problems: %v", problems)
 		}
+		text := naiveText(s)
 		for range flows {
 			f := drawFlow(t, s)
 			d := e.Decide(f)
 			count(d)
-			if want := naiveVerdict(s, f); d.Verdict != want {
+			if want := naiveVerdict(s, text, f); d.Verdict != want {
 				describe(t, s)
 				t.Fatalf("%s: got %s, want %s\n%+v", f, d.Verdict, want, d)
 			}

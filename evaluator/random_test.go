@@ -152,7 +152,19 @@ func drawCluster(t *rapid.T) Snapshot {
 		s.NetworkPolicies = append(s.NetworkPolicies, drawPolicy(t, fmt.Sprintf("np%d", i)))
 	}
 	drawClusterWide(t, &s)
+	if rapid.Bool().Draw(t, "hasProfile") {
+		s.Profile = drawProfile(t)
+	}
 	return s
+}
+
+// drawProfile draws what is known of the implementation.
+func drawProfile(t *rapid.T) Profile {
+	var p Profile
+	for _, f := range profileFields {
+		*f.of(&p) = rapid.SampledFrom([]Setting{Unset, False, True}).Draw(t, f.key)
+	}
+	return p
 }
 
 // drawFlow draws a flow between ends that are known and alive.
@@ -188,5 +200,7 @@ func shuffle(t *rapid.T, s Snapshot) Snapshot {
 		ClusterNetworkPolicies:       rapid.Permutation(slices.Clone(s.ClusterNetworkPolicies)).Draw(t, "clusterPolicies"),
 		AdminNetworkPolicies:         rapid.Permutation(slices.Clone(s.AdminNetworkPolicies)).Draw(t, "adminPolicies"),
 		BaselineAdminNetworkPolicies: s.BaselineAdminNetworkPolicies,
+
+		Profile: s.Profile,
 	}
 }

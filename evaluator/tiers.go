@@ -27,38 +27,70 @@ type member struct {
 
 // addClusterPolicies compiles the policies without a namespace, in the order in
 // which they are asked.
-func (e *Engine) addClusterPolicies(s Snapshot, problems *[]Problem) {
-	var all []*clusterPolicy
+func (b *builder) addClusterPolicies(s Snapshot) {
+	var added []*clusterPolicy
 	for _, o := range s.ClusterNetworkPolicies {
 		if o != nil {
-			all = append(all, compileClusterNetworkPolicy(o, problems))
+			added = append(added, compileClusterNetworkPolicy(o))
 		}
 	}
 	for _, o := range s.AdminNetworkPolicies {
 		if o != nil {
-			all = append(all, compileAdminNetworkPolicy(o, problems))
+			added = append(added, compileAdminNetworkPolicy(o))
 		}
 	}
 	for _, o := range s.BaselineAdminNetworkPolicies {
 		if o != nil {
-			all = append(all, compileBaselineAdminNetworkPolicy(o, problems))
+			added = append(added, compileBaselineAdminNetworkPolicy(o))
 		}
 	}
-	slices.SortStableFunc(all, func(a, b *clusterPolicy) int { return a.ref.compare(b.ref) })
-	for i, p := range all {
-		if i > 0 && all[i-1].ref == p.ref {
-			r := reporter{kind: p.ref.Kind, name: p.ref.Name, problems: problems}
+	if len(added) == 0 {
+		return
+	}
+	// No other policies have these names: they were removed before.
+	slices.SortStableFunc(added, func(a, b *clusterPolicy) int { return a.ref.compare(b.ref) })
+	for i, p := range added {
+		if i > 0 && added[i-1].ref == p.ref {
+			r := reporter{kind: p.ref.Kind, name: p.ref.Name, problems: &p.problems}
 			r.report("metadata.name", "is defined more than once: keep one definition, or give the others names of their own")
 			p.spoil()
-			all[i-1].spoil()
+			added[i-1].spoil()
 		}
 	}
+	for _, p := range added {
+		b.impact.addClusterPolicy(p)
+		b.staleSubject(p)
+	}
+	all := slices.Concat(b.engine.clusterPolicies, added)
 	// "Policies with lower priority values have higher precedence, and are checked
 	// before policies with higher priority values in the same tier." (S29)
 	slices.SortStableFunc(all, func(a, b *clusterPolicy) int {
 		return cmp.Or(cmp.Compare(a.tier, b.tier), cmp.Compare(a.priority, b.priority), a.ref.compare(b.ref))
 	})
-	e.clusterPolicies = all
+	b.engine.clusterPolicies = all
+}
+
+// removeClusterPolicy removes all definitions of a policy without a namespace.
+func (b *builder) removeClusterPolicy(ref PolicyRef) {
+	b.engine.clusterPolicies = slices.DeleteFunc(slices.Clone(b.engine.clusterPolicies), func(p *clusterPolicy) bool {
+		if p.ref != ref {
+			return false
+		}
+		b.impact.addClusterPolicy(p)
+		b.staleSubject(p)
+		return true
+	})
+}
+
+// staleSubject marks the shards in which pods may be the subject of a policy.
+func (b *builder) staleSubject(p *clusterPolicy) {
+	for name, s := range b.engine.shards {
+		if p.subject.namespaces == nil {
+			b.staleShard(name)
+		} else if selected, _ := s.namespace.matches(p.subject.namespaces, nil); selected != no {
+			b.staleShard(name)
+		}
+	}
 }
 
 // addTiers finds the policies that select the class.
@@ -134,7 +166,7 @@ func (d *DirectionDecision) askTier(m *match, t *tiers, tier Tier) bool {
 		if m.dir == ingress && sharesNode(m.subject, m.other) != no {
 			// S14: only rules that fail closed match a node. NetworkPolicy excepts the pod's
 			// own node; this API says nothing.
-			d.leaveOpen(cause{ruleOwnNode, m.other.endpoint.String() + " is or may be the pod's own node, and whether " +
+			d.leaveOpen(cause{ruleOwnNode, m.other.String() + " is or may be the pod's own node, and whether " +
 				r.ref.Describe() + " keeps it out is not settled"})
 		}
 	default:

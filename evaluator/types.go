@@ -24,6 +24,8 @@ type Snapshot struct {
 	BaselineAdminNetworkPolicies []*policyv1alpha1.BaselineAdminNetworkPolicy
 	// Unmodelled are objects of other kinds that may allow or deny traffic.
 	Unmodelled []Unmodelled
+	// Profile is what is known of the implementation that enforces the policies.
+	Profile Profile
 }
 
 // Verdict is the three-valued answer to "would this flow be allowed?".

@@ -35,25 +35,52 @@ func (u Unmodelled) compare(o Unmodelled) int {
 	return cmp.Or(cmp.Compare(u.Namespace, o.Namespace), cmp.Compare(u.Kind, o.Kind), cmp.Compare(u.Name, o.Name))
 }
 
+// removeUnmodelled removes an object.
+func (b *builder) removeUnmodelled(u Unmodelled) {
+	if !slices.Contains(b.engine.unmodelled, u) {
+		return
+	}
+	b.impact.addUnmodelled(u)
+	b.engine.unmodelled = slices.DeleteFunc(slices.Clone(b.engine.unmodelled), func(o Unmodelled) bool { return o == u })
+	b.cloudsChanged = true
+}
+
 // addUnmodelled keeps one object for each namespace, and one that applies
 // everywhere: one is enough to not know.
-func (e *Engine) addUnmodelled(list []Unmodelled) {
-	list = slices.Clone(list)
-	slices.SortFunc(list, Unmodelled.compare)
-	for i := range list {
-		if e.unmodelled[list[i].Namespace] == nil {
-			e.unmodelled[list[i].Namespace] = &list[i]
+func (b *builder) addUnmodelled(list []Unmodelled) {
+	if len(list) == 0 && !b.cloudsChanged {
+		return
+	}
+	for _, u := range list {
+		b.impact.addUnmodelled(u)
+	}
+	e := b.engine
+	e.unmodelled = slices.Concat(e.unmodelled, list)
+	slices.SortFunc(e.unmodelled, Unmodelled.compare)
+	e.clouds = map[string]*Unmodelled{}
+	for i := range e.unmodelled {
+		if u := &e.unmodelled[i]; e.clouds[u.Namespace] == nil {
+			e.clouds[u.Namespace] = u
 		}
+	}
+	for name, s := range e.shards {
+		was, is := s.namespace.unmodelled, e.cloudOver(name)
+		if was == is || (was != nil && is != nil && *was == *is) {
+			continue
+		}
+		n := *s.namespace
+		n.unmodelled = is
+		b.staleShard(name).namespace = &n
 	}
 }
 
-// unmodelledIn returns an unmodelled object that applies to the pods of a
-// namespace, or nil.
-func (e *Engine) unmodelledIn(namespace string) *Unmodelled {
-	if u := e.unmodelled[""]; u != nil {
+// cloudOver returns an unmodelled object that applies to the pods of a namespace, or
+// nil.
+func (e *Engine) cloudOver(namespace string) *Unmodelled {
+	if u := e.clouds[""]; u != nil {
 		return u
 	}
-	return e.unmodelled[namespace]
+	return e.clouds[namespace]
 }
 
 // clouded makes the decision Undefined if an unmodelled object could decide

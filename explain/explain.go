@@ -26,8 +26,11 @@ type Answer struct {
 	Port    string `json:"port"`
 	Verdict string `json:"verdict"`
 	// Rule and Reason say why the verdict is Undefined.
-	Rule    string    `json:"rule,omitempty"`
-	Reason  string    `json:"reason,omitempty"`
+	Rule   string `json:"rule,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	// Assumed are the assumptions about the network implementation that the answer
+	// rests on.
+	Assumed []string  `json:"assumed,omitempty"`
 	Egress  Direction `json:"egress"`
 	Ingress Direction `json:"ingress"`
 	// Change says what would have to change for the opposite verdict.
@@ -92,7 +95,7 @@ type explainer struct {
 func Explain(s evaluator.Snapshot, engine *evaluator.Engine, f flow.Flow) Answer {
 	x := &explainer{snapshot: s, f: f}
 	x.from, x.to = x.pod(f.From), x.pod(f.To)
-	x.few.Namespaces = s.Namespaces
+	x.few.Namespaces, x.few.Profile = s.Namespaces, s.Profile
 	for _, p := range s.Pods {
 		// Host-network pods decide what the addresses of nodes stand for.
 		if p == x.from || p == x.to || p.Spec.HostNetwork {
@@ -107,7 +110,17 @@ func Explain(s evaluator.Snapshot, engine *evaluator.Engine, f flow.Flow) Answer
 		Ingress: x.direction(networkingv1.PolicyTypeIngress, d.Ingress),
 	}
 	a.Change = x.change(d)
+	a.Assumed = x.assumed(d)
 	return a
+}
+
+// Unknown is the answer for a target of which nothing is known, for a reason.
+func Unknown(from flow.Endpoint, to string, protocol flow.Protocol, port, why string) Answer {
+	undefined := evaluator.Undefined.String()
+	return Answer{
+		From: from.String(), To: to, Port: string(protocol) + "/" + port, Verdict: undefined, Rule: evaluator.RuleIncomplete, Reason: why,
+		Egress: Direction{Verdict: undefined}, Ingress: Direction{Verdict: undefined},
+	}
 }
 
 // pod finds the pod of an end, by name or by address.
@@ -196,7 +209,11 @@ func (x *explainer) rule(p *networkingv1.NetworkPolicy, t networkingv1.PolicyTyp
 		if t == networkingv1.PolicyTypeEgress {
 			other, end = x.to, x.f.To
 		}
-		out.Why = append(out.Why, fmt.Sprintf("it is about %s, which %s is not", peersText(r.peers, p.Namespace), named(end, other)))
+		why := fmt.Sprintf("it is about %s, which %s is not", peersText(r.peers, p.Namespace), named(end, other))
+		if x.withoutAssumptions().ask(p, t, parts{peers: r.peers}).Verdict != evaluator.Denied {
+			why += ", as is assumed of the network implementation"
+		}
+		out.Why = append(out.Why, why)
 	}
 	if x.ask(p, t, parts{ports: r.ports}).Verdict == evaluator.Denied {
 		why := fmt.Sprintf("it is about %s, not about %s/%d", portsText(r.ports), x.f.Protocol, x.f.Port)

@@ -45,6 +45,12 @@ func (a *Answer) text(b *strings.Builder, style Style) {
 	if a.Reason != "" {
 		fmt.Fprintf(b, "  %s\n", reason(a.Rule, a.Reason))
 	}
+	if len(a.Assumed) > 0 {
+		fmt.Fprintf(b, "  This holds for a network implementation with %s.\n", strings.Join(a.Assumed, ", "))
+	}
+	if a.Egress.Subject == "" {
+		return
+	}
 	b.WriteString("\n")
 	a.Egress.text(b, "Egress from", "egress", style)
 	b.WriteString("\n")

@@ -262,6 +262,16 @@ spec: {type: ExternalName, externalName: example.org}
 ---
 apiVersion: v1
 kind: Service
+metadata: {name: inner, namespace: x}
+spec: {type: ExternalName, externalName: web.x.svc.cluster.local}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: dangling, namespace: x}
+spec: {type: ExternalName, externalName: gone.x.svc.cluster.local}
+---
+apiVersion: v1
+kind: Service
 metadata: {name: own, namespace: x}
 spec: {clusterIP: 10.96.0.9, selector: {app: web}, ports: [{port: 80}]}
 ---
@@ -287,7 +297,8 @@ func TestServicesGetEndpointSlices(t *testing.T) {
 		"the target port is the port if unset":  {"web", intstr.FromInt32(81), []string{"x/deployment-web 81", "x/web2 81"}, ""},
 		"a headless Service":                    {"headless", intstr.FromInt32(80), []string{"x/deployment-web 8080", "x/web2 9090"}, ""},
 		"slices of the input are kept":          {"own", intstr.FromInt32(80), []string{"192.0.2.1 7"}, ""},
-		"an alias":                              {"alias", intstr.FromInt32(80), nil, "is an alias of example.org"},
+		"an alias of a Service":                 {"inner", intstr.FromInt32(80), []string{"x/deployment-web 8080", "x/web2 9090"}, ""},
+		"an alias of a Service that is missing": {"dangling", intstr.FromInt32(80), nil, "Service x/dangling is an alias of Service x/gone, which does not exist"},
 		"a port that is not there":              {"web", intstr.FromInt32(82), nil, "has no TCP port 82"},
 		"a Service that is not there":           {"nope", intstr.FromInt32(80), nil, "there is no Service x/nope"},
 	}
@@ -313,6 +324,10 @@ func TestServicesGetEndpointSlices(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tc.want)
 			}
 		})
+	}
+	alias, err := names.Target("svc:x/alias", flow.TCP, intstr.FromInt32(80))
+	if err != nil || len(alias.Backends) != 0 || !strings.Contains(alias.Unknown, "is an alias of example.org., whose addresses are known to nobody") {
+		t.Errorf("an alias of a host is %+v (%v)", alias, err)
 	}
 	for _, s := range r.Snapshot.Services {
 		switch ip := s.Spec.ClusterIP; s.Name {

@@ -1,6 +1,7 @@
 package manifests
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -39,6 +40,9 @@ type Target struct {
 	// Name is for people.
 	Name     string
 	Backends []plan.Backend
+	// Unknown says why nothing is known of what is behind the target; there are no
+	// backends then.
+	Unknown string
 	// one is the memory of the backends where there is one, as there mostly is.
 	one [1]plan.Backend
 }
@@ -178,11 +182,15 @@ func (n *Names) service(key types.NamespacedName, protocol flow.Protocol, port i
 	if t := n.targets[k]; t != nil {
 		return t, nil
 	}
+	t := &Target{Name: "Service " + key.String()}
 	backends, err := n.result.Snapshot.ServiceBackends(key, protocol, port)
-	if err != nil {
+	var host *plan.HostError
+	switch {
+	case errors.As(err, &host):
+		t.Unknown = host.Error()
+	case err != nil:
 		return nil, err
 	}
-	t := &Target{Name: "Service " + key.String()}
 	seen := map[string]bool{}
 	for _, b := range backends {
 		// A pod with two addresses is one endpoint: the one whose family the source

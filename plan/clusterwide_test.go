@@ -137,3 +137,15 @@ func TestProvenanceHoldsClusterWidePolicies(t *testing.T) {
 		}
 	})
 }
+
+func TestProvenanceHoldsWhatIsAssumed(t *testing.T) {
+	assume := func(p evaluator.Profile) func(*Snapshot) { return func(s *Snapshot) { s.Profile = p } }
+	seen := map[string]evaluator.Profile{}
+	for _, p := range []evaluator.Profile{{}, {IPBlockMatchesPods: evaluator.True}, {IPBlockMatchesPods: evaluator.False}, {PodReachesOwnNode: evaluator.True}} {
+		provenance := resolve(t, path(toDB), assume(p)).Provenance
+		if other, ok := seen[provenance]; ok {
+			t.Errorf("%q and %q have the same provenance", p, other)
+		}
+		seen[provenance] = p
+	}
+}

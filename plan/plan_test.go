@@ -155,7 +155,7 @@ func TestResolveTargets(t *testing.T) {
 		"a Service port by name":                      {spec: path("to: {service: {name: web}}, ports: [{port: http}]"), want: []string{"Service ns/web 10.96.0.20 TCP 80 2"}},
 		"a Service without that port":                 {spec: path("to: {service: {name: web}}, ports: [{port: 81}]"), wantObstacles: []string{"PortNotFound"}},
 		"a headless Service: its pods":                {spec: path("to: {service: {name: headless}}, ports: [{port: 80}]"), want: []string{"Service ns/headless endpoint ns/web-1 10.0.1.1 TCP 8080 1", "Service ns/headless endpoint ns/web-2 10.0.2.1 TCP 8080 1"}},
-		"an alias":                                    {spec: path("to: {service: {name: alias}}, ports: [{port: 80}]"), wantObstacles: []string{"NoTargetMatched"}},
+		"an alias: the host behind it":                {spec: path("to: {service: {name: alias}}, ports: [{port: 80}]"), want: []string{"Service ns/alias (example.org.) invalid IP TCP 80 0"}},
 		"a Service without endpoints":                 {spec: path("to: {service: {name: empty}}, ports: [{port: 80}]"), wantObstacles: []string{"NoTargetMatched"}},
 		"no Service":                                  {spec: path("to: {service: {name: none}}, ports: [{port: 80}]"), wantObstacles: []string{"NoTargetMatched"}},
 		"an address":                                  {spec: path("to: {address: {ips: [203.0.113.1]}}, ports: [{port: 443}]"), want: []string{"203.0.113.1 203.0.113.1 TCP 443 1"}},

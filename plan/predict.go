@@ -268,6 +268,20 @@ func (p *Predictor) backendsAt(addr netip.Addr, t wire.Transport, port uint16) [
 	return []Backend{{Endpoint: flow.Endpoint{Addr: addr}, Port: port}}
 }
 
+// Flows lists the flows whose predictions decide the edge's. It is false when the edge
+// may turn out to end at something else.
+func (e *Edge) Flows() (flows []flow.Flow, whole bool) {
+	labels := append([]map[string]string{e.Source.Labels}, e.Source.variants...)
+	for _, b := range e.Backends {
+		for _, l := range labels {
+			from := flow.Endpoint{Namespace: e.Source.Namespace, Labels: l}
+			flows = append(flows, flow.Flow{From: from, To: b.Endpoint, Protocol: e.Transport.Protocol(), Port: b.Port})
+		}
+	}
+	// An address may be that of a Service, and what a host is only the probe learns.
+	return flows, len(e.Backends) > 0 && e.Target.Kind != TargetAddress && e.Target.Kind != TargetHost
+}
+
 // Goal is what the rounds of an edge wait for: the prediction, or what was declared
 // where the prediction is undefined.
 func (e *Edge) Goal() wire.Goal {

@@ -18,7 +18,8 @@ import (
 // provenance hashes what the edges and their predictions depend on: the policies
 // and labels of the namespaces at both ends, the cluster-wide policies for pods of
 // these namespaces, the sources with their nodes, and
-// the targets with addresses, nodes, ports and readiness. Restarted source pods,
+// the targets with addresses, nodes, ports and readiness, and what is assumed of the
+// implementation. Restarted source pods,
 // changed annotations and everything in other namespaces leave it as it is.
 func provenance(in Input, res *Resolution) string {
 	h := sha256.New()
@@ -45,6 +46,8 @@ func provenance(in Input, res *Resolution) string {
 	}
 	hashTargets(h, in, res)
 	hashPolicies(h, in, namespaces)
+	// What is assumed of the implementation is part of every prediction.
+	fmt.Fprintf(h, "profile %s\n", in.Snapshot.Profile)
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 

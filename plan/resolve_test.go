@@ -174,10 +174,6 @@ func TestResolveTargetsInDetail(t *testing.T) {
 			spec:          path("to: {service: {name: web}}, ports: [{port: 80, protocol: UDP}]"),
 			wantObstacles: []string{"PortNotFound: Service ns/web has no UDP port 80"},
 		},
-		"an alias names what to write": {
-			spec:          path("to: {service: {name: alias}}, ports: [{port: 80}]"),
-			wantObstacles: []string{"NoTargetMatched: Service ns/alias is an alias of example.org: write to.host instead"},
-		},
 		"a Service that does not exist": {
 			spec:          path("to: {service: {name: none}}, ports: [{port: 80}, {port: 81}]"),
 			wantObstacles: []string{"NoTargetMatched: there is no Service ns/none", "NoTargetMatched: there is no Service ns/none"},

@@ -13,15 +13,21 @@ import (
 
 // ServiceBackends returns what a connection to a port of a Service may end at: its
 // ready endpoints, with the port after translation (rule S9). The port is a number
-// or a name of the Service's own.
+// or a name of the Service's own. Of an alias of a name that is no Service's, the
+// error is a HostError.
 func (s Snapshot) ServiceBackends(key types.NamespacedName, protocol flow.Protocol, port intstr.IntOrString) ([]Backend, error) {
 	r := &resolver{in: Input{Snapshot: s}}
-	svc := r.service(key)
+	to, err := s.follow(key, protocol, port)
 	switch {
-	case svc == nil:
+	case err != nil:
+		return nil, err
+	case to.host != "":
+		return nil, &HostError{Service: key, Host: to.host}
+	}
+	key, port = to.service, to.port
+	svc := r.service(key)
+	if svc == nil {
 		return nil, fmt.Errorf("there is no Service %s", key)
-	case svc.Spec.Type == corev1.ServiceTypeExternalName:
-		return nil, fmt.Errorf("the Service %s is an alias of %s: name that instead", key, svc.Spec.ExternalName)
 	}
 	sp := findServicePort(svc, protocol, port)
 	if sp == nil {

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -173,18 +174,25 @@ func (r *resolver) hostTargets(p *v1alpha1.Path) []partial {
 	host := strings.TrimSuffix(string(p.To.Host), ".") + "."
 	var out []partial
 	for _, port := range p.Ports {
-		for _, n := range portNumbers(port) {
-			out = append(out, partial{Edge{
-				Target:    Target{Kind: TargetHost, Key: flow.ID("host", host), Name: host, Host: host, Ready: true},
-				Transport: transportOf(port.Protocol), Port: n,
-			}})
-		}
+		out = append(out, hostPort(host, host, port)...)
 	}
 	return out
 }
 
-// serviceTargets resolves a Service to its cluster addresses. Policies apply to
-// the pod and port behind them (rule S9).
+// hostPort is a port of a host, which has a name for people beside its own.
+func hostPort(host, name string, port v1alpha1.Port) []partial {
+	var out []partial
+	for _, n := range portNumbers(port) {
+		out = append(out, partial{Edge{
+			Target:    Target{Kind: TargetHost, Key: flow.ID("host", host), Name: name, Host: host, Ready: true},
+			Transport: transportOf(port.Protocol), Port: n,
+		}})
+	}
+	return out
+}
+
+// serviceTargets resolves a Service to its cluster addresses, or to the host that it
+// is an alias of. Policies apply to the pod and port behind them (rule S9).
 func (r *resolver) serviceTargets(p *v1alpha1.Path) []partial {
 	key := types.NamespacedName{Namespace: r.ns, Name: p.To.Service.Name}
 	if p.To.Service.Namespace != "" {
@@ -192,7 +200,17 @@ func (r *resolver) serviceTargets(p *v1alpha1.Path) []partial {
 	}
 	var out []partial
 	for _, port := range p.Ports {
-		out = append(out, r.servicePort(p, key, transportOf(port.Protocol), port.Port)...)
+		to, err := r.in.Snapshot.follow(key, transportOf(port.Protocol).Protocol(), port.Port)
+		var bad *aliasError
+		switch {
+		case errors.As(err, &bad):
+			r.obstacle(p, bad.reason, bad.message, describeSource(r.ns, p.From), key.String())
+		case to.host != "":
+			port.Port = to.port
+			out = append(out, hostPort(to.host, "Service "+key.String()+" ("+to.host+")", port)...)
+		default:
+			out = append(out, r.servicePort(p, to.service, transportOf(port.Protocol), to.port)...)
+		}
 	}
 	return out
 }
@@ -205,7 +223,9 @@ func (r *resolver) servicePort(p *v1alpha1.Path, key types.NamespacedName, trans
 		r.obstacle(p, NoTargetMatched, fmt.Sprintf("there is no Service %s", key), source, key.String())
 		return nil
 	case svc.Spec.Type == corev1.ServiceTypeExternalName:
-		r.obstacle(p, NoTargetMatched, fmt.Sprintf("Service %s is an alias of %s: write to.host instead", key, svc.Spec.ExternalName), source, key.String())
+		// What has followed aliases does not come here: pods need the address of the
+		// cluster DNS, not a name.
+		r.obstacle(p, NoTargetMatched, fmt.Sprintf("Service %s is an alias of %s, and pods ask the cluster DNS at an address", key, svc.Spec.ExternalName), source, key.String())
 		return nil
 	}
 	sp := findServicePort(svc, transport.Protocol(), port)

@@ -23,6 +23,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/pathproof/pathproof/controllers"
+	"github.com/pathproof/pathproof/evaluator"
 )
 
 // flags are the settings of the command line.
@@ -32,7 +33,7 @@ type flags struct {
 	leaderNamespace         string
 	clusterDNS              string
 	pullPolicy, pullSecrets string
-	ignoredKinds            string
+	ignoredKinds, assume    string
 	options                 controllers.Options
 	zap                     zap.Options
 }
@@ -62,6 +63,8 @@ func parse(fs *flag.FlagSet, args []string) (*flags, error) {
 	fs.StringVar(&f.pullSecrets, "probe-image-pull-secrets", "", "Names of pull secrets in the namespaces of the expectations, separated by commas.")
 	fs.StringVar(&f.clusterDNS, "cluster-dns", o.ClusterDNS.String(), "Service that pods resolve names with, as namespace/name.")
 	fs.StringVar(&f.ignoredKinds, "ignore-policy-kinds", "", "Kinds of policy that are taken to decide nothing, separated by commas, for example CiliumNetworkPolicy.cilium.io. Paths that an object of any other known kind could decide are predicted as undefined.")
+	fs.StringVar(&f.assume, "assume", "", "What the network implementation does where the API leaves it open, as KEY=true|false, separated by commas, or cni=NAME, or cni=none to assume nothing of the implementation that is recognised by its pods: "+
+		strings.Join(evaluator.AssumptionKeys(), ", ")+".")
 	fs.DurationVar(&o.WarmUp, "warm-up", o.WarmUp, "Time between the start of a probe pod and its first attempt. Raise it where the network plugin needs longer to program a new pod.")
 	fs.DurationVar(&o.StartTimeout, "start-timeout", o.StartTimeout, "Longest time between the creation of a probe pod and its start.")
 	fs.IntVar(&o.MaxProbePods, "max-probe-pods", o.MaxProbePods, "Probe pods that may exist at a time.")
@@ -101,6 +104,12 @@ func (f *flags) complete() error {
 	}
 	if f.ignoredKinds != "" {
 		o.IgnoredPolicyKinds = strings.Split(f.ignoredKinds, ",")
+	}
+	if f.assume != "" {
+		var err error
+		if o.Implementation, err = evaluator.ParseImplementation(strings.Split(f.assume, ",")); err != nil {
+			return fmt.Errorf("-assume: %w", err)
+		}
 	}
 	if err := controllers.CheckPolicyKinds(o.IgnoredPolicyKinds); err != nil {
 		return fmt.Errorf("-ignore-policy-kinds: %w", err)

@@ -92,6 +92,10 @@ func (w *worker) decide(q *question) (evaluator.Decision, error) {
 	if err != nil {
 		return evaluator.Decision{}, fmt.Errorf("to: %w", err)
 	}
+	if to.Unknown != "" {
+		open := evaluator.DirectionDecision{Rule: evaluator.RuleIncomplete, Reason: to.Unknown}
+		return evaluator.Decision{Rule: open.Rule, Reason: open.Reason, Egress: open, Ingress: open}, nil
+	}
 	d := plan.DecideBackends(w.engine, from, to.Backends, protocol, to.Name)
 	if d.Rule != "" && d.Egress.Rule == "" && d.Ingress.Rule == "" {
 		// What is true of the whole is true of both directions.

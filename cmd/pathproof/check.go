@@ -113,7 +113,7 @@ func (f *checkFlags) readFor(s streams) (*manifests.Result, error) {
 		if err != nil {
 			return nil, err
 		}
-		return f.overlay(s, c, f.files), nil
+		return f.overlay(s, c, f.files)
 	}
 	for _, name := range []string{"kubeconfig", "context", "as", "request-timeout"} {
 		if f.cmd.Flags().Changed(name) {

@@ -61,6 +61,15 @@ func TestUsageErrorsSayWhatToWrite(t *testing.T) {
 		"diff with nothing before":         {[]string{"diff", "-f", production}, "--kubeconfig FILE for a cluster"},
 		"diff of one stream":               {[]string{"diff", "-f", "-", "--from", "-"}, "both sides cannot come from the standard input"},
 		"an unknown output of diff":        {[]string{"diff", "-f", production, "-o", "csv"}, "write table, json"},
+		"an unknown output of matrix":      {[]string{"matrix", "-f", production, "-o", "png"}, "write table, json, csv, html, svg"},
+		"matrix with a port that is none":  {[]string{"matrix", "-f", production, "--port", "0"}, "write a number from 1 to 65535"},
+		"matrix with a strange protocol":   {[]string{"matrix", "-f", production, "--port", "ICMP/1"}, "write TCP, UDP or SCTP"},
+		"matrix with a port of nobody":     {[]string{"matrix", "-f", production, "--port", "nope"}, `none of the pods declares a TCP port named "nope"`},
+		"matrix with a strange selector":   {[]string{"matrix", "-f", production, "-l", "a in"}, "write one such as app=web"},
+		"matrix of another namespace":      {[]string{"matrix", "-f", production, "-n", "other"}, "none of the 3 pods in the input is chosen"},
+		"matrix of labels of nobody":       {[]string{"matrix", "-f", production, "-l", "app=other"}, "write another -n or -l, or -A"},
+		"matrix without pods":              {[]string{"matrix", "-f", production + "/policies.yaml"}, "there are no pods"},
+		"matrix without manifests":         {[]string{"matrix"}, "write -f FILE"},
 		"manifests that do not exist":      {[]string{"check", "-f", "/nowhere"}, "there is no such file"},
 	}
 	for name, tc := range cases {

@@ -96,13 +96,21 @@ func runDiff(s streams, f *diffFlags) error {
 func (f *diffFlags) sides(s streams) (before, after *manifests.Result, err error) {
 	if len(f.from) > 0 {
 		o := f.options(s, "")
-		return manifests.Read(f.from, o), manifests.Read(f.files, o), nil
+		if before, err = f.load(f.from, o); err != nil {
+			return nil, nil, err
+		}
+		after, err = f.load(f.files, o)
+		return before, after, err
 	}
 	c, err := f.readCluster(false)
 	if err != nil {
 		return nil, nil, err
 	}
-	return f.overlay(s, c, nil), f.overlay(s, c, f.files), nil
+	if before, err = f.overlay(s, c, nil); err != nil {
+		return nil, nil, err
+	}
+	after, err = f.overlay(s, c, f.files)
+	return before, after, err
 }
 
 // warnOnce says of one side what was not said of the other.

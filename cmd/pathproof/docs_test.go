@@ -21,8 +21,8 @@ func TestDocumentedOutputIsReal(t *testing.T) {
 		t.Fatal(err)
 	}
 	blocks := shown.FindAllStringSubmatch(string(text), -1)
-	if len(blocks) != 4 {
-		t.Fatalf("found %d examples with output, want 4", len(blocks))
+	if len(blocks) != 6 {
+		t.Fatalf("found %d examples with output, want 6", len(blocks))
 	}
 	asked := regexp.MustCompile("(?s)```\n(\\{\"id\".*?)```").FindStringSubmatch(string(text))
 	if asked == nil {

@@ -83,7 +83,10 @@ func runExplain(s streams, in *input, output, from, to, port string) error {
 	if len(r.Unmodelled()) > 0 {
 		code = exitUndetermined
 	}
-	answers := make([]explain.Answer, 0, len(target.Backends))
+	answers := make([]explain.Answer, 0, max(1, len(target.Backends)))
+	if target.Unknown != "" {
+		answers, code = append(answers, explain.Unknown(source, target.Name, protocol, number.String(), target.Unknown)), exitUndetermined
+	}
 	for _, b := range target.Backends {
 		a := explain.Explain(r.Snapshot.Snapshot, engine, flow.Flow{From: source, To: b.Endpoint, Protocol: protocol, Port: b.Port})
 		answers = append(answers, a)

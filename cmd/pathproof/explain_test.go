@@ -22,26 +22,32 @@ func TestExplainGolden(t *testing.T) {
 		from, to, port string
 		want           int
 		files          []string
+		assume         string
 	}{
-		"admin-denies":         {"frontend", "backend", "8080", 0, []string{"testdata/clusterwide.yaml"}},
-		"admin-accepts":        {"backend", "mongodb", "27017", 0, []string{"testdata/clusterwide.yaml"}},
-		"admin-passes":         {"backend", "frontend", "8080", 0, []string{"testdata/clusterwide.yaml"}},
-		"baseline-denies":      {"mongodb", "frontend", "8080", 0, []string{"testdata/clusterwide.yaml"}},
-		"denied":               {"frontend", "mongodb", "27017", 0, nil},
-		"allowed":              {"backend", "mongodb", "TCP/27017", 0, nil},
-		"not-isolated":         {"frontend", "backend", "main", 0, nil},
-		"wrong-port":           {"backend", "mongodb", "27018", 0, nil},
-		"both-directions":      {"backend", "other/guarded", "8080", 0, nil},
-		"deny-all":             {"frontend", "other/closed", "8080", 0, nil},
-		"from-an-address":      {"192.0.2.9", "mongodb", "27017", 0, nil},
-		"named-port":           {"frontend", "other/guarded", "9999", 0, nil},
-		"a-block":              {"frontend", "other/ranged", "80", 3, nil},
-		"service-that-differs": {"frontend", "svc:other/mixed", "80", 3, nil},
-		"itself":               {"mongodb", "mongodb", "1", 0, nil},
+		"admin-denies":         {"frontend", "backend", "8080", 0, []string{"testdata/clusterwide.yaml"}, ""},
+		"admin-accepts":        {"backend", "mongodb", "27017", 0, []string{"testdata/clusterwide.yaml"}, ""},
+		"admin-passes":         {"backend", "frontend", "8080", 0, []string{"testdata/clusterwide.yaml"}, ""},
+		"baseline-denies":      {"mongodb", "frontend", "8080", 0, []string{"testdata/clusterwide.yaml"}, ""},
+		"denied":               {"frontend", "mongodb", "27017", 0, nil, ""},
+		"allowed":              {"backend", "mongodb", "TCP/27017", 0, nil, ""},
+		"not-isolated":         {"frontend", "backend", "main", 0, nil, ""},
+		"wrong-port":           {"backend", "mongodb", "27018", 0, nil, ""},
+		"both-directions":      {"backend", "other/guarded", "8080", 0, nil, ""},
+		"deny-all":             {"frontend", "other/closed", "8080", 0, nil, ""},
+		"from-an-address":      {"192.0.2.9", "mongodb", "27017", 0, nil, ""},
+		"named-port":           {"frontend", "other/guarded", "9999", 0, nil, ""},
+		"a-block":              {"frontend", "other/ranged", "80", 3, nil, ""},
+		"a-block-assumed":      {"frontend", "other/ranged", "80", 0, nil, "ipBlockMatchesPods=false,ipBlockMatchesNodes=true"},
+		"alias":                {"frontend", "svc:other/alias", "5432", 3, nil, ""},
+		"service-that-differs": {"frontend", "svc:other/mixed", "80", 3, nil, ""},
+		"itself":               {"mongodb", "mongodb", "1", 0, nil, ""},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			args := []string{"explain", tc.from, tc.to, tc.port, "-n", "production", "-f", production, "-f", more}
+			if tc.assume != "" {
+				args = append(args, "--assume", tc.assume)
+			}
 			for _, file := range tc.files {
 				args = append(args, "-f", file)
 			}

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/pathproof/pathproof/cluster"
+	"github.com/pathproof/pathproof/evaluator"
 	"github.com/pathproof/pathproof/manifests"
 )
 
@@ -24,6 +25,7 @@ type input struct {
 	files       []string
 	namespace   string
 	ignoreKinds []string
+	assume      []string
 	// kubeconfig is nil for commands that never talk to a cluster.
 	kubeconfig *genericclioptions.ConfigFlags
 	cmd        *cobra.Command
@@ -35,6 +37,8 @@ func (i *input) flags(cmd *cobra.Command) {
 	f.StringArrayVarP(&i.files, "filename", "f", nil, "File or folder of manifests, or - for the standard input; may be repeated. Folders are read recursively.")
 	f.StringVarP(&i.namespace, "namespace", "n", "", `Namespace of objects that name none (default "default").`)
 	f.StringSliceVar(&i.ignoreKinds, "ignore-policy-kinds", nil, "Kinds of policy that are taken to decide nothing, as KIND or KIND.GROUP, separated by commas.")
+	f.StringSliceVar(&i.assume, "assume", nil, "What the network implementation does where the API leaves it open, as KEY=true|false, separated by commas, or cni=NAME, or cni=none: "+
+		strings.Join(evaluator.AssumptionKeys(), ", ")+". May be repeated.")
 	_ = cmd.MarkFlagFilename("filename", "yaml", "yml", "json")
 }
 
@@ -54,7 +58,7 @@ func (i *input) clusterFlags(cmd *cobra.Command) {
 func (i *input) read(s streams, clusterDNS string) (*manifests.Result, error) {
 	switch {
 	case len(i.files) > 0:
-		return manifests.Read(i.files, i.options(s, clusterDNS)), nil
+		return i.load(i.files, i.options(s, clusterDNS))
 	case i.kubeconfig == nil:
 		return nil, invalid("no manifests are named: write -f FILE, -f FOLDER or -f - for the standard input")
 	}
@@ -62,7 +66,23 @@ func (i *input) read(s streams, clusterDNS string) (*manifests.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return i.overlay(s, c, nil), nil
+	return i.overlay(s, c, nil)
+}
+
+// load reads manifests, and assumes of the network implementation what was told or
+// what is known of it.
+func (i *input) load(files []string, o manifests.Options) (*manifests.Result, error) {
+	implementation, err := evaluator.ParseImplementation(i.assume)
+	if err != nil {
+		return nil, invalid("--assume: %v", err)
+	}
+	r := manifests.Read(files, o)
+	found := implementation.Detect(r.Snapshot.Pods)
+	r.Snapshot.Profile = found.Profile
+	if found.Note != "" {
+		r.Notes = append(r.Notes, found.Note)
+	}
+	return r, nil
 }
 
 func (i *input) options(s streams, clusterDNS string) manifests.Options {
@@ -70,10 +90,10 @@ func (i *input) options(s streams, clusterDNS string) manifests.Options {
 }
 
 // overlay lays manifests over a cluster.
-func (i *input) overlay(s streams, c *manifests.Cluster, files []string) *manifests.Result {
+func (i *input) overlay(s streams, c *manifests.Cluster, files []string) (*manifests.Result, error) {
 	o := i.options(s, "")
 	o.Cluster, o.Namespace = c, i.currentNamespace()
-	return manifests.Read(files, o)
+	return i.load(files, o)
 }
 
 // readCluster reads the cluster that the flags name.

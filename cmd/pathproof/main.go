@@ -124,7 +124,7 @@ determined.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return invalid("%v: see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(newPredict(s), newCheck(s), newExplain(s), newDiff(s), newVersion(s))
+	root.AddCommand(newPredict(s), newCheck(s), newExplain(s), newDiff(s), newMatrix(s), newVersion(s))
 	return root
 }
 

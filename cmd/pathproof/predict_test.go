@@ -65,6 +65,16 @@ apiVersion: v1
 kind: Pod
 metadata: {name: ended, namespace: production}
 status: {phase: Succeeded, podIP: 10.0.0.3}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: alias, namespace: production}
+spec: {type: ExternalName, externalName: db.example.org}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: inner, namespace: production}
+spec: {type: ExternalName, externalName: mongodb.production.svc.cluster.local}
 `)
 	cases := map[string]struct {
 		flow string
@@ -82,6 +92,9 @@ status: {phase: Succeeded, podIP: 10.0.0.3}
 		"from an address":                  {`"from":"192.0.2.1","to":"production/mongodb","protocol":"TCP","port":27017`, "Denied", "", ""},
 		"to an address":                    {`"from":"production/frontend","to":"192.0.2.1","protocol":"UDP","port":53`, "Allowed", "", ""},
 		"endpoints that differ":            {`"from":"production/frontend","to":"svc:production/mixed","protocol":"TCP","port":80`, "Undefined", "S9: policies treat the endpoints of Service production/mixed differently", ""},
+		"an alias of a host":               {`"from":"production/frontend","to":"svc:production/alias","port":27017`, "Undefined", "X2: Service production/alias is an alias of db.example.org.", ""},
+		"an alias of a Service":            {`"from":"production/frontend","to":"svc:production/inner","port":27017`, "Denied", "no rule of production/allow-backend-to-mongodb", ""},
+		"a port name of an alias":          {`"from":"production/frontend","to":"svc:production/alias","port":"main"`, "", "", "has no TCP port main: write the number"},
 		"a pod that has ended":             {`"from":"production/frontend","to":"production/ended","protocol":"TCP","port":80`, "Undefined", "S19: ", ""},
 		"no protocol means TCP":            {`"from":"production/backend","to":"production/mongodb","port":27017`, "Allowed", "", ""},
 		"a protocol in lower case":         {`"from":"production/backend","to":"production/mongodb","protocol":"tcp","port":27017`, "Allowed", "", ""},

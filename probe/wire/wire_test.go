@@ -189,3 +189,25 @@ func FuzzDecodeReport(f *testing.F) {
 		}
 	})
 }
+
+func FuzzDecodePlan(f *testing.F) {
+	s, err := EncodePlan(Plan{Version: Version, ID: "a"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(s)
+	f.Add("")
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := DecodePlan(s)
+		if err != nil {
+			return
+		}
+		// What was accepted can be carried out, and survives being sent on.
+		if err := p.Validate(); err != nil {
+			t.Errorf("a plan was accepted that is not valid: %v", err)
+		}
+		if _, err := EncodePlan(p); err != nil {
+			t.Errorf("a plan was accepted that cannot be written: %v", err)
+		}
+	})
+}

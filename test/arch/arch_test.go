@@ -136,6 +136,10 @@ func TestImports(t *testing.T) {
 		"diff asks the evaluator": {
 			pkg: "diff", only: append(ours("flow", "evaluator", "explain"), "k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/network-policy-api/apis"),
 		},
+		"matrix asks the evaluator": {
+			pkg: "matrix", only: append(ours("flow", "evaluator", "explain"), "k8s.io/api", "k8s.io/apimachinery"),
+		},
+		"matrix links no client":            {pkg: "matrix", linked: true, never: []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"}},
 		"the CRD's rules know none of ours": {pkg: "schema", linked: true, never: []string{module + "/api", module + "/controllers", module + "/plan", module + "/test"}},
 		"the command line is no operator and sends no probe": {
 			pkg: "cmd/pathproof", linked: true, never: append(ours("controllers", "probe!", "test"), "sigs.k8s.io/controller-runtime"),

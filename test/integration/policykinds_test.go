@@ -7,6 +7,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/controllers"
+	"github.com/pathproof/pathproof/evaluator"
 	"github.com/pathproof/pathproof/test/testbed"
 )
 
@@ -140,5 +142,21 @@ metadata: {name: l7, namespace: NAMESPACE}
 		Expect(k8s.Create(ctx, object(strings.ReplaceAll(cilium, "NAMESPACE", w.ns)))).To(Succeed())
 		w.expect(ctx, paths)
 		becomes(ctx, w, met)
+	}, SpecTimeout(time.Minute))
+
+	It("assumes what is known of the network implementation that it recognises", func(ctx SpecContext) {
+		agent := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "cilium-a", Labels: map[string]string{"k8s-app": "cilium"}},
+			Spec:       corev1.PodSpec{HostNetwork: true, Containers: []corev1.Container{{Name: "cilium-agent", Image: "quay.io/cilium/cilium:v1.18.4"}}},
+		}
+		agent.Spec.NodeName = "node-of-the-agent"
+		Expect(k8s.Create(ctx, agent)).To(Succeed())
+		DeferCleanup(func(ctx SpecContext) { Expect(k8s.Delete(ctx, agent, client.GracePeriodSeconds(0))).To(Succeed()) })
+		startOperator(func(o *controllers.Options) { o.Implementation.Told.PodReachesOwnNode = evaluator.True })
+		w := newWorld(ctx, nil)
+		w.expect(ctx, paths)
+		becomes(ctx, w, met)
+		Expect(testbed.Condition(w.get(ctx), "PoliciesValid").Message).To(HaveSuffix(
+			"; assumed of the network implementation: ipBlockMatchesPods=false, hostNetworkPodsPoliced=false, hostNetworkPodsSelectable=false, podReachesOwnNode=true"))
 	}, SpecTimeout(time.Minute))
 })
