@@ -166,7 +166,7 @@ func (b *ipBlock) matches(v *view, a *assumptions) (truth, doubt) {
 		if b.mayHold(v, a) == no {
 			return no, certain
 		}
-		if v.kind == identityEnd {
+		if v.kind == identityEnd && matches == maybe {
 			return maybe, blockHoldsPod
 		}
 		return maybe, blockNeedsAddress

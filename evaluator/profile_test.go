@@ -48,7 +48,7 @@ func TestS10AProfileSettlesBlocks(t *testing.T) {
 		"ipBlockMatchesPods=true": {
 			toPod: "Allowed", toNode: "Undefined S10", toAgent: "Undefined S10", toExcept: "Denied",
 			// Its address may be one of the excepted.
-			toIdentity: "Undefined S10", toPending: "Undefined X2",
+			toIdentity: "Undefined X2", toPending: "Undefined X2",
 		},
 		"ipBlockMatchesPods=false": {
 			toPod: "Denied", toNode: "Undefined S10", toAgent: "Undefined S10", toExcept: "Denied",

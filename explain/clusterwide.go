@@ -1,10 +1,6 @@
 package explain
 
-import (
-	"fmt"
-
-	"github.com/pathproof/pathproof/evaluator"
-)
+import "github.com/pathproof/pathproof/evaluator"
 
 // clusterWide says what the cluster-wide policies do about one direction, and
 // whether one of them decides.
@@ -17,9 +13,6 @@ func clusterWide(d evaluator.DirectionDecision) (lines []string, decided bool) {
 		lines, decided = append(lines, d.DeniedBy.Describe()+" denies it"+when(d.Tier)), true
 	case d.AllowedBy != nil && d.AllowedBy.IsClusterWide():
 		lines, decided = append(lines, d.AllowedBy.Describe()+" allows it"+when(d.Tier)), true
-	}
-	if len(lines) == 0 && len(d.Selecting) > 0 {
-		lines = append(lines, fmt.Sprintf("No rule of the cluster-wide policies that select it (%s) is known to match.", refs(d.Selecting)))
 	}
 	return lines, decided
 }

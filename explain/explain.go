@@ -11,6 +11,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -49,6 +50,10 @@ type Direction struct {
 	// Decided is set when a cluster-wide policy of the Admin tier has decided, so that
 	// no NetworkPolicy was asked, or one of the Baseline tier.
 	Decided bool `json:"decidedClusterWide,omitempty"`
+	// Admin and Baseline are the cluster-wide policies of these tiers that select the
+	// subject, in the order in which they are asked.
+	Admin    []*ClusterPolicy `json:"admin,omitempty"`
+	Baseline []*ClusterPolicy `json:"baseline,omitempty"`
 	// Policies are the NetworkPolicies that select the subject for this direction.
 	Policies []Policy `json:"policies,omitempty"`
 	// IsPod is set when policies could select the subject.
@@ -144,6 +149,7 @@ func (x *explainer) direction(t networkingv1.PolicyType, d evaluator.DirectionDe
 	}
 	out := Direction{Subject: named(end, subject), Verdict: d.Verdict.String(), Rule: d.Rule, Reason: d.Reason, IsPod: subject != nil}
 	out.ClusterWide, out.Decided = clusterWide(d)
+	out.Admin, out.Baseline = x.clusterPolicies(t == networkingv1.PolicyTypeEgress, d)
 	for _, ref := range d.Isolating {
 		policy := x.policy(ref)
 		if policy == nil {
@@ -199,7 +205,9 @@ func (x *explainer) rule(p *networkingv1.NetworkPolicy, t networkingv1.PolicyTyp
 		out.Answer = Allows
 		return out
 	case evaluator.Undefined:
-		out.Answer, out.Why = MayAllow, []string{cmp.Or(whole.Reason, "this is not settled")}
+		// The rule is the only one of the policy that was asked, and so its first.
+		why := strings.Replace(whole.Reason, fmt.Sprintf("rule 0 of NetworkPolicy %s/%s ", p.Namespace, p.Name), "it ", 1)
+		out.Answer, out.Why = MayAllow, []string{cmp.Or(why, "this is not settled")}
 		return out
 	case evaluator.Denied:
 		out.Answer = DoesNotAllow

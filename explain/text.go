@@ -3,6 +3,7 @@ package explain
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -75,13 +76,23 @@ func (d *Direction) text(b *strings.Builder, title, section string, style Style)
 	for _, line := range d.ClusterWide {
 		b.WriteString("  " + line + "\n")
 	}
+	tierText(b, "The Admin tier comes before NetworkPolicies", d.Admin)
+	d.networkPolicies(b, section)
+	tierText(b, "The Baseline tier is for pods that no NetworkPolicy isolates", d.Baseline)
+}
+
+// networkPolicies goes through the NetworkPolicies.
+func (d *Direction) networkPolicies(b *strings.Builder, section string) {
 	switch {
-	case len(d.Policies) == 0 && (d.Reason != "" || d.Decided):
+	case len(d.Policies) == 0 && d.Decided && !d.baselineDecides():
+		b.WriteString("  NetworkPolicies are not asked.\n")
+		return
+	case len(d.Policies) == 0 && d.Reason != "":
 		return
 	case !d.IsPod:
 		b.WriteString("  It is no pod, so no NetworkPolicy applies to it.\n")
 		return
-	case len(d.Policies) == 0 && len(d.ClusterWide) > 0:
+	case len(d.Policies) == 0 && len(d.Admin)+len(d.Baseline) > 0:
 		fmt.Fprintf(b, "  No NetworkPolicy selects it for %s.\n", section)
 		return
 	case len(d.Policies) == 0:
@@ -98,6 +109,11 @@ func (d *Direction) text(b *strings.Builder, title, section string, style Style)
 			r.text(b)
 		}
 	}
+}
+
+// baselineDecides tells whether it is the Baseline tier that has decided.
+func (d *Direction) baselineDecides() bool {
+	return slices.ContainsFunc(d.Baseline, func(p *ClusterPolicy) bool { return p.NotReached == "" })
 }
 
 func (r *Rule) text(b *strings.Builder) {

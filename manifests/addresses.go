@@ -29,6 +29,8 @@ type addresses struct {
 	used map[netip.Addr]bool
 	// families tells for IPv4 and IPv6 whether the input is about it.
 	families [2]bool
+	// madeNodes is set once a node was given an address.
+	madeNodes bool
 }
 
 // completeAddresses gives pods and Services that have no address one of their own.
@@ -58,6 +60,7 @@ func (r *Result) completeAddresses() {
 	for _, s := range services {
 		a.service(s)
 	}
+	r.madePods, r.madeNodes = made > 0, a.madeNodes
 	r.noteBlocks(made)
 }
 
@@ -67,6 +70,7 @@ func (a *addresses) onNode(p *corev1.Pod, nodes map[string][]corev1.PodIP) {
 		p.Status.HostIPs = []corev1.HostIP{{IP: p.Status.HostIP}}
 	}
 	if len(p.Status.HostIPs) == 0 {
+		a.madeNodes = true
 		key := "node/" + p.Spec.NodeName
 		if p.Spec.NodeName == "" {
 			key = "host/" + p.Namespace + "/" + p.Name

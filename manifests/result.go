@@ -113,6 +113,8 @@ type Result struct {
 	overCluster bool
 	// ignored are kinds of policy that decide nothing.
 	ignored []string
+	// madePods and madeNodes are set if addresses of pods, or of nodes, were made up.
+	madePods, madeNodes bool
 }
 
 // Unmodelled lists the kinds of policy that were skipped, without those that the

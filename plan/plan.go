@@ -61,8 +61,9 @@ type Source struct {
 	// that need not exist.
 	Workload *corev1.Pod
 	// variants are the label sets of those pods, with what their controllers set;
-	// seen keeps them apart.
+	// seen keeps them apart. addrs are their addresses.
 	variants []map[string]string
+	addrs    []netip.Addr
 	seen     map[string]bool
 	// Nodes are where the workload's pods run, in order of preference; empty for
 	// an identity that need not exist.

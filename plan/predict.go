@@ -26,6 +26,8 @@ type Predictor struct {
 	// byController is set when a policy selects pods by a label that controllers
 	// own. Otherwise no policy can tell a probe from its workload.
 	byController bool
+	// byAddress is set when an ipBlock may tell pods apart by their addresses.
+	byAddress bool
 }
 
 // NewPredictor returns a Predictor over a snapshot that engine was compiled from.
@@ -34,7 +36,20 @@ func NewPredictor(engine *evaluator.Engine, s Snapshot) *Predictor {
 	slices.SortFunc(pods, byName)
 	byController := slices.ContainsFunc(s.NetworkPolicies, selectsByController) ||
 		slices.ContainsFunc(clusterWidePolicies(s), func(w clusterWide) bool { return slices.ContainsFunc(w.pods, namesController) })
-	return &Predictor{engine: engine, snapshot: s, pods: pods, byController: byController}
+	return &Predictor{engine: engine, snapshot: s, pods: pods, byController: byController, byAddress: blocksTellPodsApart(s)}
+}
+
+// blocksTellPodsApart tells whether an ipBlock may admit one pod of a workload, by
+// its address, and not another.
+func blocksTellPodsApart(s Snapshot) bool {
+	return s.Profile.IPBlockMatchesPods == evaluator.True && slices.ContainsFunc(s.NetworkPolicies, admitsBlocks)
+}
+
+// admitsBlocks tells whether an ingress rule has an ipBlock: the address that is
+// asked for there is that of the source, and the probe has another than the
+// workload that it stands for.
+func admitsBlocks(p *networkingv1.NetworkPolicy) bool {
+	return slices.ContainsFunc(p.Spec.Ingress, func(r networkingv1.NetworkPolicyIngressRule) bool { return len(blocks(r.From)) > 0 })
 }
 
 func selectsByController(p *networkingv1.NetworkPolicy) bool {
@@ -164,6 +179,9 @@ func (p *Predictor) decideAs(e *Edge, labels map[string]string, from netip.Addr,
 	}
 	source := flow.Endpoint{Namespace: e.Source.Namespace, Labels: labels, Addr: from}
 	d := p.decideFrom(e, source, backends)
+	if p.byAddress && d.Verdict != evaluator.Undefined {
+		d = p.overAddresses(e, source, backends, d)
+	}
 	if e.Target.Range.IsValid() && d.Verdict != evaluator.Undefined {
 		return p.overRange(e, source, d)
 	}
@@ -173,6 +191,34 @@ func (p *Predictor) decideAs(e *Edge, labels map[string]string, from netip.Addr,
 // decideFrom combines the decisions for all backends.
 func (p *Predictor) decideFrom(e *Edge, from flow.Endpoint, backends []Backend) evaluator.Decision {
 	return DecideBackends(p.engine, from, backends, e.Transport.Protocol(), e.Target.Name)
+}
+
+// overAddresses looks for a pod of the source that policies treat differently from
+// the probe, by its address alone (rule S10). An identity that need not exist could
+// have any.
+func (p *Predictor) overAddresses(e *Edge, from flow.Endpoint, backends []Backend, d evaluator.Decision) evaluator.Decision {
+	if e.Source.Workload == nil {
+		from.Addr = netip.Addr{}
+		if other := p.decideFrom(e, from, backends); other.Verdict != d.Verdict {
+			return other
+		}
+		return d
+	}
+	probe := from.Addr
+	for _, from.Addr = range e.Source.addrs {
+		if probe.IsValid() && from.Addr.Is4() != probe.Is4() {
+			continue
+		}
+		// A pod that is the target would be one that talks to itself.
+		if slices.ContainsFunc(backends, func(b Backend) bool { return b.Endpoint.Addr == from.Addr }) {
+			continue
+		}
+		if other := p.decideFrom(e, from, backends); other.Verdict != d.Verdict {
+			return evaluator.Decision{Rule: "S10", Reason: fmt.Sprintf("policies treat the addresses of %s differently: %s is %s, %s is %s",
+				e.Source.Name, probe, d.Verdict, from.Addr, other.Verdict)}
+		}
+	}
+	return d
 }
 
 // overRange looks for an address of the range that policies treat differently

@@ -245,3 +245,57 @@ func exceptHash() *networkingv1.NetworkPolicySpec {
 	p.Ingress[0].From[0].PodSelector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "pod-template-hash", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"2"}}}
 	return p
 }
+
+// An ipBlock that matches pods admits one by its address: what the probe may do says
+// nothing of a workload with another one.
+func TestBlocksThatMatchPodsAreAskedForEveryAddressOfTheSource(t *testing.T) {
+	admit := func(cidr string) *networkingv1.NetworkPolicy {
+		return &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "db"}, Spec: networkingv1.NetworkPolicySpec{
+			PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}},
+			Ingress:     []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: cidr}}}}},
+		}}
+	}
+	const workload, identity = "podSelector: {matchLabels: {app: web}}", "identity: {labels: {app: new}}"
+	for name, tc := range map[string]struct {
+		from, cidr string
+		matches    evaluator.Setting
+		probe      string
+		want       evaluator.Verdict
+	}{
+		"a block that holds one pod of the workload": {workload, "10.0.1.1/32", evaluator.True, "10.0.9.9", evaluator.Undefined},
+		"the probe in its place":                     {workload, "10.0.9.9/32", evaluator.True, "10.0.9.9", evaluator.Undefined},
+		"a block that holds all of them":             {workload, "10.0.0.0/16", evaluator.True, "10.0.9.9", evaluator.Allowed},
+		"a block that holds none":                    {workload, "172.16.0.0/12", evaluator.True, "10.0.9.9", evaluator.Denied},
+		"blocks that match no pods":                  {workload, "10.0.1.1/32", evaluator.False, "10.0.9.9", evaluator.Denied},
+		"an identity could be in it or not":          {identity, "10.0.0.0/16", evaluator.True, "10.0.9.9", evaluator.Undefined},
+		"an identity, and blocks that match no pods": {identity, "10.0.0.0/16", evaluator.False, "10.0.9.9", evaluator.Denied},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := cluster()
+			s.NetworkPolicies = []*networkingv1.NetworkPolicy{admit(tc.cidr)}
+			s.Profile.IPBlockMatchesPods = tc.matches
+			res := Resolve(Input{ClusterDNS: dns, Snapshot: s, Expectation: expectation(t,
+				"paths: [{name: p, expect: Deny, from: {"+tc.from+"}, to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 1}]}]")})
+			p := predict(s, res.Edges)
+			if d := p.Decide(res.Edges[0], netip.MustParseAddr(tc.probe), nil); d.Verdict != tc.want {
+				t.Errorf("got %s, want %s: %s", d.Verdict, tc.want, d.Reason)
+			}
+		})
+	}
+}
+
+func TestProvenanceHoldsTheAddressesThatBlocksTellApart(t *testing.T) {
+	blocked := func(set evaluator.Setting, addr string) func(*Snapshot) {
+		return func(s *Snapshot) {
+			s.Profile.IPBlockMatchesPods = set
+			s.NetworkPolicies[0].Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.1.0/24"}}}}}
+			s.Pods[0].Status.PodIP, s.Pods[0].Status.PodIPs = addr, []corev1.PodIP{{IP: addr}}
+		}
+	}
+	for set, want := range map[evaluator.Setting]bool{evaluator.Unset: false, evaluator.False: false, evaluator.True: true} {
+		before, after := resolve(t, path(toDB), blocked(set, "10.0.1.1")).Provenance, resolve(t, path(toDB), blocked(set, "10.0.3.1")).Provenance
+		if (before != after) != want {
+			t.Errorf("%q: a new address of a source pod changes the provenance: %t, want %t", set, before != after, want)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -17,16 +18,21 @@ import (
 
 // provenance hashes what the edges and their predictions depend on: the policies
 // and labels of the namespaces at both ends, the cluster-wide policies for pods of
-// these namespaces, the sources with their nodes, and
-// the targets with addresses, nodes, ports and readiness, and what is assumed of the
-// implementation. Restarted source pods,
-// changed annotations and everything in other namespaces leave it as it is.
+// these namespaces, the sources with their nodes, the targets with addresses, nodes,
+// ports and readiness, and what is assumed of the implementation. Restarted source
+// pods (unless blocks tell them apart by their addresses), changed annotations and
+// everything in other namespaces leave it as it is.
 func provenance(in Input, res *Resolution) string {
 	h := sha256.New()
 	namespaces := map[string]bool{in.Expectation.Namespace: true}
+	byAddress := blocksTellPodsApart(in.Snapshot)
 	for _, e := range res.Edges {
 		// Which node comes first hangs on the names of the source's pods.
 		nodes := strings.Join(slices.Sorted(slices.Values(e.Source.Nodes)), ",")
+		if byAddress {
+			// Whether a block holds all pods of the source is part of its prediction.
+			fmt.Fprintf(h, "addresses %v\n", slices.SortedFunc(slices.Values(e.Source.addrs), netip.Addr.Compare))
+		}
 		fmt.Fprintf(h, "edge %s %s %s %v %v\n", e.ID(), e.Source.Key, nodes, e.Target.Ready, e.Target.Node)
 		for _, b := range e.Backends {
 			fmt.Fprintf(h, "backend %s %s %d\n", b.Endpoint.String(), b.Endpoint.Addr, b.Port)

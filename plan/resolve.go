@@ -155,8 +155,8 @@ func (r *resolver) source(l map[string]string, workload *corev1.Pod) *Source {
 	return s
 }
 
-// addVariants notes the different label sets of the pods that the source stands
-// for: a policy may tell them apart although the probe cannot.
+// addVariants notes the different label sets and the addresses of the pods that the
+// source stands for: a policy may tell them apart although the probe cannot.
 func (s *Source) addVariants(pods []*corev1.Pod) {
 	if s.seen == nil {
 		s.seen = map[string]bool{}
@@ -166,6 +166,7 @@ func (s *Source) addVariants(pods []*corev1.Pod) {
 			s.seen[key] = true
 			s.variants = append(s.variants, pod.Labels)
 		}
+		s.addrs = append(s.addrs, podAddrs(pod)...)
 	}
 }
 

@@ -179,7 +179,9 @@ type Target struct {
 	Identity *Identity `json:"identity,omitempty"`
 
 	// service names a Service. It is probed at its cluster address; policies apply
-	// to the pods and ports behind it.
+	// to the pods and ports behind it. One of type ExternalName is an alias: of the
+	// Service whose name in the domain cluster.local it holds, or of a host, which
+	// is probed like one.
 	// +optional
 	Service *ServiceReference `json:"service,omitempty"`
 

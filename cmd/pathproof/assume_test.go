@@ -16,8 +16,30 @@ spec:
     spec: {hostNetwork: true, containers: [{name: cilium-agent, image: "quay.io/cilium/cilium:v1.18.4"}]}
 `
 
+// running are pods of a cluster, with addresses that a policy lets in by range.
+const running = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: live}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: live}
+status: {phase: Running, podIP: 10.0.0.1, hostIP: 192.168.0.1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: server, namespace: live, labels: {app: server}}
+status: {phase: Running, podIP: 10.0.0.2, hostIP: 192.168.0.1}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: server, namespace: live}
+spec: {podSelector: {matchLabels: {app: server}}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}]}]}
+`
+
 func TestAssumptionsSettleWhatIsUndefined(t *testing.T) {
-	agent := file(t, "cilium.yaml", ciliumAgent)
+	agent, pods := file(t, "cilium.yaml", ciliumAgent), file(t, "running.yaml", running)
 	for name, tc := range map[string]struct {
 		args    []string
 		want    string
@@ -34,8 +56,8 @@ func TestAssumptionsSettleWhatIsUndefined(t *testing.T) {
 		"a flag that is written twice":  {args: []string{"--assume", "cni=calico", "--assume", "ipBlockMatchesPods=false"}, want: "Denied"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			args := append([]string{"predict", "--flows", "-", "-f", production, "-f", more}, tc.args...)
-			code, out, errs := call(t, `{"id":"1","from":"production/frontend","to":"other/ranged","port":80}`, args...)
+			args := append([]string{"predict", "--flows", "-", "-f", pods}, tc.args...)
+			code, out, errs := call(t, `{"id":"1","from":"live/client","to":"live/server","port":80}`, args...)
 			if code != 0 {
 				t.Fatalf("exit code %d: %s", code, errs)
 			}
@@ -46,6 +68,15 @@ func TestAssumptionsSettleWhatIsUndefined(t *testing.T) {
 				t.Errorf("want the note %q, got: %s", tc.note, errs)
 			}
 		})
+	}
+}
+
+// Manifests say nothing of addresses: no block lets a pod in for one that was made up.
+func TestBlocksThatMatchPodsSettleNothingOfManifests(t *testing.T) {
+	_, out, errs := call(t, `{"id":"1","from":"production/frontend","to":"other/ranged","port":80}`,
+		"predict", "--flows", "-", "-f", production, "-f", more, "--assume", "ipBlockMatchesPods=true")
+	if got := parse(t, out)[0].Verdict; got != "Undefined" || !strings.Contains(errs, "ipBlockMatchesPods=true is left out") {
+		t.Errorf("got %s: %s", got, errs)
 	}
 }
 

@@ -28,6 +28,15 @@ func TestExplainGolden(t *testing.T) {
 		"admin-accepts":        {"backend", "mongodb", "27017", 0, []string{"testdata/clusterwide.yaml"}, ""},
 		"admin-passes":         {"backend", "frontend", "8080", 0, []string{"testdata/clusterwide.yaml"}, ""},
 		"baseline-denies":      {"mongodb", "frontend", "8080", 0, []string{"testdata/clusterwide.yaml"}, ""},
+		"tiers-disputed":       {"tiers/client", "tiers/disputed", "80", 3, []string{"testdata/tiers.yaml"}, ""},
+		"tiers-no-match":       {"tiers/client", "tiers/untouched", "80", 0, []string{"testdata/tiers.yaml"}, ""},
+		"tiers-named-port":     {"tiers/client", "tiers/untouched", "web", 0, []string{"testdata/tiers.yaml"}, ""},
+		"tiers-order":          {"tiers/client", "tiers/ordered", "80", 0, []string{"testdata/tiers.yaml"}, ""},
+		"tiers-versions":       {"tiers/client", "tiers/versions", "80", 3, []string{"testdata/tiers.yaml"}, ""},
+		"tiers-isolated":       {"tiers/client", "tiers/closed", "80", 0, []string{"testdata/tiers.yaml"}, ""},
+		"tiers-unknown-peer":   {"tiers/client", "tiers/unknown", "80", 0, []string{"testdata/tiers.yaml"}, ""},
+		"tiers-invalid":        {"tiers/client", "tiers/untouched", "80", 3, []string{"testdata/tiers.yaml", "testdata/tiers-invalid.yaml"}, ""},
+		"tiers-egress":         {"tiers/out", "203.0.113.9", "443", 3, []string{"testdata/tiers.yaml"}, ""},
 		"denied":               {"frontend", "mongodb", "27017", 0, nil, ""},
 		"allowed":              {"backend", "mongodb", "TCP/27017", 0, nil, ""},
 		"not-isolated":         {"frontend", "backend", "main", 0, nil, ""},
@@ -106,4 +115,81 @@ func mustJSON(t *testing.T, v any) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// Where every rule is settled, going through the tiers leads to the verdict.
+func TestExplainedTiersLeadToTheVerdict(t *testing.T) {
+	decided, names := 0, []string{"client", "disputed", "untouched", "ordered", "versions", "closed", "unknown", "out"}
+	for _, from := range names {
+		for _, to := range names {
+			for _, port := range []string{"80", "8080", "UDP/8080", "SCTP/1"} {
+				_, text, errs := call(t, "", "explain", "tiers/"+from, "tiers/"+to, port, "-f", "testdata/tiers.yaml", "-o", "json")
+				var explained []explain.Answer
+				if err := json.Unmarshal([]byte(text), &explained); err != nil {
+					t.Fatal(err, errs)
+				}
+				for _, d := range []explain.Direction{explained[0].Egress, explained[0].Ingress} {
+					if want := walked(&d); want != "" && from != to {
+						decided++
+						if d.Verdict != want {
+							t.Errorf("%s to %s %s is %s, and its tiers lead to %s: %s", from, to, port, d.Verdict, want, mustJSON(t, d))
+						}
+					}
+				}
+			}
+		}
+	}
+	if decided < 200 {
+		t.Errorf("only %d directions were compared", decided)
+	}
+}
+
+// walked returns the verdict that a reader of an explanation comes to; empty where a
+// rule may match, or policies disagree.
+func walked(d *explain.Direction) string {
+	admin, ok := tierSays(d.Admin)
+	switch {
+	case !ok:
+		return ""
+	case admin != "" && admin != "Pass":
+		return admin
+	case len(d.Policies) > 0:
+		for _, p := range d.Policies {
+			for _, r := range p.Rules {
+				if r.Answer == explain.Allows {
+					return "Allowed"
+				}
+			}
+		}
+		return "Denied"
+	}
+	baseline, ok := tierSays(d.Baseline)
+	switch {
+	case !ok:
+		return ""
+	case baseline == "Denied":
+		return baseline
+	}
+	return "Allowed"
+}
+
+// tierSays returns what a tier decides, or Pass.
+func tierSays(policies []*explain.ClusterPolicy) (action string, ok bool) {
+	for _, p := range policies {
+		if p.Note != "" {
+			return "", false
+		}
+		for _, r := range p.Rules {
+			if r.Answer == explain.MayMatch {
+				return "", false
+			}
+			if r.Answer == explain.Matches && action == "" {
+				action = map[string]string{"Accept": "Allowed", "Allow": "Allowed", "Deny": "Denied", "Pass": "Pass"}[strings.Fields(r.Text)[0]]
+				if strings.Contains(r.Why[0], "denies everything") {
+					action = "Denied"
+				}
+			}
+		}
+	}
+	return action, true
 }

@@ -77,11 +77,7 @@ func (i *input) load(files []string, o manifests.Options) (*manifests.Result, er
 		return nil, invalid("--assume: %v", err)
 	}
 	r := manifests.Read(files, o)
-	found := implementation.Detect(r.Snapshot.Pods)
-	r.Snapshot.Profile = found.Profile
-	if found.Note != "" {
-		r.Notes = append(r.Notes, found.Note)
-	}
+	r.Assume(implementation)
 	return r, nil
 }
 

@@ -191,7 +191,7 @@ func FuzzDecodeReport(f *testing.F) {
 }
 
 func FuzzDecodePlan(f *testing.F) {
-	s, err := EncodePlan(Plan{Version: Version, ID: "a"})
+	s, err := EncodePlan(validPlan())
 	if err != nil {
 		f.Fatal(err)
 	}
