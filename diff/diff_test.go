@@ -340,3 +340,34 @@ func TestRegionsDivideAddresses(t *testing.T) {
 		t.Errorf("regions (-want +got):\n%s", d)
 	}
 }
+
+// A policy of one workload changes the paths of all others.
+func TestTablesGatherManyWorkloads(t *testing.T) {
+	pods := []*corev1.Pod{pod("", "db", app("db"))}
+	for i := range 9 {
+		pods = append(pods, pod("", fmt.Sprintf("web-%d", i), app("web")))
+	}
+	r := Compare(state{pods: pods, policies: allow(t, "{port: 80}")}.side(t), state{pods: pods, policies: allow(t, "{port: 81}")}.side(t), workload)
+	if len(r.Rows) != 18 {
+		t.Fatalf("got %d rows", len(r.Rows))
+	}
+	table := r.Table(explain.Style{})
+	for _, change := range []string{"opened", "closed"} {
+		if !strings.Contains(table, change+"   ns/web-0, ns/web-1, ns/web-2 and 6 more   ns/db   TCP/8") {
+			t.Errorf("the table is\n%s", table)
+		}
+	}
+	if n := strings.Count(table, "before:"); n != 2 || !strings.Contains(table, "9 opened, 9 closed") {
+		t.Errorf("%d lines:\n%s", n, table)
+	}
+	egress := []*networkingv1.NetworkPolicy{policy(t, "{podSelector: {matchLabels: {app: db}}, policyTypes: [Egress], egress: [{to: [{podSelector: {}}]}]}")}
+	table = Compare(state{pods: pods}.side(t), state{pods: pods, policies: egress}.side(t), workload).Table(explain.Style{})
+	if strings.Count(table, "before:") != 1 {
+		t.Errorf("the table is\n%s", table)
+	}
+	closed := []*networkingv1.NetworkPolicy{policy(t, "{podSelector: {matchLabels: {app: db}}, policyTypes: [Egress]}")}
+	table = Compare(state{pods: pods}.side(t), state{pods: pods, policies: closed}.side(t), workload).Table(explain.Style{})
+	if !strings.Contains(table, "closed   ns/db   0.0.0.0/0, ns/web-0, ns/web-1 and 7 more   all") {
+		t.Errorf("the table is\n%s", table)
+	}
+}
