@@ -14,7 +14,7 @@ KUSTOMIZE := $(TOOLS)/kustomize
 OPERATOR_IMAGE ?= ghcr.io/pathproof/operator:latest
 PROBE_IMAGE ?= ghcr.io/pathproof/probe:latest
 
-PURE := ./flow/... ./plan/... ./evaluator/... ./verdict/... ./probe/... ./manifests/... ./check/... ./explain/... ./matrix/...
+PURE := ./flow/... ./plan/... ./evaluator/... ./verdict/... ./probe/... ./manifests/... ./check/... ./explain/... ./matrix/... ./diff/... ./cluster/...
 UNIT = $$(go list ./... | grep -v -e /test/integration -e /test/e2e)
 FUZZ := ./evaluator:FuzzDecide ./probe/wire:FuzzDecodeReport ./manifests:FuzzRead
 

@@ -50,8 +50,9 @@ type Row struct {
 	Predicted string  `json:"predicted"`
 	Result    Outcome `json:"result"`
 	Why       string  `json:"why"`
-	// File and Line are where the path is declared.
-	File string `json:"file"`
+	// File and Line are where the path is declared; File is empty for one that a
+	// cluster holds.
+	File string `json:"file,omitempty"`
 	Line int    `json:"line,omitempty"`
 }
 
@@ -113,7 +114,7 @@ func Run(ctx context.Context, in *manifests.Result, validator func() (Validator,
 		r.Problems = append(r.Problems, p.String())
 	}
 	for _, k := range in.Unmodelled() {
-		r.Unmodelled = append(r.Unmodelled, fmt.Sprintf("%d %s (%s), the first in %s", k.Count, k.Kind, k.APIVersion, k.First))
+		r.Unmodelled = append(r.Unmodelled, k.String())
 	}
 	if len(r.Problems) > 0 {
 		// Answers would be about something else than what was written.
@@ -168,6 +169,9 @@ func choose(all []manifests.Expectation, o Options) []manifests.Expectation {
 
 // validate returns what an API server would refuse, with where it is.
 func validate(ctx context.Context, v Validator, e *manifests.Expectation) []string {
+	if e.JSON == nil {
+		return nil
+	}
 	name := "ConnectivityExpectation " + e.Object.Namespace + "/" + e.Object.Name
 	object, err := decode(e.JSON)
 	if err != nil {

@@ -75,14 +75,15 @@ func (r *Report) SARIF(version string) ([]byte, error) {
 		if level == "" {
 			continue
 		}
-		location := sarifPhysical{Artifact: sarifArtifact{filepath.ToSlash(row.File)}}
-		if row.Line > 0 {
-			location.Region = &sarifRegion{row.Line}
+		result := sarifResult{RuleID: string(row.Result), Level: level, Message: sarifText{row.Path + ": " + row.message()}}
+		if row.File != "" {
+			location := sarifPhysical{Artifact: sarifArtifact{filepath.ToSlash(row.File)}}
+			if row.Line > 0 {
+				location.Region = &sarifRegion{row.Line}
+			}
+			result.Locations = []sarifLocation{{location}}
 		}
-		run.Results = append(run.Results, sarifResult{
-			RuleID: string(row.Result), Level: level, Message: sarifText{row.Path + ": " + row.message()},
-			Locations: []sarifLocation{{location}},
-		})
+		run.Results = append(run.Results, result)
 	}
 	for _, p := range r.Problems {
 		run.Results = append(run.Results, sarifResult{RuleID: "BadInput", Level: "error", Message: sarifText{p}})

@@ -109,7 +109,7 @@ func (r *ExpectationReconciler) snapshot(ctx context.Context, exp *v1alpha1.Conn
 			}
 		}
 		for i := range pods.Items {
-			if !isProbePod(&pods.Items[i]) {
+			if !plan.IsProbePod(&pods.Items[i]) {
 				snap.Pods = append(snap.Pods, &pods.Items[i])
 			}
 		}

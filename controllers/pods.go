@@ -16,13 +16,14 @@ import (
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/plan"
 	"github.com/pathproof/pathproof/probe/wire"
 )
 
 // Annotations of probe pods. Everything of ours is in annotations: a label more
 // would make another identity of the pod.
 const (
-	expectationAnnotation = "pathproof.dev/expectation"
+	expectationAnnotation = v1alpha1.ExpectationAnnotation
 	runAnnotation         = "pathproof.dev/run"
 )
 
@@ -179,20 +180,10 @@ func freePort(ports []flow.PortRange) int {
 	return port
 }
 
-// isProbePod tells whether a pod is one of ours, of whatever expectation.
-func isProbePod(pod *corev1.Pod) bool {
-	return pod.Annotations[expectationAnnotation] != "" && slices.ContainsFunc(pod.OwnerReferences, isExpectationRef)
-}
-
-func isExpectationRef(o metav1.OwnerReference) bool {
-	group, _, _ := strings.Cut(o.APIVersion, "/")
-	return o.Kind == "ConnectivityExpectation" && group == v1alpha1.GroupVersion.Group
-}
-
 // ownedByExpectation tells whether a pod belongs to the expectation of that name,
 // and of that UID unless it is empty.
 func ownedByExpectation(pod *corev1.Pod, name string, uid types.UID) bool {
 	return slices.ContainsFunc(pod.OwnerReferences, func(o metav1.OwnerReference) bool {
-		return isExpectationRef(o) && o.Name == name && (uid == "" || o.UID == uid)
+		return plan.IsExpectationRef(o) && o.Name == name && (uid == "" || o.UID == uid)
 	})
 }

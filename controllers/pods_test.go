@@ -141,7 +141,7 @@ func TestStripPodKeepsWhatIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	stripped := out.(*corev1.Pod)
-	if !isProbePod(stripped) || !ownedByExpectation(stripped, "paths", podExpectation().UID) || stripped.Annotations[runAnnotation] != "r1" {
+	if !plan.IsProbePod(stripped) || !ownedByExpectation(stripped, "paths", podExpectation().UID) || stripped.Annotations[runAnnotation] != "r1" {
 		t.Errorf("a probe pod is not recognized without what was stripped: %v", stripped.ObjectMeta)
 	}
 	if _, ok := stripped.Annotations[wire.PlanAnnotation]; ok {

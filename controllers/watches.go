@@ -164,7 +164,7 @@ func (r *ExpectationReconciler) concerned(ctx context.Context, asked func(reach)
 // ofPod maps a probe pod to its expectation, and any other pod to the expectations
 // that may depend on it.
 func (r *ExpectationReconciler) ofPod(ctx context.Context, o client.Object) []reconcile.Request {
-	if pod, ok := o.(*corev1.Pod); ok && isProbePod(pod) {
+	if pod, ok := o.(*corev1.Pod); ok && plan.IsProbePod(pod) {
 		return []reconcile.Request{{NamespacedName: client.ObjectKey{Namespace: pod.Namespace, Name: pod.Annotations[expectationAnnotation]}}}
 	}
 	return r.inReach(ctx, o)
@@ -181,7 +181,7 @@ func podChanged() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok1 := e.ObjectOld.(*corev1.Pod)
 		after, ok2 := e.ObjectNew.(*corev1.Pod)
-		if !ok1 || !ok2 || isProbePod(after) {
+		if !ok1 || !ok2 || plan.IsProbePod(after) {
 			return true
 		}
 		return !maps.Equal(before.Labels, after.Labels) || before.Spec.NodeName != after.Spec.NodeName ||
@@ -221,7 +221,7 @@ func stripPod(o any) (any, error) {
 		return o, nil
 	}
 	pod.ManagedFields = nil
-	if !isProbePod(pod) {
+	if !plan.IsProbePod(pod) {
 		pod.Annotations = nil
 	} else {
 		// The plan has been delivered when the pod is in the cache.

@@ -20,9 +20,9 @@ func (s Style) Word(word string) string {
 	}
 	code := "33"
 	switch word {
-	case "Allowed", "Holds", Allows:
+	case "Allowed", "Holds", "opened", Allows:
 		code = "32"
-	case "Denied", "Drift":
+	case "Denied", "Drift", "closed":
 		code = "31"
 	}
 	return "\x1b[" + code + "m" + word + "\x1b[0m"

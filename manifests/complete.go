@@ -18,7 +18,10 @@ const DefaultClusterDNS = "kube-system/kube-dns"
 // address before EndpointSlices can hold it.
 func complete(r *Result, o Options) {
 	r.completeNamespaces()
-	r.assumeClusterDNS(o.ClusterDNS)
+	if o.Cluster == nil {
+		// What a cluster lacks does not exist.
+		r.assumeClusterDNS(o.ClusterDNS)
+	}
 	r.standIns()
 	r.completePods()
 	r.completeAddresses()

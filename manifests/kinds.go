@@ -14,6 +14,7 @@ import (
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/evaluator"
+	"github.com/pathproof/pathproof/plan"
 )
 
 // kind is how objects of one kind are read.
@@ -46,7 +47,7 @@ func ofCluster(k *kind) *kind {
 var kinds = map[typeMeta]*kind{
 	{"v1", "Namespace"}: ofCluster(reads(func(r *Result, o *corev1.Namespace) { r.Snapshot.Namespaces = append(r.Snapshot.Namespaces, o) })),
 	{"v1", "Node"}:      ofCluster(reads(func(r *Result, o *corev1.Node) { r.Snapshot.Nodes = append(r.Snapshot.Nodes, o) })),
-	{"v1", "Pod"}:       reads(func(r *Result, o *corev1.Pod) { r.Snapshot.Pods = append(r.Snapshot.Pods, o) }),
+	{"v1", "Pod"}:       reads(addPod),
 	{"v1", "Service"}:   reads(func(r *Result, o *corev1.Service) { r.Snapshot.Services = append(r.Snapshot.Services, o) }),
 	{"discovery.k8s.io/v1", "EndpointSlice"}: reads(func(r *Result, o *discoveryv1.EndpointSlice) {
 		r.Snapshot.EndpointSlices = append(r.Snapshot.EndpointSlices, o)
@@ -77,9 +78,25 @@ var kinds = map[typeMeta]*kind{
 
 const expectationKind = "ConnectivityExpectation"
 
+// addPod notes a pod, unless it is one of the operator's in a dump of a cluster.
+func addPod(r *Result, o *corev1.Pod) {
+	if !plan.IsProbePod(o) {
+		r.Snapshot.Pods = append(r.Snapshot.Pods, o)
+	}
+}
+
 func addExpectation(r *Result, p parsed) {
 	o := p.object.(*v1alpha1.ConnectivityExpectation)
 	r.Expectations = append(r.Expectations, Expectation{Object: o, JSON: p.json, Place: p.place, PathLines: p.lines})
+}
+
+// PolicyKind returns the kind of an apiVersion and a kind, if its objects may decide
+// about traffic and it is not NetworkPolicy itself. They may be evaluated or not.
+func PolicyKind(apiVersion, kind string) (evaluator.PolicyKind, bool) {
+	if groupOf(apiVersion) == "networking.k8s.io" && kind == "NetworkPolicy" {
+		return evaluator.PolicyKind{}, false
+	}
+	return policyKind(typeMeta{apiVersion, kind})
 }
 
 // policyKind returns the kind if its objects may decide about traffic, and are not

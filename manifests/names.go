@@ -129,7 +129,11 @@ func (n *Names) endpoint(name string) (flow.Endpoint, *corev1.Pod, error) {
 	}
 	pod := n.pods[name]
 	if pod == nil {
-		return flow.Endpoint{}, nil, fmt.Errorf("there is no pod or workload %s in the manifests", name)
+		where := "the manifests"
+		if n.result.overCluster {
+			where = "the cluster"
+		}
+		return flow.Endpoint{}, nil, fmt.Errorf("there is no pod or workload %s in %s", name, where)
 	}
 	return flow.Endpoint{Namespace: pod.Namespace, Pod: pod.Name}, pod, nil
 }

@@ -28,6 +28,10 @@ type Options struct {
 	// If the input has expectations about DNS and no such Service, one is assumed.
 	// Empty means that none is.
 	ClusterDNS string
+	// Cluster is what the input is laid over, as if it were applied there; nil means
+	// that there is nothing but the input. It is not changed, but for what an API
+	// server would have added, and may serve several times.
+	Cluster *Cluster
 }
 
 // Read reads files and folders (recursively: .yaml, .yml and .json; what begins
@@ -46,6 +50,9 @@ func Read(paths []string, o Options) *Result {
 		for _, p := range <-answer {
 			c.take(p)
 		}
+	}
+	if o.Cluster != nil {
+		c.overlay(o.Cluster)
 	}
 	c.finish()
 	complete(c.result, o)

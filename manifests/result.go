@@ -11,7 +11,7 @@ import (
 // Place is a position in the input.
 type Place struct {
 	// File is as it was named, or found below what was named; "-" is the standard
-	// input.
+	// input. It is empty for what a cluster holds.
 	File string
 	// Line counts from 1; 0 means that it is not known.
 	Line int
@@ -23,8 +23,11 @@ type Place struct {
 // String renders file:line, and the item if there is one.
 func (p Place) String() string {
 	s := p.File
-	if s == "-" {
+	switch s {
+	case "-":
 		s = "standard input"
+	case "":
+		s = "the cluster"
 	}
 	if p.Line > 0 {
 		s = fmt.Sprintf("%s:%d", s, p.Line)
@@ -63,14 +66,29 @@ type Skipped struct {
 	Policy bool
 	// First is where the first of them is.
 	First Place
+	// Unread says why the objects of the kind cannot be read, so that there may be any
+	// number of them; empty if they can.
+	Unread string
 	// Hint says what to do instead; empty if nothing needs to be done.
 	Hint string
+}
+
+// String says what was skipped, and where.
+func (s Skipped) String() string {
+	switch {
+	case s.Unread != "":
+		return fmt.Sprintf("%s (%s) in any number, because they cannot be read: %s", s.Kind, s.APIVersion, s.Unread)
+	case s.First == Place{}:
+		return fmt.Sprintf("%d %s (%s) in the cluster", s.Count, s.Kind, s.APIVersion)
+	}
+	return fmt.Sprintf("%d %s (%s), the first in %s", s.Count, s.Kind, s.APIVersion, s.First)
 }
 
 // Expectation is a ConnectivityExpectation of the input.
 type Expectation struct {
 	Object *v1alpha1.ConnectivityExpectation
-	// JSON is the object as it was written, for validation against its CRD.
+	// JSON is the object as it was written, for validation against its CRD. It is nil
+	// for one of a cluster, whose API server has validated it.
 	JSON  []byte
 	Place Place
 	// PathLines are the lines on which the paths begin, by the path's name.
@@ -91,6 +109,8 @@ type Result struct {
 	Objects int
 
 	workloads []workload
+	// overCluster is set if the input was laid over a cluster.
+	overCluster bool
 	// ignored are kinds of policy that decide nothing.
 	ignored []string
 	// madePods and madeNodes are set if addresses of pods, or of nodes, were made up.

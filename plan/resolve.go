@@ -32,6 +32,10 @@ var controllerLabels = []string{
 	"job-name",
 }
 
+// IsControllerLabel tells whether workload controllers set a label, and not those
+// who write workloads.
+func IsControllerLabel(key string) bool { return slices.Contains(controllerLabels, key) }
+
 // resolver carries what the steps of Resolve share.
 type resolver struct {
 	in      Input

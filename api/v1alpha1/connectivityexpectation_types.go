@@ -10,6 +10,9 @@ import (
 // timestamp is customary.
 const RequestedAtAnnotation = "pathproof.dev/requested-at"
 
+// ExpectationAnnotation names on a probe pod the expectation that it was made for.
+const ExpectationAnnotation = "pathproof.dev/expectation"
+
 // ConnectivityExpectation declares which network paths of a namespace must be
 // open and which must be closed. The operator predicts each path from the
 // NetworkPolicies in the cluster, probes it from pods that carry the workload's

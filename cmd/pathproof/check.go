@@ -20,27 +20,34 @@ import (
 type checkFlags struct {
 	input
 	output, selector, clusterDNS string
-	all                          bool
+	all, withCluster             bool
 }
 
 func newCheck(s streams) *cobra.Command {
 	var f checkFlags
 	cmd := &cobra.Command{
 		Use:   "check -f PATH...",
-		Short: "Compare expectations with policies, both from manifests",
+		Short: "Compare expectations with policies",
 		Long: `check compares every ConnectivityExpectation of the manifests with what their
 policies say, for all pods that it selects.
+
+With --with-cluster they are checked as they would be in the cluster of the
+kubeconfig, once the manifests are applied: together with everything else that is
+there, the expectations included. The cluster is only read.
 
 Exit codes: 0 all of it holds, 1 policies drifted from what is declared, 2 bad
 input, 3 something cannot be determined.`,
 		Example: `  pathproof check -f manifests/
-  kustomize build overlays/production | pathproof check -f - -o junit > report.xml`,
+  kustomize build overlays/production | pathproof check -f - -o junit > report.xml
+  pathproof check --with-cluster -f change.yaml`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runCheck(cmd.Context(), s, &f) },
 	}
 	f.flags(cmd)
+	f.clusterFlags(cmd)
 	flags := cmd.Flags()
-	flags.Lookup("namespace").Usage = `Check the expectations of this namespace only. It is also that of objects that name none (default: check all; "default").`
+	flags.Lookup("namespace").Usage = `Check the expectations of this namespace only. It is also that of objects that name none (default: check all; "default", or that of the context with --with-cluster).`
+	flags.BoolVar(&f.withCluster, "with-cluster", false, "Lay the manifests over what the cluster of the kubeconfig holds. Without -f, check the cluster as it is.")
 	flags.BoolVarP(&f.all, "all-namespaces", "A", false, "Check the expectations of all namespaces, although -n is given.")
 	flags.StringVarP(&f.selector, "selector", "l", "", "Check the expectations with these labels only.")
 	flags.StringVarP(&f.output, "output", "o", "table", "Output format: table, json, junit or sarif.")
@@ -77,7 +84,7 @@ func runCheck(ctx context.Context, s streams, f *checkFlags) error {
 		return err
 	}
 	validator := compileSchema()
-	in, err := f.read(s, f.clusterDNS)
+	in, err := f.readFor(s)
 	if err != nil {
 		return err
 	}
@@ -97,6 +104,26 @@ func runCheck(ctx context.Context, s streams, f *checkFlags) error {
 		return fmt.Errorf("writing the report: %w", err)
 	}
 	return exit(r.ExitCode())
+}
+
+// readFor reads the manifests, over the cluster if that is asked for.
+func (f *checkFlags) readFor(s streams) (*manifests.Result, error) {
+	if f.withCluster {
+		c, err := f.readCluster(true)
+		if err != nil {
+			return nil, err
+		}
+		return f.overlay(s, c, f.files)
+	}
+	for _, name := range []string{"kubeconfig", "context", "as", "request-timeout"} {
+		if f.cmd.Flags().Changed(name) {
+			return nil, invalid("--%s names a cluster, which check asks only if told to: write --with-cluster, too", name)
+		}
+	}
+	if len(f.files) == 0 {
+		return nil, invalid("no manifests are named: write -f FILE, -f FOLDER or -f - for the standard input, or --with-cluster to check the cluster as it is")
+	}
+	return f.read(s, f.clusterDNS)
 }
 
 // compileSchema compiles the CRD's rules while the manifests are read: that takes

@@ -28,6 +28,10 @@ func file(t testing.TB, name, text string) string {
 }
 
 func TestUsageErrorsSayWhatToWrite(t *testing.T) {
+	// There is no cluster, whoever runs the test.
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "none"))
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	broken := file(t, "kubeconfig", "contexts: 7")
 	flows := file(t, "flows", "")
 	cases := map[string]struct {
 		args []string
@@ -48,6 +52,15 @@ func TestUsageErrorsSayWhatToWrite(t *testing.T) {
 		"explain with a port that is none": {[]string{"explain", "a", "b", "70000", "-f", production}, "write a number from 1 to 65535"},
 		"explain with a strange protocol":  {[]string{"explain", "a", "b", "ICMP/1", "-f", production}, "write TCP, UDP or SCTP"},
 		"explain of nobody":                {[]string{"explain", "a", "b", "1", "-f", production}, "there is no pod or workload default/a"},
+		"explain of neither":               {[]string{"explain", "a", "b", "1"}, "write -f FILE or -f FOLDER for manifests, or --kubeconfig FILE for a cluster"},
+		"a kubeconfig that does not exist": {[]string{"explain", "a", "b", "1", "--kubeconfig", "/nowhere"}, "no such file"},
+		"a kubeconfig that is none":        {[]string{"explain", "a", "b", "1", "--kubeconfig", broken}, "reading the kubeconfig"},
+		"check of a cluster by half":       {[]string{"check", "-f", production, "--context", "x"}, "write --with-cluster, too"},
+		"check with no cluster":            {[]string{"check", "-f", production, "--with-cluster"}, "--kubeconfig FILE for a cluster"},
+		"diff of nothing":                  {[]string{"diff"}, "write -f FILE"},
+		"diff with nothing before":         {[]string{"diff", "-f", production}, "--kubeconfig FILE for a cluster"},
+		"diff of one stream":               {[]string{"diff", "-f", "-", "--from", "-"}, "both sides cannot come from the standard input"},
+		"an unknown output of diff":        {[]string{"diff", "-f", production, "-o", "csv"}, "write table, json"},
 		"an unknown output of matrix":      {[]string{"matrix", "-f", production, "-o", "png"}, "write table, json, csv, html, svg"},
 		"matrix with a port that is none":  {[]string{"matrix", "-f", production, "--port", "0"}, "write a number from 1 to 65535"},
 		"matrix with a strange protocol":   {[]string{"matrix", "-f", production, "--port", "ICMP/1"}, "write TCP, UDP or SCTP"},

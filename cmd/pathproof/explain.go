@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -19,7 +20,7 @@ func newExplain(s streams) *cobra.Command {
 	var in input
 	var output string
 	cmd := &cobra.Command{
-		Use:   "explain FROM TO PORT -f PATH...",
+		Use:   "explain FROM TO PORT [-f PATH...]",
 		Short: "Say why policies allow or deny a connection",
 		Long: `explain says which policies select each end of a connection, which of their rules
 allows it or why none does, and what would have to change.
@@ -28,11 +29,14 @@ FROM and TO are a pod or workload (NAME in the namespace of -n, or NAMESPACE/NAM
 or an address; TO may also be svc:NAMESPACE/NAME. PORT is a number or a name, after
 a protocol if it is not TCP: 27017, http, UDP/53.
 
+With -f the manifests are asked, without it the cluster of the kubeconfig.
+
 The exit code is 0 for an answer, whatever it is, and 3 for one that is Undefined.`,
-		Example: `  pathproof explain frontend mongodb 27017 -n production -f config/samples/production`,
+		Example: `  pathproof explain frontend mongodb 27017 -n production -f config/samples/production
+  pathproof explain frontend mongodb 27017 -n production --context staging`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 3 {
-				return invalid("explain takes a source, a target and a port, and got %d arguments: write pathproof explain FROM TO PORT -f PATH", len(args))
+				return invalid("explain takes a source, a target and a port, and got %d arguments: write pathproof explain FROM TO PORT", len(args))
 			}
 			return nil
 		},
@@ -44,6 +48,7 @@ The exit code is 0 for an answer, whatever it is, and 3 for one that is Undefine
 		},
 	}
 	in.flags(cmd)
+	in.clusterFlags(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "Output format: text or json.")
 	return cmd
 }
@@ -116,9 +121,9 @@ func (i *input) qualify(name string) string {
 	if _, err := netip.ParseAddr(rest); err == nil && prefix == "" {
 		return name
 	}
-	namespace := i.namespace
-	if namespace == "" {
-		namespace = "default"
+	namespace := cmp.Or(i.namespace, "default")
+	if len(i.files) == 0 {
+		namespace = i.currentNamespace()
 	}
 	return prefix + namespace + "/" + rest
 }

@@ -1,5 +1,6 @@
-// The pathproof command predicts paths from manifests, without a cluster. Its
-// commands are wiring: packages manifests, check and explain do the work.
+// The pathproof command predicts paths from manifests, from what a cluster holds, or
+// from both. It sends no packets and changes no cluster. Its commands are wiring:
+// packages manifests, cluster, check, diff and explain do the work.
 package main
 
 import (
@@ -16,9 +17,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
-
-	"github.com/pathproof/pathproof/evaluator"
-	"github.com/pathproof/pathproof/manifests"
 )
 
 // Exit codes, the same for every command.
@@ -100,9 +98,10 @@ func run(ctx context.Context, args []string, s streams) int {
 func newRoot(s streams) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "pathproof",
-		Short: "Predict network paths from manifests",
-		Long: `pathproof predicts from manifests which network paths their policies leave open.
-No cluster is asked.
+		Short: "Predict network paths from manifests and clusters",
+		Long: `pathproof predicts which network paths policies leave open: those of manifests (-f)
+or, where a command can, those of the cluster of the kubeconfig, which it only
+reads.
 
 Exit codes: 0 it holds, 1 it does not, 2 bad input or usage, 3 it could not be
 determined.`,
@@ -125,7 +124,7 @@ determined.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return invalid("%v: see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(newPredict(s), newCheck(s), newExplain(s), newMatrix(s), newVersion(s))
+	root.AddCommand(newPredict(s), newCheck(s), newExplain(s), newDiff(s), newMatrix(s), newVersion(s))
 	return root
 }
 
@@ -155,64 +154,6 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		return invalid("%s takes no arguments, and got %q: write -f before each file or folder", cmd.CommandPath(), args[0])
 	}
 	return nil
-}
-
-// input holds the flags of commands that read manifests.
-type input struct {
-	files       []string
-	namespace   string
-	ignoreKinds []string
-	assume      []string
-}
-
-func (i *input) flags(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringArrayVarP(&i.files, "filename", "f", nil, "File or folder of manifests, or - for the standard input; may be repeated. Folders are read recursively.")
-	f.StringVarP(&i.namespace, "namespace", "n", "", `Namespace of objects that name none (default "default").`)
-	f.StringSliceVar(&i.ignoreKinds, "ignore-policy-kinds", nil, "Kinds of policy that are taken to decide nothing, as KIND or KIND.GROUP, separated by commas.")
-	f.StringSliceVar(&i.assume, "assume", nil, "What the network implementation does where the API leaves it open, as KEY=true|false, separated by commas, or cni=NAME, or cni=none: "+
-		strings.Join(evaluator.AssumptionKeys(), ", ")+". May be repeated.")
-	_ = cmd.MarkFlagFilename("filename", "yaml", "yml", "json")
-}
-
-// read reads the manifests. It says on the error stream what was skipped and
-// assumed, and what is wrong.
-func (i *input) read(s streams, clusterDNS string) (*manifests.Result, error) {
-	if len(i.files) == 0 {
-		return nil, invalid("no manifests are named: write -f FILE, -f FOLDER or -f - for the standard input")
-	}
-	implementation, err := evaluator.ParseImplementation(i.assume)
-	if err != nil {
-		return nil, invalid("--assume: %v", err)
-	}
-	r := manifests.Read(i.files, manifests.Options{Namespace: i.namespace, IgnoredKinds: i.ignoreKinds, Stdin: s.in, ClusterDNS: clusterDNS})
-	r.Assume(implementation)
-	return r, nil
-}
-
-// warn says what a prediction leaves out.
-func (i *input) warn(s streams, r *manifests.Result) {
-	for _, p := range r.Problems {
-		s.say("error: " + p.String())
-	}
-	for _, k := range r.Unmodelled() {
-		s.say(fmt.Sprintf("warning: %d %s (%s, the first in %s) not evaluated: what they could decide is undefined; if they decide nothing, say --ignore-policy-kinds %s",
-			k.Count, k.Kind, k.APIVersion, k.First, k.Kind))
-	}
-	for _, n := range r.Notes {
-		s.say("note: " + n)
-	}
-	var skipped []string
-	for _, k := range r.Skipped {
-		if k.Hint != "" {
-			s.say(fmt.Sprintf("note: %s is a %s, which is not read: the files that it names are; to have it applied: %s", k.First, k.Kind, k.Hint))
-		} else if !k.Policy || !slices.Contains(r.Unmodelled(), k) {
-			skipped = append(skipped, fmt.Sprintf("%d %s", k.Count, k.Kind))
-		}
-	}
-	if len(skipped) > 0 {
-		s.say("note: skipped " + strings.Join(skipped, ", "))
-	}
 }
 
 // say writes a line to the error stream.

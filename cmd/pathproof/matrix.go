@@ -30,7 +30,7 @@ var matrixOutputs = []string{"table", "json", "csv", "html", "svg"}
 func newMatrix(s streams) *cobra.Command {
 	var f matrixFlags
 	cmd := &cobra.Command{
-		Use:   "matrix -f PATH...",
+		Use:   "matrix [-f PATH...]",
 		Short: "Show which workloads may connect to which",
 		Long: `matrix asks about every pair of workloads, and shows the answers as a truth table:
 sources are its rows, targets its columns. Pods of one workload share a row as long
@@ -38,6 +38,8 @@ as no policy tells them apart.
 
 Each target is asked about the ports that its containers declare, or about TCP/80
 if they declare none. --port asks all targets about the same ports.
+
+With -f the manifests are asked, without it the cluster of the kubeconfig.
 
 The exit code is 0 for a table, 2 for bad input, and 3 for a table in which a
 verdict is Undefined.`,
@@ -47,6 +49,7 @@ verdict is Undefined.`,
 		RunE: func(*cobra.Command, []string) error { return runMatrix(s, &f) },
 	}
 	f.flags(cmd)
+	f.clusterFlags(cmd)
 	flags := cmd.Flags()
 	flags.Lookup("namespace").Usage = `Show the pods of this namespace only. It is also that of objects that name none (default: show all; "default").`
 	flags.BoolVarP(&f.all, "all-namespaces", "A", false, "Show the pods of all namespaces, although -n is given.")

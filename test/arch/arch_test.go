@@ -112,10 +112,11 @@ func TestImports(t *testing.T) {
 		"plan plans, and asks nobody": {
 			pkg: "plan", only: append(ours("flow", "api", "evaluator", "probe/wire"), "k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/network-policy-api/apis"),
 		},
+		"check links no client":   {pkg: "check", linked: true, never: append(ours("cluster", "controllers"), "k8s.io/client-go", "sigs.k8s.io/controller-runtime")},
 		"plan links no client":    {pkg: "plan", linked: true, never: []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"}},
 		"verdict links no client": {pkg: "verdict", linked: true, never: []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"}},
 		"manifests are read without a client": {
-			pkg: "manifests", linked: true, never: append(ours("controllers", "probe!", "verdict", "check", "explain", "schema", "test", "cmd"), "k8s.io/client-go", "sigs.k8s.io/controller-runtime"),
+			pkg: "manifests", linked: true, never: append(ours("controllers", "cluster", "probe!", "verdict", "check", "diff", "explain", "schema", "test", "cmd"), "k8s.io/client-go", "sigs.k8s.io/controller-runtime"),
 		},
 		"manifests know the types and the libraries that decode them": {
 			pkg: "manifests", only: append(ours("api", "flow", "evaluator", "plan"), "k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/network-policy-api/apis", "sigs.k8s.io/yaml", "sigs.k8s.io/json", "go.yaml.in/yaml"),
@@ -126,12 +127,21 @@ func TestImports(t *testing.T) {
 		"check compares what others read and predict": {
 			pkg: "check", only: append(ours("api", "evaluator", "explain", "manifests", "plan"), "k8s.io/apimachinery"),
 		},
+		"a cluster is read for manifests to be laid over": {
+			pkg: "cluster", only: append(ours("api", "evaluator", "manifests"), "k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go", "golang.org/x/sync", "sigs.k8s.io/network-policy-api/apis"),
+		},
+		"diff links no client": {
+			pkg: "diff", linked: true, never: append(ours("cluster", "controllers", "probe!", "cmd", "test"), "k8s.io/client-go", "sigs.k8s.io/controller-runtime"),
+		},
+		"diff asks the evaluator": {
+			pkg: "diff", only: append(ours("flow", "evaluator", "explain"), "k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/network-policy-api/apis"),
+		},
 		"matrix asks the evaluator": {
 			pkg: "matrix", only: append(ours("flow", "evaluator", "explain"), "k8s.io/api", "k8s.io/apimachinery"),
 		},
 		"matrix links no client":            {pkg: "matrix", linked: true, never: []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"}},
 		"the CRD's rules know none of ours": {pkg: "schema", linked: true, never: []string{module + "/api", module + "/controllers", module + "/plan", module + "/test"}},
-		"the command line talks to no cluster and sends no probe": {
+		"the command line is no operator and sends no probe": {
 			pkg: "cmd/pathproof", linked: true, never: append(ours("controllers", "probe!", "test"), "sigs.k8s.io/controller-runtime"),
 		},
 		"the API types are for others to import": {
