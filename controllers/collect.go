@@ -104,9 +104,9 @@ func (r *ExpectationReconciler) read(s *scope, p *probeRun, pod *corev1.Pod) {
 		if p.armedAt.After(started) {
 			started = p.armedAt
 		}
-		deadline := started.Add(r.options.bound(s.exp.Spec.Probe))
+		deadline := started.Add(s.options.bound(s.exp.Spec.Probe))
 		if !s.now.Before(deadline) {
-			fail(verdict.ProbeFailed, "the probe did not end within %s", r.options.bound(s.exp.Spec.Probe))
+			fail(verdict.ProbeFailed, "the probe did not end within %s", s.options.bound(s.exp.Spec.Probe))
 			return
 		}
 		s.again(r.until(s, deadline))

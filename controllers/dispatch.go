@@ -52,7 +52,7 @@ func (r *ExpectationReconciler) sweep(ctx context.Context, s *scope) (bool, erro
 func (r *ExpectationReconciler) dispatch(ctx context.Context, s *scope) (bool, error) {
 	current := s.track.run
 	for _, resp := range current.responders {
-		if err := r.ensure(ctx, s, &resp.podRun, func() *corev1.Pod { return responderPod(s.exp, current, resp, r.options) }); err != nil {
+		if err := r.ensure(ctx, s, &resp.podRun, func() *corev1.Pod { return responderPod(s.exp, current, resp, s.options) }); err != nil {
 			return false, err
 		}
 		r.observeResponder(s, resp)
@@ -72,7 +72,7 @@ func (r *ExpectationReconciler) dispatch(ctx context.Context, s *scope) (bool, e
 	if waiting {
 		current.draft(s.exp)
 	} else {
-		current.place(s.exp, r.options)
+		current.place(s.exp, s.options)
 	}
 	for _, p := range current.probes {
 		if err := r.launch(ctx, s, p); err != nil {
@@ -91,7 +91,7 @@ func (r *ExpectationReconciler) launch(ctx context.Context, s *scope, p *probeRu
 	}
 	planned := len(p.plan.Checks) > 0
 	created := !p.createdAt.IsZero()
-	if err := r.ensure(ctx, s, &p.podRun, func() *corev1.Pod { return probePod(s.exp, s.track.run, p, r.options) }); err != nil {
+	if err := r.ensure(ctx, s, &p.podRun, func() *corev1.Pod { return probePod(s.exp, s.track.run, p, s.options) }); err != nil {
 		return err
 	}
 	switch {

@@ -45,6 +45,8 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 		return false, err
 	}
 	snapshot.Profile = found.Profile
+	s.options = r.options
+	s.options.WarmUp = max(s.options.WarmUp, found.WarmUp)
 	reach, err := r.reachOf(ctx, s.exp)
 	if err != nil {
 		return false, err

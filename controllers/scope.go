@@ -29,7 +29,9 @@ type scope struct {
 
 	// pods are the probe pods of the current run, by name. Set by sweep.
 	pods map[string]*corev1.Pod
-	// snapshot, resolution, predictor and problems are set by gather.
+	// options are those of the reconciler, with the warm-up that the network
+	// implementation needs. Set by gather, as are the next four.
+	options    Options
 	snapshot   plan.Snapshot
 	resolution *plan.Resolution
 	predictor  *plan.Predictor

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -23,6 +24,9 @@ type CNI struct {
 	facts     []fact
 	// passive is set for one that enforces no policy, so that another one may.
 	passive bool
+	// warmUp is how long it leaves a new pod open, or closed, before it enforces the
+	// policies; 0 if nothing is known of that.
+	warmUp time.Duration
 }
 
 // fact is something that is known of some versions.
@@ -50,6 +54,9 @@ var cnis = []CNI{
 	},
 	{
 		Name: "aws-vpc-cni", label: [2]string{"k8s-app", "aws-node"}, namespaces: []string{systemNamespace}, container: "aws-eks-nodeagent",
+		// One or two seconds have been seen, in issues 83, 186 and 271 of
+		// aws/aws-network-policy-agent.
+		warmUp: 5 * time.Second,
 		facts: []fact{{
 			Profile: Profile{PodReachesOwnNode: True}, since: "1.1.0",
 			sources: []string{github + "aws/aws-network-policy-agent/pull/65"},
@@ -276,6 +283,9 @@ type Detection struct {
 	// Profile is what is assumed: what was told, and otherwise what is known of the
 	// implementation that was found.
 	Profile Profile
+	// WarmUp is the time that new pods need until the policies are enforced for them: the
+	// longest of all implementations that were found.
+	WarmUp time.Duration
 	// Note says in a sentence what was found and what is assumed for it; empty if
 	// nothing was found.
 	Note string
@@ -289,6 +299,7 @@ func (i Implementation) Detect(pods []*corev1.Pod) Detection {
 	}
 	found := map[string]*Profile{}
 	var passive string
+	var warmUp time.Duration
 	for _, p := range pods {
 		c := CNIOf(p)
 		switch {
@@ -298,6 +309,7 @@ func (i Implementation) Detect(pods []*corev1.Pod) Detection {
 			passive = c.Name
 			continue
 		}
+		warmUp = max(warmUp, c.warmUp)
 		known := c.of(p)
 		if first := found[c.Name]; first == nil {
 			found[c.Name] = &known
@@ -314,23 +326,22 @@ func (i Implementation) Detect(pods []*corev1.Pod) Detection {
 	const overrule = "say --assume KEY=true|false to overrule it, or --assume cni=none to assume nothing"
 	switch {
 	case len(names) > 1:
-		return Detection{i.Told, fmt.Sprintf("the CNIs %s were found: nothing is assumed of either; say --assume cni=NAME for the one that enforces policies",
+		return Detection{i.Told, warmUp, fmt.Sprintf("the CNIs %s were found: nothing is assumed of either; say --assume cni=NAME for the one that enforces policies",
 			strings.Join(names, " and "))}
 	case len(names) == 1:
-		return Detection{i.Told.Or(*found[names[0]]), assumedFor(names[0]+" was found", *found[names[0]]) + "; " + overrule}
+		return Detection{i.Told.Or(*found[names[0]]), warmUp, assumedFor(names[0]+" was found", *found[names[0]]) + "; " + overrule}
 	case i.CNI != "":
-		known := named(i.CNI)
-		return Detection{i.Told.Or(known), assumedFor(i.CNI+" was named", known)}
+		c := named(i.CNI)
+		return Detection{i.Told.Or(c.at("")), c.warmUp, assumedFor(i.CNI+" was named", c.at(""))}
 	case passive != "":
-		return Detection{i.Told, fmt.Sprintf("the CNI %s was found, which enforces no NetworkPolicy by itself", passive)}
+		return Detection{Profile: i.Told, Note: fmt.Sprintf("the CNI %s was found, which enforces no NetworkPolicy by itself", passive)}
 	}
 	return Detection{Profile: i.Told}
 }
 
-// named returns what is known of every version of an implementation.
-func named(name string) Profile {
-	i := slices.IndexFunc(cnis, func(c CNI) bool { return c.Name == name })
-	return cnis[i].at("")
+// named returns the implementation of a name that CNINames lists.
+func named(name string) *CNI {
+	return &cnis[slices.IndexFunc(cnis, func(c CNI) bool { return c.Name == name })]
 }
 
 // assumedFor says what is assumed of an implementation.

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -79,6 +80,39 @@ func TestDetectTheImplementation(t *testing.T) {
 			slices.Reverse(tc.pods)
 			if again := i.Detect(tc.pods); again != d {
 				t.Errorf("the order of the pods matters: %v and %v", d, again)
+			}
+		})
+	}
+}
+
+func TestNewPodsWaitForTheSlowestImplementation(t *testing.T) {
+	agent := func(name, labels string) *corev1.Pod {
+		return newAgent("kube-system/"+name, labels, "agent=agent:v1.0.0")
+	}
+	aws, calico := agent("aws-node-a", "k8s-app=aws-node"), agent("calico-node-a", "k8s-app=calico-node")
+	for name, tc := range map[string]struct {
+		assume string
+		pods   []*corev1.Pod
+		want   time.Duration
+	}{
+		"one that is fast":          {pods: []*corev1.Pod{calico}},
+		"one that is slow":          {pods: []*corev1.Pod{aws}, want: 5 * time.Second},
+		"a slow one beside another": {pods: []*corev1.Pod{aws, calico}, want: 5 * time.Second},
+		"a slow one that is named":  {assume: "cni=aws-vpc-cni", want: 5 * time.Second},
+		"one that is not asked for": {assume: "cni=calico", pods: []*corev1.Pod{aws, calico}},
+		"nothing is assumed":        {assume: "cni=none", pods: []*corev1.Pod{aws}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var list []string
+			if tc.assume != "" {
+				list = []string{tc.assume}
+			}
+			i, err := ParseImplementation(list)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := i.Detect(tc.pods).WarmUp; got != tc.want {
+				t.Errorf("got %s, want %s", got, tc.want)
 			}
 		})
 	}
