@@ -60,6 +60,7 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 	s.problems = engine.Problems(reach.includes)
 	s.predictor = plan.NewPredictor(engine, snapshot)
 	s.predictor.Predict(s.resolution.Edges)
+	s.resolution.Edges = append(s.resolution.Edges, s.predictor.Controls(s.exp.Namespace, s.resolution.Edges)...)
 	s.track.outlook.Store(newOutlook(engine, s.resolution.Edges))
 	return false, nil
 }

@@ -120,7 +120,7 @@ func (r *run) responderOf(e *plan.Edge) *responderRun {
 
 func edgeCheck(e *plan.Edge) verdict.Check {
 	return verdict.Check{
-		ID: e.ID(), Path: e.Path, Declared: declared(e.Declared), Prediction: e.Prediction,
+		ID: e.ID(), Path: e.Path, Control: e.Control, Declared: declared(e.Declared), Prediction: e.Prediction,
 		Source: e.Source.Name, Target: e.Target.Name, TargetNode: e.Target.Node, Transport: e.Transport,
 		Addr: e.Target.Addr, Port: e.Port, TargetReady: e.Target.Ready, Endpoints: len(e.Backends),
 	}

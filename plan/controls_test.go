@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/pathproof/pathproof/evaluator"
 	"github.com/pathproof/pathproof/flow"
@@ -93,5 +94,86 @@ func TestChunksHoldEveryEdgeOnce(t *testing.T) {
 	}
 	if diff := cmp.Diff([][]int{{wire.MaxChecks, wire.MaxChecks, 1}, {0, 1, 2}}, [][]int{sizes, parts}); diff != "" {
 		t.Errorf("sizes and parts (-want +got):\n%s", diff)
+	}
+}
+
+func TestControlsOfTargetsThatNoPathMayReach(t *testing.T) {
+	const deny = "paths:\n- {name: p, expect: Deny, from: {identity: {labels: {app: stranger}}}, "
+	toDB := "to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 5432}]}\n"
+	sealed := func(s *Snapshot) { s.NetworkPolicies = append(s.NetworkPolicies, ingressFrom("db", "db", "nobody")) }
+	noEgress := func(s *Snapshot) {
+		p := ingressFrom("egress", "stranger", "x")
+		p.Spec.PolicyTypes, p.Spec.Ingress = []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, nil
+		s.NetworkPolicies = []*networkingv1.NetworkPolicy{p}
+	}
+	cases := map[string]struct {
+		spec   string
+		change func(*Snapshot)
+		want   []string
+	}{
+		"an identity that policies let through": {spec: deny + toDB, want: []string{"ns/{app=web} to ns/db-1"}},
+		"the one without labels comes first":    {spec: deny + toDB, change: noEgress, want: []string{"ns/{} to ns/db-1"}},
+		"nobody may reach the target":           {spec: deny + toDB, change: func(s *Snapshot) { s.NetworkPolicies = nil; sealed(s) }},
+		"a path of the expectation is one":      {spec: deny + toDB + "- {name: q, expect: Allow, from: {podSelector: {matchLabels: {app: web}}}, " + toDB},
+		"a path to another port is none":        {spec: deny + toDB + "- {name: q, expect: Allow, from: {podSelector: {matchLabels: {app: web}}}, to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 1}]}\n", want: []string{"ns/{app=web} to ns/db-1"}},
+		"two closed paths share one":            {spec: deny + toDB + "- {name: q, expect: Deny, from: {identity: {labels: {app: x}}}, " + toDB, want: []string{"ns/{app=web} to ns/db-1"}},
+		"an open path needs none":               {spec: deny + "to: {podSelector: {matchLabels: {app: web}}}, ports: [{port: 80}]}"},
+		"silence of several endpoints is nothing": {spec: deny + "to: {service: {name: web}}, ports: [{port: 80}]}", change: func(s *Snapshot) {
+			s.NetworkPolicies = []*networkingv1.NetworkPolicy{ingressFrom("web", "web", "x")}
+		}},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			s := cluster()
+			if tc.change != nil {
+				tc.change(&s)
+			}
+			res := resolve(t, tc.spec, tc.change)
+			engine, _ := evaluator.Compile(s.Snapshot)
+			p := NewPredictor(engine, s)
+			p.Predict(res.Edges)
+			controls := p.Controls("ns", res.Edges)
+			var got []string
+			for _, c := range controls {
+				got = append(got, c.Source.Name+" to "+c.Target.Name)
+				if !c.Control || c.Path != "" || c.Prediction.Verdict != evaluator.Allowed {
+					t.Errorf("got %+v", c)
+				}
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Fatalf("controls (-want +got):\n%s", diff)
+			}
+			checkBeside(t, append(res.Edges, controls...), s.Nodes)
+		})
+	}
+}
+
+// checkBeside asserts that controls are probed from where a closed edge to the same
+// listener is, and from nowhere else.
+func checkBeside(t *testing.T, edges []*Edge, nodes []*corev1.Node) {
+	t.Helper()
+	type place struct{ listener, node string }
+	closed, controls := map[place]bool{}, map[place]bool{}
+	made := map[string]bool{}
+	for _, p := range Place(edges, nodes, 2) {
+		for _, e := range p.Edges {
+			at := place{e.listener(), p.Node}
+			switch {
+			case e.Control:
+				controls[at], made[e.listener()] = true, true
+			case e.Prediction.Verdict != evaluator.Allowed:
+				closed[at] = true
+			}
+		}
+	}
+	for at := range controls {
+		if !closed[at] {
+			t.Errorf("a control is probed from %s for nothing", at.node)
+		}
+	}
+	for at := range closed {
+		if made[at.listener] && !controls[at] {
+			t.Errorf("a closed edge is probed from %s without its control", at.node)
+		}
 	}
 }

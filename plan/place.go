@@ -91,12 +91,16 @@ func Place(edges []*Edge, nodes []*corev1.Node, maxSources int) []Pod {
 	p := &placement{maxSources: max(1, maxSources), usable: usableNodes(nodes), edges: edges, at: map[string]map[string][]*Edge{}}
 	p.indexControls()
 	for _, e := range edges {
+		if e.Control {
+			// It goes beside the edges that it is evidence for, and nowhere else.
+			continue
+		}
 		for _, node := range e.Source.Nodes {
 			p.add(e, node)
 		}
 	}
 	for _, e := range edges {
-		if len(e.Source.Nodes) == 0 {
+		if len(e.Source.Nodes) == 0 && !e.Control {
 			for _, node := range p.nodesForIdentity(e) {
 				p.add(e, node)
 			}
@@ -161,7 +165,7 @@ func (p *placement) controls(e *Edge) []*Edge {
 func (p *placement) indexControls() {
 	p.open, p.openOn = map[string][]*Edge{}, map[string][]*Edge{}
 	for _, e := range p.edges {
-		if e.Prediction.Verdict != evaluator.Allowed || e.Diverges() {
+		if !e.isOpen() {
 			continue
 		}
 		p.open[e.listener()] = append(p.open[e.listener()], e)
@@ -176,8 +180,8 @@ func sameFamily(a, b *Edge) bool {
 }
 
 // addControls probes positive controls from every node from which an edge is
-// probed that policies do not allow. The additional check is one of the
-// expectation's own: the same source, from one more node.
+// probed that policies do not allow: an edge of the expectation, from one more node, or
+// one that was made for it.
 func (p *placement) addControls() {
 	for _, e := range p.edges {
 		if e.Prediction.Verdict == evaluator.Allowed {

@@ -114,6 +114,7 @@ type Target struct {
 // Edge is one check before it is placed: one source identity, one target, one
 // port.
 type Edge struct {
+	// Path is empty for a control.
 	Path     string
 	Declared v1alpha1.Expect
 	Source   *Source
@@ -125,6 +126,8 @@ type Edge struct {
 	Port      uint16
 	// QueryName and QueryType are the question of a DNS edge.
 	QueryName, QueryType string
+	// Control is set for an edge that nobody declared, and that is evidence only.
+	Control bool
 
 	// Prediction and Workload are set by Predict: the answer for the probe's
 	// identity, and for the workload that it stands for. If only some of the

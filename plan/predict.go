@@ -26,6 +26,8 @@ type Predictor struct {
 	// byController is set when a policy selects pods by a label that controllers
 	// own. Otherwise no policy can tell a probe from its workload.
 	byController bool
+	// controllable holds what controls in a namespace may be.
+	controllable map[string][]*Source
 	// byAddress is set when an ipBlock may tell pods apart by their addresses.
 	byAddress bool
 }

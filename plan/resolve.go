@@ -143,16 +143,24 @@ func (r *resolver) resolveSources(p *v1alpha1.Path) ([]*Source, string) {
 // source returns the one Source of an identity. An existing workload and an
 // identity with the same labels are the same to every policy.
 func (r *resolver) source(l map[string]string, workload *corev1.Pod) *Source {
-	key := flow.ID("source", r.ns, flow.FormatLabels(l))
-	s, ok := r.sources[key]
-	if !ok {
-		s = &Source{Key: key, Namespace: r.ns, Labels: l, Name: flow.Endpoint{Namespace: r.ns, Labels: l}.String()}
-		r.sources[key] = s
+	s := newSource(r.ns, l)
+	if known, ok := r.sources[s.Key]; ok {
+		s = known
+	} else {
+		r.sources[s.Key] = s
 	}
 	if s.Workload == nil {
 		s.Workload = workload
 	}
 	return s
+}
+
+// newSource returns an identity that need not exist.
+func newSource(namespace string, l map[string]string) *Source {
+	return &Source{
+		Key: flow.ID("source", namespace, flow.FormatLabels(l)), Namespace: namespace, Labels: l,
+		Name: flow.Endpoint{Namespace: namespace, Labels: l}.String(),
+	}
 }
 
 // addVariants notes the different label sets and the addresses of the pods that the

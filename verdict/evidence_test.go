@@ -382,3 +382,23 @@ func TestEvidenceThatIsNone(t *testing.T) {
 		})
 	}
 }
+
+// A control that nobody declared is evidence like any other check, and no more.
+func TestControlsHaveNoVerdictOfTheirOwn(t *testing.T) {
+	undeclared := func(c *Check) { c.Path, c.Control = "", true }
+	for name, tc := range map[string]struct {
+		control Check
+		want    Observed
+	}{
+		"one that was answered": {with(control(), undeclared), Blocked},
+		"one that was silent":   {with(control(), undeclared, ended(wire.TimedOut)), Inconclusive},
+		"one without a report":  {with(control(), undeclared, hindered(ProbeFailed)), Inconclusive},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := Judge([]Check{silentDeny(), tc.control})
+			if len(got) != 1 || got[0].Check.ID != silentDeny().ID || got[0].Observed != tc.want {
+				t.Errorf("got %+v, want one verdict, %s", got, tc.want)
+			}
+		})
+	}
+}

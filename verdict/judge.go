@@ -11,13 +11,15 @@ import (
 	"github.com/pathproof/pathproof/probe/wire"
 )
 
-// Judge returns one verdict for each check of a run, worst first. The checks are
-// each other's evidence, so all checks of a run must be judged together.
+// Judge returns one verdict for each check of a run that is no control, worst first.
+// The checks are each other's evidence, so all checks of a run must be judged together.
 func Judge(checks []Check) []Verdict {
 	ev := gather(checks)
 	out := make([]Verdict, 0, len(checks))
 	for _, c := range checks {
-		out = append(out, judge(c, ev))
+		if !c.Control {
+			out = append(out, judge(c, ev))
+		}
 	}
 	rank := make(map[Cause]int, len(severity))
 	for i, c := range severity {

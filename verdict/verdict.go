@@ -170,8 +170,11 @@ func Causes() []Cause { return append([]Cause(nil), severity...) }
 type Check struct {
 	// ID is stable over runs; it orders the verdicts.
 	ID string
-	// Path is the name of the path in the expectation.
-	Path     string
+	// Path is the name of the path in the expectation; empty for a control.
+	Path string
+	// Control says that nobody declared the check: it is evidence for others, and has
+	// no verdict of its own.
+	Control  bool
 	Declared Declared
 	// Prediction is the evaluator's answer for the probe's identity.
 	Prediction evaluator.Decision
