@@ -69,6 +69,20 @@ var _ = Describe("a run", Ordered, func() {
 		Expect(exp.Status.Summary.Met).To(BeZero())
 	}, SpecTimeout(3*time.Minute))
 
+	It("makes a positive control for a closed path that stands alone", func(ctx SpecContext) {
+		policy := filepath.Join(GinkgoT().TempDir(), "policy.yaml")
+		Expect(os.WriteFile(policy, []byte("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: stranger, namespace: life}\n"+
+			"spec: {podSelector: {matchLabels: {app: stranger}}, policyTypes: [Egress]}\n"), 0o600)).To(Succeed())
+		Expect(bed.Kubectl(ctx, "apply", "-f", policy)).To(Succeed())
+		DeferCleanup(func(ctx SpecContext) { Expect(bed.Kubectl(ctx, "delete", "-f", policy)).To(Succeed()) })
+		create(ctx, "  - {name: alone, expect: Deny, from: {identity: {labels: {app: stranger}}}, "+
+			"to: {podSelector: {matchLabels: {k8s-app: kube-dns}}, namespace: kube-system}, ports: [{port: 53}]}\n")
+		exp := await(ctx, key, func(e *v1alpha1.ConnectivityExpectation) bool { return e.Status.LastRun != nil })
+		expectAllMet(exp)
+		// The control is evidence, and no check of its own: its pod is one more.
+		Expect(exp.Status.LastRun.ProbePods).To(BeNumerically(">", exp.Status.Summary.Checks), describe(exp))
+	}, SpecTimeout(3*time.Minute))
+
 	It("is not green when no pod matches", func(ctx SpecContext) {
 		create(ctx, "  - {name: nobody, expect: Deny, from: {podSelector: {matchLabels: {app: nobody}}}, to: {identity: {labels: {app: b}}}, ports: [{port: 80}]}\n"+
 			"  - {name: nowhere, expect: Deny, from: {identity: {labels: {app: a}}}, to: {podSelector: {matchLabels: {app: nowhere}}}, ports: [{port: 80}]}\n")
