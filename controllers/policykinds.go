@@ -16,6 +16,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -147,6 +148,8 @@ func (w *kindWatcher) setup(mgr ctrl.Manager) error {
 		Named("policykinds").
 		For(&apiextensionsv1.CustomResourceDefinition{}).
 		WithEventFilter(predicate.NewPredicateFuncs(func(o client.Object) bool { _, ok := w.kinds[o.GetName()]; return ok })).
+		// A kind that cannot be read is waited for; the others must not wait with it.
+		WithOptions(controller.Options{MaxConcurrentReconciles: max(1, len(w.kinds))}).
 		Complete(w)
 }
 
