@@ -54,11 +54,12 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 		return u.Namespace != "" && !reach.includes(u.Namespace)
 	})
 	s.snapshot = snapshot
-	s.resolution = plan.Resolve(plan.Input{Expectation: s.exp, Snapshot: snapshot, ClusterDNS: r.options.ClusterDNS})
 	s.problems = engine.Problems(reach.includes)
-	s.predictor = plan.NewPredictor(engine, snapshot)
-	s.predictor.Predict(s.resolution.Edges)
-	s.track.outlook.Store(newOutlook(engine, s.resolution.Edges))
+	s.input = plan.Input{
+		Expectation: s.exp, Snapshot: snapshot, Engine: engine, ClusterDNS: r.options.ClusterDNS, Learned: s.track.learned,
+	}
+	s.resolution = plan.Resolve(s.input)
+	s.track.outlook.Store(newOutlook(engine, s.resolution))
 	return false, nil
 }
 

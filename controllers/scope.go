@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,10 +30,10 @@ type scope struct {
 
 	// pods are the probe pods of the current run, by name. Set by sweep.
 	pods map[string]*corev1.Pod
-	// snapshot, resolution, predictor and problems are set by gather.
+	// snapshot, input, resolution and problems are set by gather.
 	snapshot   plan.Snapshot
+	input      plan.Input
 	resolution *plan.Resolution
-	predictor  *plan.Predictor
 	problems   []evaluator.Problem
 	// verdicts and summary are set by judge when a run has ended.
 	verdicts []verdict.Verdict
@@ -91,6 +92,10 @@ type tracked struct {
 	told readyState
 	// inFlight is the number of pods of the run that exist. Other workers read it.
 	inFlight atomic.Int32
+	// learned are the addresses that the probes of the last run tried of each host.
+	// They live no longer than the operator: results that rest on something of the
+	// cluster at such an address are measured again after a restart.
+	learned map[string][]netip.Addr
 	// outlook is what the last reconcile predicted; nil while that is not certain.
 	// Watches read it.
 	outlook atomic.Pointer[outlook]

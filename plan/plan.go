@@ -5,8 +5,8 @@
 // The steps are
 //
 //	Resolve   selectors, names and ranges to edges: one source identity, one
-//	          target address, one port
-//	Predict   each edge with the evaluator
+//	          target address, one port; each is predicted with the evaluator
+//	Predict   edges anew, once the addresses of responders are known
 //	Place     edges in probe pods, such that every edge that policies close has an
 //	          edge beside it that they open: same target and port, same node pair.
 //	          Without that neighbour, silence proves nothing.
@@ -42,8 +42,13 @@ type Snapshot struct {
 type Input struct {
 	Expectation *v1alpha1.ConnectivityExpectation
 	Snapshot    Snapshot
+	// Engine was compiled from the snapshot.
+	Engine *evaluator.Engine
 	// ClusterDNS names the Service that pods resolve names with.
 	ClusterDNS types.NamespacedName
+	// Learned holds the addresses that probes have tried of each host, which results
+	// that stand rest on. What of the cluster is there is part of the provenance.
+	Learned map[string][]netip.Addr
 }
 
 // Source is an identity that edges begin at. Pods that no policy can tell apart
@@ -126,7 +131,7 @@ type Edge struct {
 	// QueryName and QueryType are the question of a DNS edge.
 	QueryName, QueryType string
 
-	// Prediction and Workload are set by Predict: the answer for the probe's
+	// Prediction and Workload are set by Resolve, and anew by Predict: the answer for the probe's
 	// identity, and for the workload that it stands for. If only some of the
 	// workload's pods are treated differently from the probe, it is the answer for
 	// those.
@@ -175,4 +180,6 @@ type Resolution struct {
 	// Provenance is the hash of everything in the snapshot that the edges and
 	// their predictions depend on.
 	Provenance string
+	// Predictor has predicted the edges.
+	Predictor *Predictor
 }

@@ -43,8 +43,8 @@ type resolver struct {
 	sourcePods, targetPods, probedPods map[string]bool
 }
 
-// Resolve finds the edges of an expectation. Their order is that of the paths in
-// the spec, then by source, target and port.
+// Resolve finds the edges of an expectation, and predicts them. Their order is that of
+// the paths in the spec, then by source, target and port.
 func Resolve(in Input) *Resolution {
 	r := &resolver{
 		in: in, ns: in.Expectation.Namespace, res: &Resolution{}, sources: map[string]*Source{},
@@ -62,7 +62,9 @@ func Resolve(in Input) *Resolution {
 		})
 		r.res.Edges = r.res.Edges[:MaxEdges]
 	}
-	r.res.Provenance = provenance(in, r.res)
+	r.res.Predictor = NewPredictor(in.Engine, in.Snapshot)
+	r.res.Predictor.Predict(r.res.Edges)
+	r.res.Provenance = provenance(in, r.res.Predictor, r.res)
 	return r.res
 }
 
