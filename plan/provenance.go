@@ -65,20 +65,19 @@ func (p *Predictor) Grounds(e *Edge, tried []netip.Addr) string {
 	for _, b := range p.sides(e.Source) {
 		p.addEnd(g, "source", "", b)
 	}
-	for _, t := range p.targets(e, tried) {
-		b := p.engine.TargetBasis(t.Endpoint)
-		name := fmt.Sprintf("%s %s %d", t.Endpoint, t.Endpoint.Addr, t.Port)
-		if slices.Contains(tried, t.Endpoint.Addr) && len(b.Objects) == 0 && !b.Node {
+	if e.Target.Kind != TargetHost {
+		p.addTargets(g, "", p.targets(e, nil))
+	}
+	for _, addr := range tried {
+		found := p.backendsAt(addr, e.Transport, e.Port)
+		itself := len(found) == 1 && found[0].Endpoint.Namespace == "" && found[0].Endpoint.Addr == addr
+		if b := p.engine.TargetBasis(flow.Endpoint{Addr: addr}); itself && len(b.Objects) == 0 && !b.Node {
 			// Nothing of the cluster is at that address, and which of the many outside of it
 			// the next resolver returns is no change.
 			continue
 		}
-		p.addEnd(g, "target", name, b)
-	}
-	for _, addr := range tried {
-		if len(p.backendsAt(addr, e.Transport, e.Port)) == 0 {
-			g.records["without an endpoint "+addr.String()] = true
-		}
+		g.records["tried "+addr.String()] = true
+		p.addTargets(g, addr.String(), found)
 	}
 	if g.byController {
 		for _, l := range e.Source.variants {
@@ -104,6 +103,13 @@ type grounds struct {
 	// byController and byAddress are set when one of the policies tells pods of the
 	// source apart by what their controllers set, or by their addresses.
 	byController, byAddress bool
+}
+
+// addTargets adds what an edge may end at, or one that tries an address.
+func (p *Predictor) addTargets(g *grounds, at string, list []Backend) {
+	for _, t := range list {
+		p.addEnd(g, "target "+at, fmt.Sprintf("%s %s %d", t.Endpoint, t.Endpoint.Addr, t.Port), p.engine.TargetBasis(t.Endpoint))
+	}
 }
 
 func (p *Predictor) addEnd(g *grounds, side, name string, b evaluator.Basis) {

@@ -314,22 +314,22 @@ func TestProvenanceHoldsWhatIsAtAnAddress(t *testing.T) {
 		change      func(*Snapshot)
 		wantChanged bool
 	}{
-		"a policy of the pod there":            {api, isolate("api"), true},
-		"a policy of another pod there":        {api, isolate("x"), false},
-		"the labels of the pod":                {api, func(s *Snapshot) { s.Pods[3].Labels["v"] = "2" }, true},
-		"the pod is gone":                      {api, func(s *Snapshot) { s.Pods = slices.Delete(s.Pods, 3, 4) }, true},
-		"another pod of its namespace":         {api, func(s *Snapshot) { s.Pods = append(s.Pods, pod("other", "new", "a", "10.0.1.9")) }, false},
-		"the labels of its namespace":          {api, func(s *Snapshot) { s.Namespaces[1].Labels["team"] = "y" }, true},
-		"an endpoint behind a Service":         {svc, func(s *Snapshot) { s.EndpointSlices[2].Endpoints = s.EndpointSlices[2].Endpoints[:1] }, true},
-		"all endpoints behind a Service":       {svc, func(s *Snapshot) { s.EndpointSlices[2].Endpoints = nil }, true},
-		"the port behind a Service":            {svc, func(s *Snapshot) { *s.EndpointSlices[2].Ports[0].Port = 9090 }, true},
-		"the ports of a pod behind a Service":  {svc, func(s *Snapshot) { s.Pods[1].Spec.Containers[0].Ports[0].ContainerPort = 8081 }, true},
-		"the Service has another address":      {svc, func(s *Snapshot) { s.Services[1].Spec.ClusterIPs = []string{"10.96.0.21"} }, true},
-		"an endpoint of another Service":       {svc, func(s *Snapshot) { s.EndpointSlices[3].Endpoints = nil }, false},
-		"an address that becomes a pod's":      {outside, func(s *Snapshot) { s.Pods = append(s.Pods, pod("other", "new", "a", "203.0.113.1")) }, true},
-		"an address that becomes a node's":     {outside, func(s *Snapshot) { s.Pods[0].Status.HostIP = "203.0.113.1" }, true},
-		"an address that becomes a Service's":  {outside, func(s *Snapshot) { s.Services[1].Spec.ClusterIPs = []string{"203.0.113.1"} }, true},
-		"nothing that is there":                {outside, isolate("api"), false},
+		"a policy of the pod there":           {api, isolate("api"), true},
+		"a policy of another pod there":       {api, isolate("x"), false},
+		"the labels of the pod":               {api, func(s *Snapshot) { s.Pods[3].Labels["v"] = "2" }, true},
+		"the pod is gone":                     {api, func(s *Snapshot) { s.Pods = slices.Delete(s.Pods, 3, 4) }, true},
+		"another pod of its namespace":        {api, func(s *Snapshot) { s.Pods = append(s.Pods, pod("other", "new", "a", "10.0.1.9")) }, false},
+		"the labels of its namespace":         {api, func(s *Snapshot) { s.Namespaces[1].Labels["team"] = "y" }, true},
+		"an endpoint behind a Service":        {svc, func(s *Snapshot) { s.EndpointSlices[2].Endpoints = s.EndpointSlices[2].Endpoints[:1] }, true},
+		"all endpoints behind a Service":      {svc, func(s *Snapshot) { s.EndpointSlices[2].Endpoints = nil }, true},
+		"the port behind a Service":           {svc, func(s *Snapshot) { *s.EndpointSlices[2].Ports[0].Port = 9090 }, true},
+		"the ports of a pod behind a Service": {svc, func(s *Snapshot) { s.Pods[1].Spec.Containers[0].Ports[0].ContainerPort = 8081 }, true},
+		"the Service has another address":     {svc, func(s *Snapshot) { s.Services[1].Spec.ClusterIPs = []string{"10.96.0.21"} }, true},
+		"an endpoint of another Service":      {svc, func(s *Snapshot) { s.EndpointSlices[3].Endpoints = nil }, false},
+		"an address that becomes a pod's":     {outside, func(s *Snapshot) { s.Pods = append(s.Pods, pod("other", "new", "a", "203.0.113.1")) }, true},
+		"an address that becomes a node's":    {outside, func(s *Snapshot) { s.Pods[0].Status.HostIP = "203.0.113.1" }, true},
+		"an address that becomes a Service's": {outside, func(s *Snapshot) { s.Services[1].Spec.ClusterIPs = []string{"203.0.113.1"} }, true},
+		"nothing that is there":               {outside, isolate("api"), false},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
