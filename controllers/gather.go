@@ -57,6 +57,7 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 	s.problems = engine.Problems(reach.includes)
 	s.input = plan.Input{
 		Expectation: s.exp, Snapshot: snapshot, Engine: engine, ClusterDNS: r.options.ClusterDNS, Learned: s.track.learned,
+		Sampling: s.track.sampling,
 	}
 	s.resolution = plan.Resolve(s.input)
 	s.track.outlook.Store(newOutlook(engine, s.resolution))

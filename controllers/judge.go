@@ -45,6 +45,7 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 	s.track.repeats = 0
 	ctrl.LoggerFrom(ctx).V(1).Info("Judging run", "run", current.id, "checks", summary.Checks, "met", summary.Met,
 		"violated", summary.Violated, "unknown", summary.Unknown)
+	s.track.recordCoverage(current.generation, s.verdicts)
 	setResult(s, current)
 	s.track.run = nil
 	s.track.inFlight.Store(0)

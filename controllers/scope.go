@@ -96,6 +96,13 @@ type tracked struct {
 	// They live no longer than the operator: results that rest on something of the
 	// cluster at such an address are measured again after a restart.
 	learned map[string][]netip.Addr
+	// sampling chooses the pods of the run under way, or of the last one. Its round is
+	// in the status, and what it keeps is in the findings, for the next operator.
+	sampling plan.Sampling
+	// covered are the pairs that each of the last runs came to a conclusion about, all
+	// of them for one generation.
+	covered           [][]plan.Pair
+	coveredGeneration int64
 	// outlook is what the last reconcile predicted; nil while that is not certain.
 	// Watches read it.
 	outlook atomic.Pointer[outlook]
@@ -136,6 +143,10 @@ func (t *tracker) get(exp *v1alpha1.ConnectivityExpectation) *tracked {
 			// but was not measured.
 			e.last.generation = 0
 		}
+	}
+	e.sampling.Keep = pairsOf(exp.Status.Findings)
+	if c := exp.Status.Coverage; c != nil {
+		e.sampling.Round = int(c.Round)
 	}
 	t.m[key] = e
 	return e

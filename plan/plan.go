@@ -49,6 +49,8 @@ type Input struct {
 	// Learned holds the addresses that probes have tried of each host, which results
 	// that stand rest on. What of the cluster is there is part of the provenance.
 	Learned map[string][]netip.Addr
+	// Sampling chooses among the pods that match.
+	Sampling Sampling
 }
 
 // Source is an identity that edges begin at. Pods that no policy can tell apart
@@ -70,9 +72,13 @@ type Source struct {
 	variants []map[string]string
 	addrs    []netip.Addr
 	seen     map[string]bool
-	// Nodes are where the workload's pods run, in order of preference; empty for
-	// an identity that need not exist.
-	Nodes []string
+	// Nodes are those that the workload's pods run on and that are probed from, in
+	// order of preference; empty for an identity that need not exist. allNodes are all
+	// that its pods run on, sorted.
+	Nodes    []string
+	allNodes []string
+	// kept are nodes that an identity has to be probed from.
+	kept []string
 }
 
 // TargetKind says what an edge ends at.
@@ -177,6 +183,8 @@ type Resolution struct {
 	Obstacles []Obstacle
 	// SourcesMatched, TargetsMatched and TargetsProbed count existing pods.
 	SourcesMatched, TargetsMatched, TargetsProbed int
+	// Extent is all that the paths match.
+	Extent *Extent
 	// Provenance is the hash of everything in the snapshot that the edges and
 	// their predictions depend on.
 	Provenance string
