@@ -133,7 +133,6 @@ func Run(ctx context.Context, in *manifests.Result, validator func() (Validator,
 	if err != nil {
 		return nil, err
 	}
-	predictor := plan.NewPredictor(engine, in.Snapshot)
 	for i := range chosen {
 		e := &chosen[i]
 		if refused := validate(ctx, v, e); len(refused) > 0 {
@@ -141,7 +140,7 @@ func Run(ctx context.Context, in *manifests.Result, validator func() (Validator,
 			r.Problems = append(r.Problems, refused...)
 			continue
 		}
-		r.Rows = append(r.Rows, rows(e, in.Snapshot, predictor, o)...)
+		r.Rows = append(r.Rows, rows(e, in.Snapshot, engine, o)...)
 	}
 	return r, nil
 }
@@ -206,12 +205,11 @@ func decode(text []byte) (map[string]any, error) {
 }
 
 // rows resolves, predicts and compares one expectation.
-func rows(e *manifests.Expectation, s plan.Snapshot, predictor *plan.Predictor, o Options) []Row {
+func rows(e *manifests.Expectation, s plan.Snapshot, engine *evaluator.Engine, o Options) []Row {
 	object := e.Object.DeepCopy()
 	// Coverage bounds what probes cost. Predictions cost nothing, so all are made.
 	object.Spec.Coverage.MaxTargets = plan.MaxEdges
-	resolution := plan.Resolve(plan.Input{Expectation: object, Snapshot: s, ClusterDNS: o.ClusterDNS})
-	predictor.Predict(resolution.Edges)
+	resolution := plan.Resolve(plan.Input{Expectation: object, Snapshot: s, Engine: engine, ClusterDNS: o.ClusterDNS})
 	order := map[string]int{}
 	for i := range object.Spec.Paths {
 		order[object.Spec.Paths[i].Name] = i

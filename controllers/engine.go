@@ -128,10 +128,10 @@ type outlook struct {
 }
 
 // newOutlook collects the flows of a plan.
-func newOutlook(engine *evaluator.Engine, edges []*plan.Edge) *outlook {
+func newOutlook(engine *evaluator.Engine, res *plan.Resolution) *outlook {
 	o := &outlook{engine: engine}
-	for _, e := range edges {
-		flows, whole := e.Flows()
+	for _, e := range res.Edges {
+		flows, whole := res.Predictor.Flows(e)
 		o.flows = append(o.flows, flows...)
 		o.open = o.open || !whole
 	}

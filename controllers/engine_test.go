@@ -176,7 +176,10 @@ func TestPoliciesWakeTheExpectationsThatTheyMayChange(t *testing.T) {
 		})
 	}
 	t.Run("a target that only the probe knows", func(t *testing.T) {
-		o := newOutlook(engine, []*plan.Edge{{Source: &plan.Source{Namespace: "shop"}, Target: plan.Target{Kind: plan.TargetHost}}})
+		o := newOutlook(engine, &plan.Resolution{
+			Predictor: plan.NewPredictor(engine, plan.Snapshot{}),
+			Edges:     []*plan.Edge{{Source: &plan.Source{Namespace: "shop"}, Target: plan.Target{Kind: plan.TargetHost}}},
+		})
 		if !o.mayChange(newPolicyChange(engine, []client.Object{policy("other")})) {
 			t.Error("the expectation would sleep")
 		}

@@ -56,13 +56,20 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 		return u.Namespace != "" && !reach.includes(u.Namespace)
 	})
 	s.snapshot = snapshot
-	s.resolution = plan.Resolve(plan.Input{Expectation: s.exp, Snapshot: snapshot, ClusterDNS: r.options.ClusterDNS})
 	s.problems = engine.Problems(reach.includes)
-	s.predictor = plan.NewPredictor(engine, snapshot)
-	s.predictor.Predict(s.resolution.Edges)
-	s.resolution.Edges = append(s.resolution.Edges, s.predictor.Controls(s.exp.Namespace, s.resolution.Edges)...)
-	s.track.outlook.Store(newOutlook(engine, s.resolution.Edges))
+	s.input = plan.Input{
+		Expectation: s.exp, Snapshot: snapshot, Engine: engine, ClusterDNS: r.options.ClusterDNS, Learned: s.track.learned,
+		Sampling: s.track.sampling,
+	}
+	s.resolve()
 	return false, nil
+}
+
+// resolve finds and predicts the edges of the input, with the controls that they need.
+func (s *scope) resolve() {
+	s.resolution = plan.Resolve(s.input)
+	s.resolution.Edges = append(s.resolution.Edges, s.resolution.Predictor.Controls(s.exp.Namespace, s.resolution.Edges)...)
+	s.track.outlook.Store(newOutlook(s.input.Engine, s.resolution))
 }
 
 // implementation finds out what enforces the policies. What is found is logged when

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	ctrl "sigs.k8s.io/controller-runtime"
 
@@ -18,13 +19,20 @@ import (
 // last one.
 func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, error) {
 	current := s.track.run
-	checks := current.checks()
-	if current.provenance != s.resolution.Provenance {
+	checks, moved := current.checks(s.resolution.Predictor)
+	overtaken := current.provenance != s.resolution.Provenance
+	if overtaken {
 		// schedule has repeated the run as often as it may.
 		for i := range checks {
 			checks[i].Obstacle = verdict.ChangedDuringProbe
 			checks[i].ObstacleDetail = fmt.Sprintf("policies, labels or endpoints changed during each of %d runs in a row", maxRepeats+1)
 		}
+	}
+	s.track.learned = current.learned()
+	if !overtaken && !moved {
+		// From here on, the results rest on what is at the addresses that hosts had, too.
+		s.input.Learned = s.track.learned
+		current.provenance = plan.Resolve(s.input).Provenance
 	}
 	s.verdicts = verdict.Judge(checks)
 	summary := verdict.Summarize(s.verdicts)
@@ -37,6 +45,7 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 	s.track.repeats = 0
 	ctrl.LoggerFrom(ctx).V(1).Info("Judging run", "run", current.id, "checks", summary.Checks, "met", summary.Met,
 		"violated", summary.Violated, "unknown", summary.Unknown)
+	s.track.recordCoverage(current.generation, s.verdicts)
 	setResult(s, current)
 	s.track.run = nil
 	s.track.inFlight.Store(0)
@@ -44,12 +53,18 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 	return false, nil
 }
 
-// checks joins the plan, the reports and the obstacles of a run.
-func (r *run) checks() []verdict.Check {
-	var out []verdict.Check
+// checks joins the plan, the reports and the obstacles of a run. It tells whether a
+// host turned out to be something of the cluster that has changed since the run was
+// planned, by what is predicted now.
+func (r *run) checks(now *plan.Predictor) (out []verdict.Check, moved bool) {
 	for _, p := range r.probes {
 		for i, e := range p.Edges {
-			out = append(out, r.check(p, i, e))
+			c := r.check(p, i, e)
+			if tried := p.tried(i); e.Target.Kind == plan.TargetHost && r.predictor.Grounds(e, tried) != now.Grounds(e, tried) {
+				c.Obstacle, moved = verdict.ChangedDuringProbe, true
+				c.ObstacleDetail = fmt.Sprintf("what is at the addresses of %s changed while it was probed", e.Target.Host)
+			}
+			out = append(out, c)
 		}
 	}
 	for _, e := range r.edges {
@@ -69,6 +84,32 @@ func (r *run) checks() []verdict.Check {
 			Obstacle: verdict.Cause(o.Reason), ObstacleDetail: o.Message,
 		})
 	}
+	return out, moved
+}
+
+// tried returns the addresses that the pod tried of the host of a check.
+func (p *probeRun) tried(i int) []netip.Addr {
+	if p.report == nil {
+		return nil
+	}
+	return p.report.Results[i].Tried
+}
+
+// learned collects the addresses that probes tried of each host.
+func (r *run) learned() map[string][]netip.Addr {
+	out := map[string][]netip.Addr{}
+	for _, p := range r.probes {
+		for i, e := range p.Edges {
+			if e.Target.Kind != plan.TargetHost {
+				continue
+			}
+			for _, addr := range p.tried(i) {
+				if !slices.Contains(out[e.Target.Host], addr) {
+					out[e.Target.Host] = append(out[e.Target.Host], addr)
+				}
+			}
+		}
+	}
 	return out
 }
 
@@ -80,13 +121,13 @@ func (r *run) check(p *probeRun, i int, e *plan.Edge) verdict.Check {
 		c.Responder = true
 		c.ListenerAlive = r.responderOf(e).alive
 	}
-	var tried []netip.Addr
+	tried := p.tried(i)
 	switch {
 	case p.obstacle != "":
 		c.Obstacle, c.ObstacleDetail = p.obstacle, p.detail
 	case p.report != nil:
 		result := p.report.Results[i]
-		c.Result, c.SourceProbed, tried = &result, p.report.KubeletProbes > 0, result.Tried
+		c.Result, c.SourceProbed = &result, p.report.KubeletProbes > 0
 	}
 	target := e.Target.Addr
 	if e.Target.Kind == plan.TargetHost && len(tried) > 0 {

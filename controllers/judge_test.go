@@ -8,11 +8,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 
+	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/evaluator"
 	"github.com/pathproof/pathproof/plan"
 	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/verdict"
 )
 
 // A name or an address may turn out to be a Service: then the silence of one
@@ -63,6 +66,80 @@ func TestCheckKnowsHowManyEndpointsThereAre(t *testing.T) {
 			}
 			if got := fmt.Sprint(c.Addr, c.Endpoints); got != fmt.Sprint(want, tc.wantEndpoints) {
 				t.Errorf("got address and endpoints %s, want %v %d", got, want, tc.wantEndpoints)
+			}
+		})
+	}
+}
+
+// What a host resolves to is known when its probes report: from then on a change there
+// is a change, and one that came before spoils the result.
+func TestHostsRestOnWhatIsAtTheirAddresses(t *testing.T) {
+	snapshot := func(endpoint string) plan.Snapshot {
+		return plan.Snapshot{
+			Snapshot: evaluator.Snapshot{Namespaces: []*corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}}},
+			Services: []*corev1.Service{{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "db"}, Spec: corev1.ServiceSpec{
+				ClusterIP: "10.96.0.20", ClusterIPs: []string{"10.96.0.20"}, Ports: []corev1.ServicePort{{Name: "sql", Port: 5432, Protocol: corev1.ProtocolTCP}},
+			}}},
+			EndpointSlices: []*discoveryv1.EndpointSlice{{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "db-1", Labels: map[string]string{discoveryv1.LabelServiceName: "db"}},
+				Ports:      []discoveryv1.EndpointPort{{Name: ptr.To("sql"), Port: ptr.To[int32](5432), Protocol: ptr.To(corev1.ProtocolTCP)}},
+				Endpoints:  []discoveryv1.Endpoint{{Addresses: []string{endpoint}}},
+			}},
+		}
+	}
+	exp := &v1alpha1.ConnectivityExpectation{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "x", UID: "1"},
+		Spec: v1alpha1.ConnectivityExpectationSpec{Paths: []v1alpha1.Path{{
+			Name: "p", Expect: v1alpha1.ExpectAllow, From: v1alpha1.Source{Identity: &v1alpha1.Identity{Labels: map[string]v1alpha1.LabelValue{"app": "web"}}},
+			To: &v1alpha1.Target{Host: "db.example.org"}, Ports: []v1alpha1.Port{{Port: intstr.FromInt32(5432)}},
+		}}},
+	}
+	input := func(endpoint string, learned map[string][]netip.Addr) plan.Input {
+		in := plan.Input{Expectation: exp, Snapshot: snapshot(endpoint), Learned: learned}
+		in.Engine, _ = evaluator.Compile(in.Snapshot.Snapshot)
+		return in
+	}
+	for name, tc := range map[string]struct {
+		// endpoint is what is behind the Service when the run is judged.
+		endpoint  string
+		wantCause verdict.Cause
+		// wantChange tells whether the run's provenance differs from the one after it.
+		wantChange bool
+	}{
+		"nothing changed":                      {"10.0.0.1", verdict.None, false},
+		"the endpoint changed while it ran":    {"10.0.0.2", verdict.ChangedDuringProbe, true},
+		"the endpoint has no address any more": {"", verdict.ChangedDuringProbe, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScope(exp.DeepCopy(), &tracked{}, epoch)
+			s.input = input("10.0.0.1", nil)
+			s.resolution = plan.Resolve(s.input)
+			current := newRun(s, triggerInterval)
+			current.probes = []*probeRun{{
+				Pod:    plan.Pod{Source: s.resolution.Edges[0].Source, Node: "a", Edges: s.resolution.Edges},
+				podRun: podRun{addrs: []netip.Addr{netip.MustParseAddr("10.0.9.9")}, done: true},
+				report: &wire.Report{KubeletProbes: 1, Results: []wire.Result{{
+					Outcomes: wire.Outcomes{wire.Connected}, Tried: []netip.Addr{netip.MustParseAddr("10.96.0.20")},
+				}}},
+			}}
+			s.track.run = current
+			s.input = input(tc.endpoint, nil)
+			s.resolution = plan.Resolve(s.input)
+			if _, err := new(ExpectationReconciler).judge(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			if len(s.verdicts) != 1 || s.verdicts[0].Cause != tc.wantCause {
+				t.Errorf("got %+v, want the cause %s", s.verdicts, tc.wantCause)
+			}
+			after := plan.Resolve(input(tc.endpoint, s.track.learned)).Provenance
+			if got := s.track.last.provenance != after; got != tc.wantChange {
+				t.Errorf("the next reconcile sees a change: %t, want %t", got, tc.wantChange)
+			}
+			if s.exp.Status.LastRun.Provenance != s.track.last.provenance {
+				t.Error("the status has another provenance than the operator")
+			}
+			if later := plan.Resolve(input("10.0.0.7", s.track.learned)).Provenance; later == after {
+				t.Error("a later change behind the host's address is not in the provenance")
 			}
 		})
 	}

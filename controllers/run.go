@@ -86,7 +86,7 @@ func newRun(s *scope, trigger string) *run {
 	r := &run{
 		id: id, trigger: trigger, generation: s.exp.Generation, startedAt: started,
 		request:    truncate(s.exp.Annotations[v1alpha1.RequestedAtAnnotation], maxRequest),
-		provenance: s.resolution.Provenance, predictor: s.predictor, nodes: s.snapshot.Nodes,
+		provenance: s.resolution.Provenance, predictor: s.resolution.Predictor, nodes: s.snapshot.Nodes,
 		edges: s.resolution.Edges, obstacles: s.resolution.Obstacles,
 		sourcesMatched: s.resolution.SourcesMatched, targetsMatched: s.resolution.TargetsMatched, targetsProbed: s.resolution.TargetsProbed,
 	}

@@ -67,6 +67,7 @@ func (r *ExpectationReconciler) schedule(ctx context.Context, s *scope) (bool, e
 		}
 		return true, nil
 	}
+	r.resample(s, trigger)
 	s.track.run = newRun(s, trigger)
 	s.track.changedAt, s.track.changedTo = time.Time{}, ""
 	if trigger != triggerInterval && trigger != triggerRequested {
@@ -81,6 +82,9 @@ func (r *ExpectationReconciler) schedule(ctx context.Context, s *scope) (bool, e
 func (r *ExpectationReconciler) noteChange(s *scope) {
 	current := s.resolution.Provenance
 	switch {
+	case s.track.run != nil:
+		// A run is compared with its own configuration. It may have chosen other pods than
+		// the last one.
 	case s.track.repeats > 0:
 		// The wait after a run that was overtaken is under way.
 	case s.track.last.provenance == "" || s.track.last.provenance == current:

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,8 +34,8 @@ type scope struct {
 	// implementation needs. Set by gather, as are the next four.
 	options    Options
 	snapshot   plan.Snapshot
+	input      plan.Input
 	resolution *plan.Resolution
-	predictor  *plan.Predictor
 	problems   []evaluator.Problem
 	// verdicts and summary are set by judge when a run has ended.
 	verdicts []verdict.Verdict
@@ -93,6 +94,17 @@ type tracked struct {
 	told readyState
 	// inFlight is the number of pods of the run that exist. Other workers read it.
 	inFlight atomic.Int32
+	// learned are the addresses that the probes of the last run tried of each host.
+	// They live no longer than the operator: results that rest on something of the
+	// cluster at such an address are measured again after a restart.
+	learned map[string][]netip.Addr
+	// sampling chooses the pods of the run under way, or of the last one. Its round is
+	// in the status, and what it keeps is in the findings, for the next operator.
+	sampling plan.Sampling
+	// covered are the pairs that each of the last runs came to a conclusion about, all
+	// of them for one generation.
+	covered           [][]plan.Pair
+	coveredGeneration int64
 	// outlook is what the last reconcile predicted; nil while that is not certain.
 	// Watches read it.
 	outlook atomic.Pointer[outlook]
@@ -133,6 +145,10 @@ func (t *tracker) get(exp *v1alpha1.ConnectivityExpectation) *tracked {
 			// but was not measured.
 			e.last.generation = 0
 		}
+	}
+	e.sampling.Keep = pairsOf(exp.Status.Findings)
+	if c := exp.Status.Coverage; c != nil {
+		e.sampling.Round = int(c.Round)
 	}
 	t.m[key] = e
 	return e

@@ -101,6 +101,7 @@ func setResult(s *scope, r *run) {
 	st.Coverage = &v1alpha1.CoverageStatus{
 		SourcesMatched: int32(r.sourcesMatched), SourcesProbed: probes, TargetsMatched: int32(r.targetsMatched), TargetsProbed: int32(r.targetsProbed),
 	}
+	setCoverage(st.Coverage, s.track, s.resolution.Extent)
 	now := metav1.Time{Time: s.now}
 	st.LastRun = &v1alpha1.Run{
 		StartedAt: metav1.Time{Time: r.startedAt}, FinishedAt: now, Trigger: r.trigger, Provenance: r.provenance,
@@ -289,16 +290,18 @@ func problems(s *scope) []v1alpha1.Problem {
 	return out
 }
 
+// truncated ends a text that was cut.
+const truncated = "..."
+
 // truncate cuts a text to at most n bytes, at the boundary of a character, and
 // says so.
 func truncate(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
-	const mark = "..."
-	cut := n - len(mark)
+	cut := n - len(truncated)
 	for cut > 0 && !utf8.RuneStart(s[cut]) {
 		cut--
 	}
-	return s[:cut] + mark
+	return s[:cut] + truncated
 }

@@ -47,8 +47,8 @@ func (i *Impact) concerns(p *flow.Endpoint, d direction) bool {
 		return true
 	}
 	for _, e := range []*Engine{i.before, i.after} {
-		for _, c := range e.classesAt(p, addr) {
-			if i.namespaces[c.namespace.name] || i.selects(c, d) {
+		for _, r := range e.residentsAt(p, addr) {
+			if i.namespaces[r.class.namespace.name] || i.selects(r.class, d) {
 				return true
 			}
 		}
@@ -70,35 +70,6 @@ func (i *Impact) selects(c *class, d direction) bool {
 		}
 	}
 	return false
-}
-
-// classesAt lists the classes of the pods that an endpoint is or may be.
-func (e *Engine) classesAt(p *flow.Endpoint, addr netip.Addr) []*class {
-	switch {
-	case p.IsIdentity():
-		if s := e.shards[p.Namespace]; s != nil {
-			return []*class{e.identityClass(s, p.Labels)}
-		}
-	case p.IsPod():
-		if s := e.shards[p.Namespace]; s != nil {
-			if r, ok := s.pods[p.Pod]; ok {
-				return []*class{r.class}
-			}
-		}
-	default:
-		known := e.addressOf(addr)
-		if known == nil {
-			return nil
-		}
-		var out []*class
-		for _, list := range [][]*pod{known.owners, known.processes} {
-			for _, o := range list {
-				out = append(out, e.classOf(o))
-			}
-		}
-		return out
-	}
-	return nil
 }
 
 // addNamespace records that something about all pods of a namespace changed.

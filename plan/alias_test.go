@@ -83,7 +83,7 @@ func TestAliasesAreFollowed(t *testing.T) {
 func TestAliasesOfHostsAreNotPredictedBeforeTheyAreResolved(t *testing.T) {
 	s := cluster()
 	alias("example.org")(&s)
-	res := Resolve(Input{ClusterDNS: dns, Snapshot: s, Expectation: expectation(t, path("to: {service: {name: alias}}, ports: [{port: 443}]"))})
+	res := resolveInput(Input{ClusterDNS: dns, Snapshot: s, Expectation: expectation(t, path("to: {service: {name: alias}}, ports: [{port: 443}]"))})
 	p := predict(s, res.Edges)
 	if d := res.Edges[0].Prediction; d.Verdict != evaluator.Undefined || !strings.Contains(d.Reason, "example.org. is resolved by the probe only") {
 		t.Errorf("got %s: %s", d.Verdict, d.Reason)

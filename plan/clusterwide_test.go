@@ -108,7 +108,9 @@ func TestProvenanceHoldsClusterWidePolicies(t *testing.T) {
 	}{
 		"every namespace":             {"{namespaces: {}}", true},
 		"the namespace of the paths":  {"{namespaces: {matchLabels: {kubernetes.io/metadata.name: ns}}}", true},
-		"some of its pods":            {"{pods: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ns}}, podSelector: {matchLabels: {app: x}}}}", true},
+		"the target alone":            {"{pods: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ns}}, podSelector: {matchLabels: {app: db}}}}", true},
+		"the source alone":            {"{pods: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ns}}, podSelector: {matchLabels: {app: web}}}}", false},
+		"other pods of its namespace": {"{pods: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ns}}, podSelector: {matchLabels: {app: x}}}}", false},
 		"another namespace":           {"{namespaces: {matchLabels: {team: x}}}", false},
 		"pods of another namespace":   {"{pods: {namespaceSelector: {matchLabels: {team: x}}, podSelector: {}}}", false},
 		"a subject that says nothing": {"{}", true},

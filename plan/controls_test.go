@@ -22,7 +22,7 @@ func TestEveryClosedEdgeHasAControlBesideIt(t *testing.T) {
 		s.Nodes = append(s.Nodes, node(name))
 		s.Pods = append(s.Pods, pod("ns", "stranger-"+name, name, fmt.Sprintf("10.0.3.%d", i+1), "app=stranger"))
 	}
-	res := Resolve(Input{ClusterDNS: dns, Snapshot: s, Expectation: expectation(t, "coverage: {maxSources: 5}\npaths:\n"+
+	res := resolveInput(Input{ClusterDNS: dns, Snapshot: s, Expectation: expectation(t, "coverage: {maxSources: 5}\npaths:\n"+
 		"- {name: open, expect: Allow, from: {podSelector: {matchLabels: {app: web}}}, to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 1}, {port: 2}]}\n"+
 		"- {name: closed, expect: Deny, from: {podSelector: {matchLabels: {app: stranger}}}, to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 1}, {port: 2}]}\n"+
 		"- {name: new, expect: Deny, from: {identity: {labels: {app: x}}}, to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 1}]}\n")})

@@ -122,7 +122,7 @@ func (p *placement) add(e *Edge, node string) {
 }
 
 // nodesForIdentity returns where to probe an identity from that has no pods: nodes
-// of its positive controls first, then others, at most maxSources. An identity
+// that are to be kept, then nodes of its positive controls, then others, up to maxSources. An identity
 // keeps the nodes that earlier edges gave it, so that it needs few pods.
 func (p *placement) nodesForIdentity(e *Edge) []string {
 	var out []string
@@ -131,6 +131,11 @@ func (p *placement) nodesForIdentity(e *Edge) []string {
 			if len(out) < p.maxSources && !slices.Contains(out, n) && slices.Contains(p.usable, n) {
 				out = append(out, n)
 			}
+		}
+	}
+	for _, n := range e.Source.kept {
+		if slices.Contains(p.usable, n) {
+			out = append(out, n)
 		}
 	}
 	take(slices.Sorted(maps.Keys(p.at[e.Source.Key])))

@@ -170,7 +170,7 @@ func TestResponders(t *testing.T) {
 		"- {name: same, expect: Deny, from: {identity: {labels: {app: x}}}, to: {identity: {labels: {app: new}}}, ports: [{port: 4}]}\n" +
 		"- {name: open, expect: Allow, from: {podSelector: {matchLabels: {app: web}}}, to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 1}]}\n"
 	s := cluster()
-	res := Resolve(Input{Expectation: expectation(t, spec), Snapshot: s, ClusterDNS: dns})
+	res := resolveInput(Input{Expectation: expectation(t, spec), Snapshot: s, ClusterDNS: dns})
 	predict(s, res.Edges)
 	got := Responders(res.Edges, s.Nodes)
 	if len(got) != 1 {
@@ -193,7 +193,7 @@ func TestResponders(t *testing.T) {
 	t.Run("without an open edge, any usable node will do", func(t *testing.T) {
 		s := cluster()
 		s.Nodes[1].Spec.Unschedulable = true
-		res := Resolve(Input{Expectation: expectation(t, spec), Snapshot: s, ClusterDNS: dns})
+		res := resolveInput(Input{Expectation: expectation(t, spec), Snapshot: s, ClusterDNS: dns})
 		predict(s, res.Edges)
 		if got := Responders(res.Edges, s.Nodes); got[0].Node != "a" {
 			t.Errorf("got node %q", got[0].Node)
@@ -296,7 +296,7 @@ func aWorld(t *rapid.T) (Snapshot, string) {
 func TestPlacementInvariants(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s, spec := aWorld(rt)
-		res := Resolve(Input{Expectation: expectation(t, spec), Snapshot: s, ClusterDNS: dns})
+		res := resolveInput(Input{Expectation: expectation(t, spec), Snapshot: s, ClusterDNS: dns})
 		predict(s, res.Edges)
 		Responders(res.Edges, s.Nodes)
 		predict(s, res.Edges)
@@ -355,7 +355,7 @@ func TestPlansDoNotDependOnOrder(t *testing.T) {
 
 func renderWithPredictions(t *testing.T, spec string, s Snapshot) string {
 	t.Helper()
-	res := Resolve(Input{Expectation: expectation(t, spec), Snapshot: s, ClusterDNS: dns})
+	res := resolveInput(Input{Expectation: expectation(t, spec), Snapshot: s, ClusterDNS: dns})
 	p := predict(s, res.Edges)
 	responders := Responders(res.Edges, s.Nodes)
 	p.Predict(res.Edges)
@@ -385,9 +385,11 @@ func TestProvenanceInDetail(t *testing.T) {
 	api := path("to: {namespace: other, podSelector: {matchLabels: {app: api}}}, ports: [{port: main}]")
 	svc := path("to: {service: {name: web}}, ports: [{port: 80}]")
 	resolver := path("dns: {names: [a.b]}")
-	deny := func(ns string) change {
+	deny := func(ns string, directions ...networkingv1.PolicyType) change {
 		return func(s *Snapshot) {
-			s.NetworkPolicies = append(s.NetworkPolicies, &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "deny"}})
+			s.NetworkPolicies = append(s.NetworkPolicies, &networkingv1.NetworkPolicy{
+				ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "deny"}, Spec: networkingv1.NetworkPolicySpec{PolicyTypes: directions},
+			})
 		}
 	}
 	cases := map[string]struct {
@@ -395,8 +397,10 @@ func TestProvenanceInDetail(t *testing.T) {
 		change      change
 		wantChanged bool
 	}{
-		"a policy in the target's namespace":      {api, deny("other"), true},
-		"a policy in the source's namespace":      {api, deny("ns"), true},
+		"ingress to the target":                   {api, deny("other"), true},
+		"egress of the target":                    {api, deny("other", networkingv1.PolicyTypeEgress), false},
+		"egress of the source":                    {api, deny("ns", networkingv1.PolicyTypeEgress), true},
+		"ingress to the source":                   {api, deny("ns"), false},
 		"a policy in a third namespace":           {api, deny("kube-system"), false},
 		"a policy at the cluster DNS":             {resolver, deny("kube-system"), true},
 		"a label of the target's namespace":       {api, func(s *Snapshot) { s.Namespaces[1].Labels["team"] = "y" }, true},

@@ -5,8 +5,8 @@
 // The steps are
 //
 //	Resolve   selectors, names and ranges to edges: one source identity, one
-//	          target address, one port
-//	Predict   each edge with the evaluator
+//	          target address, one port; each is predicted with the evaluator
+//	Predict   edges anew, once the addresses of responders are known
 //	Place     edges in probe pods, such that every edge that policies close has an
 //	          edge beside it that they open: same target and port, same node pair.
 //	          Without that neighbour, silence proves nothing.
@@ -42,8 +42,15 @@ type Snapshot struct {
 type Input struct {
 	Expectation *v1alpha1.ConnectivityExpectation
 	Snapshot    Snapshot
+	// Engine was compiled from the snapshot.
+	Engine *evaluator.Engine
 	// ClusterDNS names the Service that pods resolve names with.
 	ClusterDNS types.NamespacedName
+	// Learned holds the addresses that probes have tried of each host, which results
+	// that stand rest on. What of the cluster is there is part of the provenance.
+	Learned map[string][]netip.Addr
+	// Sampling chooses among the pods that match.
+	Sampling Sampling
 }
 
 // Source is an identity that edges begin at. Pods that no policy can tell apart
@@ -65,9 +72,13 @@ type Source struct {
 	variants []map[string]string
 	addrs    []netip.Addr
 	seen     map[string]bool
-	// Nodes are where the workload's pods run, in order of preference; empty for
-	// an identity that need not exist.
-	Nodes []string
+	// Nodes are those that the workload's pods run on and that are probed from, in
+	// order of preference; empty for an identity that need not exist. allNodes are all
+	// that its pods run on, sorted.
+	Nodes    []string
+	allNodes []string
+	// kept are nodes that an identity has to be probed from.
+	kept []string
 }
 
 // TargetKind says what an edge ends at.
@@ -129,7 +140,7 @@ type Edge struct {
 	// Control is set for an edge that nobody declared, and that is evidence only.
 	Control bool
 
-	// Prediction and Workload are set by Predict: the answer for the probe's
+	// Prediction and Workload are set by Resolve, and anew by Predict: the answer for the probe's
 	// identity, and for the workload that it stands for. If only some of the
 	// workload's pods are treated differently from the probe, it is the answer for
 	// those.
@@ -175,7 +186,11 @@ type Resolution struct {
 	Obstacles []Obstacle
 	// SourcesMatched, TargetsMatched and TargetsProbed count existing pods.
 	SourcesMatched, TargetsMatched, TargetsProbed int
+	// Extent is all that the paths match.
+	Extent *Extent
 	// Provenance is the hash of everything in the snapshot that the edges and
 	// their predictions depend on.
 	Provenance string
+	// Predictor has predicted the edges.
+	Predictor *Predictor
 }

@@ -121,7 +121,7 @@ func resolve(t *testing.T, spec string, change func(*Snapshot)) *Resolution {
 	if change != nil {
 		change(&s)
 	}
-	return Resolve(Input{Expectation: expectation(t, spec), Snapshot: s, ClusterDNS: dns})
+	return resolveInput(Input{Expectation: expectation(t, spec), Snapshot: s, ClusterDNS: dns})
 }
 
 func path(to string) string {
@@ -248,10 +248,16 @@ func shuffle[T any](rng *rand.Rand, s []T) {
 	rng.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] })
 }
 
+// resolveInput resolves with an engine of the input's own snapshot.
+func resolveInput(in Input) *Resolution {
+	in.Engine, _ = evaluator.Compile(in.Snapshot.Snapshot)
+	return Resolve(in)
+}
+
 // render writes out a plan with its provenance and its placement.
 func render(t *testing.T, spec string, s Snapshot) string {
 	t.Helper()
-	res := Resolve(Input{Expectation: expectation(t, spec), Snapshot: s, ClusterDNS: dns})
+	res := resolveInput(Input{Expectation: expectation(t, spec), Snapshot: s, ClusterDNS: dns})
 	predict(s, res.Edges)
 	out := res.Provenance + "\n"
 	for _, p := range Place(res.Edges, s.Nodes, 2) {
@@ -308,7 +314,7 @@ func TestDeniedEdgesGetControls(t *testing.T) {
 	s := cluster()
 	// The only pod that may reach the database runs on node a.
 	s.Pods = slices.Delete(s.Pods, 1, 2)
-	res := Resolve(Input{ClusterDNS: dns, Snapshot: s, Expectation: expectation(t, "paths:\n"+
+	res := resolveInput(Input{ClusterDNS: dns, Snapshot: s, Expectation: expectation(t, "paths:\n"+
 		"- {name: allowed, expect: Allow, from: {podSelector: {matchLabels: {app: web}}}, to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 1}]}\n"+
 		"- {name: denied, expect: Deny, from: {identity: {labels: {app: x}}}, to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 1}]}\n")})
 	predict(s, res.Edges)
@@ -336,7 +342,7 @@ func TestUnusableNodesAreAvoided(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := cluster()
 			change(s.Nodes[0])
-			res := Resolve(Input{ClusterDNS: dns, Snapshot: s, Expectation: expectation(t,
+			res := resolveInput(Input{ClusterDNS: dns, Snapshot: s, Expectation: expectation(t,
 				"paths: [{name: p, expect: Deny, from: {identity: {labels: {app: x}}}, to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 1}]}]")})
 			predict(s, res.Edges)
 			for _, p := range Place(res.Edges, s.Nodes, 2) {
@@ -359,7 +365,7 @@ func TestPlansAreBounded(t *testing.T) {
 		b.WriteString("]}}, ports: [{port: 1}, {port: 2}, {port: 3}, {port: 4}, {port: 5}]}\n")
 	}
 	s := cluster()
-	res := Resolve(Input{Expectation: expectation(t, b.String()), Snapshot: s, ClusterDNS: dns})
+	res := resolveInput(Input{Expectation: expectation(t, b.String()), Snapshot: s, ClusterDNS: dns})
 	if len(res.Edges) != MaxEdges || len(res.Obstacles) != 1 || res.Obstacles[0].Reason != TooManyChecks {
 		t.Fatalf("got %d edges and obstacles %+v", len(res.Edges), res.Obstacles)
 	}
@@ -384,7 +390,7 @@ func TestPredict(t *testing.T) {
 		if change != nil {
 			change(&s)
 		}
-		res := Resolve(Input{Expectation: expectation(t, spec), Snapshot: s, ClusterDNS: dns})
+		res := resolveInput(Input{Expectation: expectation(t, spec), Snapshot: s, ClusterDNS: dns})
 		return res.Edges[0], predict(s, res.Edges)
 	}
 	egress := func(cidr string, except ...string) func(*Snapshot) {

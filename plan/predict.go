@@ -17,7 +17,7 @@ import (
 	"github.com/pathproof/pathproof/probe/wire"
 )
 
-// Predictor answers for edges.
+// Predictor answers for edges. It is for one goroutine at a time.
 type Predictor struct {
 	engine   *evaluator.Engine
 	snapshot Snapshot
@@ -30,6 +30,12 @@ type Predictor struct {
 	controllable map[string][]*Source
 	// byAddress is set when an ipBlock may tell pods apart by their addresses.
 	byAddress bool
+	// objects finds those of the snapshot, and is made when it is first needed. records
+	// are what counts of those that were asked for.
+	objects map[evaluator.Key][]any
+	records map[evaluator.Key]record
+	// bases are those of the sources that were asked for.
+	bases map[*Source][]evaluator.Basis
 }
 
 // NewPredictor returns a Predictor over a snapshot that engine was compiled from.
@@ -38,7 +44,10 @@ func NewPredictor(engine *evaluator.Engine, s Snapshot) *Predictor {
 	slices.SortFunc(pods, byName)
 	byController := slices.ContainsFunc(s.NetworkPolicies, selectsByController) ||
 		slices.ContainsFunc(clusterWidePolicies(s), func(w clusterWide) bool { return slices.ContainsFunc(w.pods, namesController) })
-	return &Predictor{engine: engine, snapshot: s, pods: pods, byController: byController, byAddress: blocksTellPodsApart(s)}
+	return &Predictor{
+		engine: engine, snapshot: s, pods: pods, byController: byController, byAddress: blocksTellPodsApart(s),
+		records: map[evaluator.Key]record{}, bases: map[*Source][]evaluator.Basis{},
+	}
 }
 
 // blocksTellPodsApart tells whether an ipBlock may admit one pod of a workload, by
@@ -228,7 +237,7 @@ func (p *Predictor) overAddresses(e *Edge, from flow.Endpoint, backends []Backen
 // of a cluster-wide policy begins or ends, so these are the addresses to ask for.
 func (p *Predictor) overRange(e *Edge, from flow.Endpoint, d evaluator.Decision) evaluator.Decision {
 	r := e.Target.Range
-	for _, addr := range p.edgesOfBlocks(e.Source.Namespace, r) {
+	for _, addr := range p.edgesOfBlocks(p.engine.SourceBasis(from), r) {
 		other := p.engine.Decide(flow.Flow{From: from, To: flow.Endpoint{Addr: addr}, Protocol: e.Transport.Protocol(), Port: e.Port})
 		if other.Verdict != d.Verdict {
 			return evaluator.Decision{Reason: fmt.Sprintf("policies treat parts of %s differently: %s is %s, %s is %s", r, e.Target.Addr, d.Verdict, addr, other.Verdict)}
@@ -237,7 +246,13 @@ func (p *Predictor) overRange(e *Edge, from flow.Endpoint, d evaluator.Decision)
 	return d
 }
 
-func (p *Predictor) edgesOfBlocks(ns string, r netip.Prefix) []netip.Addr {
+// edgesOfBlocks returns the addresses of a range at which the answers for a source can
+// change, by the policies that select it.
+func (p *Predictor) edgesOfBlocks(source evaluator.Basis, r netip.Prefix) []netip.Addr {
+	selecting := map[evaluator.Key]bool{}
+	for _, key := range source.Objects {
+		selecting[key] = true
+	}
 	out := []netip.Addr{r.Masked().Addr(), lastAddr(r)}
 	add := func(cidr string) {
 		block, err := netip.ParsePrefix(cidr)
@@ -251,12 +266,15 @@ func (p *Predictor) edgesOfBlocks(ns string, r netip.Prefix) []netip.Addr {
 		}
 	}
 	for _, policy := range clusterWidePolicies(p.snapshot) {
+		if !selecting[evaluator.Key{Kind: policy.kind, Name: policy.name}] {
+			continue
+		}
 		for _, cidr := range policy.networks {
 			add(cidr)
 		}
 	}
 	for _, policy := range p.snapshot.NetworkPolicies {
-		if policy.Namespace != ns {
+		if !selecting[evaluator.Key{Kind: evaluator.KindNetworkPolicy, Namespace: policy.Namespace, Name: policy.Name}] {
 			continue
 		}
 		for _, rule := range policy.Spec.Egress {
@@ -317,17 +335,40 @@ func (p *Predictor) backendsAt(addr netip.Addr, t wire.Transport, port uint16) [
 }
 
 // Flows lists the flows whose predictions decide the edge's. It is false when the edge
-// may turn out to end at something else.
-func (e *Edge) Flows() (flows []flow.Flow, whole bool) {
-	labels := append([]map[string]string{e.Source.Labels}, e.Source.variants...)
-	for _, b := range e.Backends {
-		for _, l := range labels {
-			from := flow.Endpoint{Namespace: e.Source.Namespace, Labels: l}
-			flows = append(flows, flow.Flow{From: from, To: b.Endpoint, Protocol: e.Transport.Protocol(), Port: b.Port})
+// may turn out to end at something else: what a host is only the probe learns.
+func (p *Predictor) Flows(e *Edge) (flows []flow.Flow, whole bool) {
+	targets := p.targets(e, nil)
+	for _, from := range e.Source.identities() {
+		for _, to := range targets {
+			flows = append(flows, flow.Flow{From: from, To: to.Endpoint, Protocol: e.Transport.Protocol(), Port: to.Port})
 		}
 	}
-	// An address may be that of a Service, and what a host is only the probe learns.
-	return flows, len(e.Backends) > 0 && e.Target.Kind != TargetAddress && e.Target.Kind != TargetHost
+	return flows, e.Target.Kind != TargetHost
+}
+
+// identities lists what policies may see of the pods that the source stands for, and of
+// the probe.
+func (s *Source) identities() []flow.Endpoint {
+	out := []flow.Endpoint{{Namespace: s.Namespace, Labels: s.Labels}}
+	for _, l := range s.variants {
+		out = append(out, flow.Endpoint{Namespace: s.Namespace, Labels: l})
+	}
+	return out
+}
+
+// targets lists what an edge is predicted to end at: its backends, and of a range the
+// addresses that are asked for beside it.
+func (p *Predictor) targets(e *Edge, tried []netip.Addr) []Backend {
+	out := slices.Clone(p.Backends(e, tried))
+	if !e.Target.Range.IsValid() {
+		return out
+	}
+	for _, from := range p.sides(e.Source) {
+		for _, addr := range p.edgesOfBlocks(from, e.Target.Range) {
+			out = append(out, Backend{Endpoint: flow.Endpoint{Addr: addr}, Port: e.Port})
+		}
+	}
+	return out
 }
 
 // Goal is what the rounds of an edge wait for: the prediction, or what was declared

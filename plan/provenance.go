@@ -12,100 +12,220 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 
+	"github.com/pathproof/pathproof/evaluator"
 	"github.com/pathproof/pathproof/flow"
 )
 
-// provenance hashes what the edges and their predictions depend on: the policies
-// and labels of the namespaces at both ends, the cluster-wide policies for pods of
-// these namespaces, the sources with their nodes, the targets with addresses, nodes,
-// ports and readiness, and what is assumed of the implementation. Restarted source
-// pods (unless blocks tell them apart by their addresses), changed annotations and
-// everything in other namespaces leave it as it is.
-func provenance(in Input, res *Resolution) string {
+// provenance hashes what the edges and their predictions depend on, and nothing else:
+// for each edge where it is probed from and to, what the predictions say, and what
+// they rest on. Beside that, what is assumed of the implementation, and the obstacles.
+// Restarted source pods (unless policies tell them apart), changed annotations and
+// policies that select neither end leave it as it is.
+func provenance(in Input, p *Predictor, res *Resolution) string {
 	h := sha256.New()
-	namespaces := map[string]bool{in.Expectation.Namespace: true}
-	byAddress := blocksTellPodsApart(in.Snapshot)
 	for _, e := range res.Edges {
 		// Which node comes first hangs on the names of the source's pods.
 		nodes := strings.Join(slices.Sorted(slices.Values(e.Source.Nodes)), ",")
-		if byAddress {
-			// Whether a block holds all pods of the source is part of its prediction.
-			fmt.Fprintf(h, "addresses %v\n", slices.SortedFunc(slices.Values(e.Source.addrs), netip.Addr.Compare))
-		}
 		fmt.Fprintf(h, "edge %s %s %s %v %v\n", e.ID(), e.Source.Key, nodes, e.Target.Ready, e.Target.Node)
-		for _, b := range e.Backends {
-			fmt.Fprintf(h, "backend %s %s %d\n", b.Endpoint.String(), b.Endpoint.Addr, b.Port)
-			if b.Endpoint.Namespace != "" {
-				namespaces[b.Endpoint.Namespace] = true
-			}
-		}
-	}
-	if slices.ContainsFunc(res.Edges, func(e *Edge) bool { return e.Target.Kind == TargetHost || e.Target.Kind == TargetAddress }) {
-		// Either may turn out to be a pod or a Service of any namespace.
-		for _, ns := range in.Snapshot.Namespaces {
-			namespaces[ns.Name] = true
-		}
+		hashDecision(h, &e.Prediction)
+		hashDecision(h, &e.Workload)
+		fmt.Fprintf(h, "rests on %s\n", p.Grounds(e, in.Learned[e.Target.Host]))
 	}
 	for _, o := range res.Obstacles {
 		fmt.Fprintf(h, "obstacle %s %s %s\n", o.Path, o.Reason, o.Target)
 	}
-	hashTargets(h, in, res)
-	hashPolicies(h, in, namespaces)
 	// What is assumed of the implementation is part of every prediction.
 	fmt.Fprintf(h, "profile %s\n", in.Snapshot.Profile)
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// hashTargets hashes what policies see of target pods beyond their address: their
-// labels, ports and host network.
-func hashTargets(h io.Writer, in Input, res *Resolution) {
-	pods := map[string]*corev1.Pod{}
-	for _, p := range in.Snapshot.Pods {
-		pods[p.Namespace+"/"+p.Name] = p
-	}
-	seen := map[string]bool{}
-	for _, e := range res.Edges {
-		for _, b := range e.Backends {
-			key := b.Endpoint.Namespace + "/" + b.Endpoint.Pod
-			p := pods[key]
-			if p == nil || seen[key] {
-				continue
+// hashDecision hashes an answer without its words. That is not the same as hashing
+// what it rests on: while the probe has no address, it depends on a likely one.
+func hashDecision(h io.Writer, d *evaluator.Decision) {
+	fmt.Fprintf(h, "decision %s %s\n", d.Verdict, d.Rule)
+	for _, side := range []*evaluator.DirectionDecision{&d.Egress, &d.Ingress} {
+		fmt.Fprintf(h, "side %s %s %s %v %v\n", side.Verdict, side.Tier, side.Rule, side.Selecting, side.Isolating)
+		for _, rule := range []*evaluator.RuleRef{side.AllowedBy, side.DeniedBy, side.PassedBy} {
+			if rule != nil {
+				fmt.Fprintf(h, "%s %d", rule.PolicyRef, rule.Index)
 			}
-			seen[key] = true
-			fmt.Fprintf(h, "pod %s %s %s %v\n", key, p.UID, flow.FormatLabels(p.Labels), p.Spec.HostNetwork)
-			for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
-				for _, port := range c.Ports {
-					fmt.Fprintf(h, "port %s %s %d\n", port.Name, port.Protocol, port.ContainerPort)
-				}
-			}
+			fmt.Fprintln(h)
 		}
 	}
 }
 
-func hashPolicies(h io.Writer, in Input, namespaces map[string]bool) {
-	// A cache lists objects in no order.
-	lines := map[string]string{}
-	for _, ns := range in.Snapshot.Namespaces {
-		if namespaces[ns.Name] {
-			lines["namespace "+ns.Name] = flow.FormatLabels(ns.Labels) + " " + string(ns.Status.Phase)
-		}
+// Grounds is a hash of what every prediction of an edge rests on: the objects at both
+// ends that the evaluator names, as far as they count. tried holds the addresses of a
+// host that the probe has tried. Predictors of two snapshots that return the same for
+// an edge predict it the same from any address.
+func (p *Predictor) Grounds(e *Edge, tried []netip.Addr) string {
+	g := &grounds{records: map[string]bool{}}
+	for _, b := range p.sides(e.Source) {
+		p.addEnd(g, "source", "", b)
 	}
-	for _, p := range in.Snapshot.NetworkPolicies {
-		if !namespaces[p.Namespace] {
+	if e.Target.Kind != TargetHost {
+		p.addTargets(g, "", p.targets(e, nil))
+	}
+	for _, addr := range tried {
+		found := p.backendsAt(addr, e.Transport, e.Port)
+		itself := len(found) == 1 && found[0].Endpoint.Namespace == "" && found[0].Endpoint.Addr == addr
+		if b := p.engine.TargetBasis(flow.Endpoint{Addr: addr}); itself && len(b.Objects) == 0 && !b.Node {
+			// Nothing of the cluster is at that address, and which of the many outside of it
+			// the next resolver returns is no change.
 			continue
 		}
-		// A spec of API types always marshals.
-		spec, _ := json.Marshal(p.Spec)
-		lines["policy "+p.Namespace+"/"+p.Name] = string(spec)
+		g.records["tried "+addr.String()] = true
+		p.addTargets(g, addr.String(), found)
 	}
-	addClusterWide(lines, in, namespaces)
-	for _, u := range in.Snapshot.Unmodelled {
-		if u.Namespace == "" || namespaces[u.Namespace] {
-			lines["unmodelled "+u.String()] = ""
+	if g.byController {
+		for _, l := range e.Source.variants {
+			g.records["variant "+flow.FormatLabels(l)] = true
 		}
 	}
-	for _, key := range slices.Sorted(maps.Keys(lines)) {
-		fmt.Fprintf(h, "%s %s\n", key, lines[key])
+	if g.byAddress {
+		// Whether a block holds all pods of the source is part of its prediction.
+		for _, a := range e.Source.addrs {
+			g.records["address "+a.String()] = true
+		}
 	}
+	h := sha256.New()
+	for _, r := range slices.Sorted(maps.Keys(g.records)) {
+		fmt.Fprintln(h, r)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// grounds collects the records of one edge.
+type grounds struct {
+	records map[string]bool
+	// byController and byAddress are set when one of the policies tells pods of the
+	// source apart by what their controllers set, or by their addresses.
+	byController, byAddress bool
+}
+
+// addTargets adds what an edge may end at, or one that tries an address.
+func (p *Predictor) addTargets(g *grounds, at string, list []Backend) {
+	for _, t := range list {
+		p.addEnd(g, "target "+at, fmt.Sprintf("%s %s %d", t.Endpoint, t.Endpoint.Addr, t.Port), p.engine.TargetBasis(t.Endpoint))
+	}
+}
+
+func (p *Predictor) addEnd(g *grounds, side, name string, b evaluator.Basis) {
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s %s %v", side, name, b.Node)
+	for _, key := range b.Objects {
+		r := p.record(key)
+		g.byController = g.byController || r.byController
+		g.byAddress = g.byAddress || r.byAddress
+		text.WriteString(" " + r.hash)
+	}
+	g.records[text.String()] = true
+}
+
+// sides returns the different bases of what policies may see of a source. Label sets
+// that policies do not tell apart have one: which label sets there are changes with
+// every rollout.
+func (p *Predictor) sides(s *Source) []evaluator.Basis {
+	if known, ok := p.bases[s]; ok {
+		return known
+	}
+	var out []evaluator.Basis
+	for _, from := range s.identities() {
+		b := p.engine.SourceBasis(from)
+		if !slices.ContainsFunc(out, func(o evaluator.Basis) bool { return slices.Equal(o.Objects, b.Objects) }) {
+			out = append(out, b)
+		}
+	}
+	p.bases[s] = out
+	return out
+}
+
+// record is what counts of an object.
+type record struct {
+	hash                    string
+	byController, byAddress bool
+}
+
+// record returns what counts of an object. One that the snapshot does not hold is no
+// more than its name.
+func (p *Predictor) record(key evaluator.Key) record {
+	if r, ok := p.records[key]; ok {
+		return r
+	}
+	if p.objects == nil {
+		p.objects = indexObjects(p.snapshot)
+	}
+	var r record
+	texts := []string{}
+	for _, o := range p.objects[key] {
+		text := ""
+		switch o := o.(type) {
+		case *corev1.Pod:
+			text = podText(o)
+		case *corev1.Namespace:
+			text = fmt.Sprintf("%s %v", flow.FormatLabels(o.Labels), o.DeletionTimestamp != nil || o.Status.Phase == corev1.NamespaceTerminating)
+		case *networkingv1.NetworkPolicy:
+			text = specText(o.Spec)
+			r.byController = r.byController || selectsByController(o)
+			r.byAddress = r.byAddress || (p.snapshot.Profile.IPBlockMatchesPods == evaluator.True && admitsBlocks(o))
+		case clusterWide:
+			text = specText(o.spec)
+			r.byController = r.byController || slices.ContainsFunc(o.pods, namesController)
+		}
+		texts = append(texts, text)
+	}
+	// A manifest may define an object twice, and a cache lists objects in no order.
+	slices.Sort(texts)
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q", key, texts))
+	r.hash = hex.EncodeToString(sum[:16])
+	p.records[key] = r
+	return r
+}
+
+// indexObjects finds the objects of a snapshot by their keys.
+func indexObjects(s Snapshot) map[evaluator.Key][]any {
+	out := map[evaluator.Key][]any{}
+	add := func(kind, namespace, name string, o any) {
+		key := evaluator.Key{Kind: kind, Namespace: namespace, Name: name}
+		out[key] = append(out[key], o)
+	}
+	for _, o := range s.Pods {
+		add(evaluator.KindPod, o.Namespace, o.Name, o)
+	}
+	for _, o := range s.Namespaces {
+		add(evaluator.KindNamespace, "", o.Name, o)
+	}
+	for _, o := range s.NetworkPolicies {
+		add(evaluator.KindNetworkPolicy, o.Namespace, o.Name, o)
+	}
+	for _, o := range clusterWidePolicies(s) {
+		add(o.kind, "", o.name, o)
+	}
+	return out
+}
+
+// specText writes down a spec. One of API types always marshals.
+func specText(spec any) string {
+	text, _ := json.Marshal(spec)
+	return string(text)
+}
+
+// podText is what policies see of a pod, and which pod it is: one that took another's
+// place is another to what enforces the policies.
+func podText(o *corev1.Pod) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s %v %v %s %v", o.UID, flow.FormatLabels(o.Labels), o.Spec.HostNetwork,
+		o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed, o.Status.PodIP, o.Status.PodIPs)
+	if o.Spec.HostNetwork {
+		fmt.Fprintf(&b, " %s %v", o.Status.HostIP, o.Status.HostIPs)
+	}
+	for _, c := range slices.Concat(o.Spec.InitContainers, o.Spec.Containers) {
+		sidecar := c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+		for _, port := range c.Ports {
+			fmt.Fprintf(&b, " port %v %s %s %d", sidecar, port.Name, port.Protocol, port.ContainerPort)
+		}
+	}
+	return b.String()
 }

@@ -45,13 +45,17 @@ type resolver struct {
 	// matched and probed keep the pods of the coverage counts apart from each
 	// other when several paths select the same pod.
 	sourcePods, targetPods, probedPods map[string]bool
+	// sourceTurns are, of the path that is being resolved, how many turns the nodes of
+	// each source take. matched are the target pods of that path and their nodes.
+	sourceTurns []int
+	matched     map[string]string
 }
 
-// Resolve finds the edges of an expectation. Their order is that of the paths in
-// the spec, then by source, target and port.
+// Resolve finds the edges of an expectation, and predicts them. Their order is that of
+// the paths in the spec, then by source, target and port.
 func Resolve(in Input) *Resolution {
 	r := &resolver{
-		in: in, ns: in.Expectation.Namespace, res: &Resolution{}, sources: map[string]*Source{},
+		in: in, ns: in.Expectation.Namespace, res: &Resolution{Extent: &Extent{paths: map[string]*pathExtent{}}}, sources: map[string]*Source{},
 		sourcePods: map[string]bool{}, targetPods: map[string]bool{}, probedPods: map[string]bool{},
 	}
 	for i := range in.Expectation.Spec.Paths {
@@ -66,7 +70,9 @@ func Resolve(in Input) *Resolution {
 		})
 		r.res.Edges = r.res.Edges[:MaxEdges]
 	}
-	r.res.Provenance = provenance(in, r.res)
+	r.res.Predictor = NewPredictor(in.Engine, in.Snapshot)
+	r.res.Predictor.Predict(r.res.Edges)
+	r.res.Provenance = provenance(in, r.res.Predictor, r.res)
 	return r.res
 }
 
@@ -75,6 +81,7 @@ func (r *resolver) path(p *v1alpha1.Path) {
 		r.obstacle(p, SourceNamespaceRefused, fmt.Sprintf("from.namespace is %s: an expectation probes from its own namespace only; create it in %s instead", from, from), describeSource(from, p.From), "")
 		return
 	}
+	r.sourceTurns, r.matched = nil, map[string]string{}
 	sources, why := r.resolveSources(p)
 	if len(sources) == 0 {
 		r.obstacle(p, NoSourceMatched, why, describeSource(r.ns, p.From), "")
@@ -86,6 +93,15 @@ func (r *resolver) path(p *v1alpha1.Path) {
 		// A path that silently vanished would leave the rest green.
 		r.obstacle(p, NoTargetMatched, "the target resolves to nothing that could be probed", describeSource(r.ns, p.From), "")
 	}
+	if p.To == nil || p.To.PodSelector == nil {
+		for _, t := range targets {
+			r.matched[t.edge.Target.Name] = ""
+			if t.edge.Target.Kind == TargetPod {
+				r.matched[t.edge.Target.Name] = t.edge.Target.Node
+			}
+		}
+	}
+	r.res.Extent.add(p.Name, sources, r.matched)
 	for _, t := range targets {
 		for _, s := range sources {
 			e := t.edge
@@ -105,7 +121,14 @@ func (r *resolver) obstacle(p *v1alpha1.Path, reason, message, source, target st
 // is none.
 func (r *resolver) resolveSources(p *v1alpha1.Path) ([]*Source, string) {
 	if p.From.Identity != nil {
-		return []*Source{r.source(v1alpha1.PlainLabels(p.From.Identity.Labels), nil)}, ""
+		s := r.source(v1alpha1.PlainLabels(p.From.Identity.Labels), nil)
+		for _, k := range r.in.Sampling.Keep {
+			if k.Source == s.Name && k.SourceNode != "" && !slices.Contains(s.kept, k.SourceNode) {
+				s.kept = append(s.kept, k.SourceNode)
+			}
+		}
+		slices.Sort(s.kept)
+		return []*Source{s}, ""
 	}
 	selector, err := metav1.LabelSelectorAsSelector(p.From.PodSelector.AsMeta())
 	if err != nil {
@@ -130,7 +153,7 @@ func (r *resolver) resolveSources(p *v1alpha1.Path) ([]*Source, string) {
 		pods := groups[key]
 		slices.SortFunc(pods, byName)
 		s := r.source(IdentityLabels(pods[0].Labels), pods[0])
-		s.Nodes = r.sourceNodes(pods)
+		s.Nodes, s.allNodes = r.sourceNodes(s, pods), sortedNodes(pods)
 		s.addVariants(pods)
 		out = append(out, s)
 	}
@@ -183,16 +206,33 @@ func byName(a, b *corev1.Pod) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
-// sourceNodes returns the nodes to probe from, at most coverage.maxSources.
-func (r *resolver) sourceNodes(pods []*corev1.Pod) []string {
-	chosen := sample(pods, int(r.coverage().MaxSources), r.coverage().Spread)
+// sourceNodes returns the nodes to probe from, at most coverage.maxSources, and notes
+// how many turns all of them take.
+func (r *resolver) sourceNodes(s *Source, pods []*corev1.Pod) []string {
+	c := r.coverage()
+	n := int(c.MaxSources)
+	kept := func(node string) bool {
+		return r.in.Sampling.keeps(func(k Pair) bool { return k.Source == s.Name && k.SourceNode == node })
+	}
 	var nodes []string
-	for _, pod := range chosen {
+	for _, pod := range candidates(inOrder(pods, c.Spread), n, c.Spread, func(p *corev1.Pod) bool { return kept(p.Spec.NodeName) }) {
 		if pod.Spec.NodeName != "" && !slices.Contains(nodes, pod.Spec.NodeName) {
 			nodes = append(nodes, pod.Spec.NodeName)
 		}
 	}
-	return nodes
+	r.sourceTurns = append(r.sourceTurns, windows(len(nodes), n))
+	return window(nodes, n, r.in.Sampling.Round, kept)
+}
+
+// chosenTargets returns the pods to probe, at most coverage.maxTargets.
+func (r *resolver) chosenTargets(p *v1alpha1.Path, pods []*corev1.Pod) []*corev1.Pod {
+	c := r.coverage()
+	n := int(c.MaxTargets)
+	kept := func(pod *corev1.Pod) bool {
+		return r.in.Sampling.keeps(func(k Pair) bool { return k.Path == p.Name && k.Target == pod.Namespace+"/"+pod.Name })
+	}
+	list := candidates(inOrder(pods, c.Spread), n, c.Spread, kept)
+	return window(list, n, targetTurn(r.in.Sampling.Round, windows(len(list), n), r.sourceTurns), kept)
 }
 
 // coverage returns the settings with the defaults of the API for those unset, so
@@ -203,27 +243,6 @@ func (r *resolver) coverage() v1alpha1.Coverage {
 	c.MaxTargets = cmp.Or(c.MaxTargets, 3)
 	c.Spread = cmp.Or(c.Spread, v1alpha1.SpreadNode)
 	return c
-}
-
-// sample chooses at most n pods: ready ones first, then by a hash of the name, so
-// that the choice does not favour the oldest or the first in the alphabet; with
-// SpreadNode, pods on nodes not chosen yet come first.
-func sample(pods []*corev1.Pod, n int, spread v1alpha1.Spread) []*corev1.Pod {
-	order := slices.Clone(pods)
-	slices.SortFunc(order, func(a, b *corev1.Pod) int {
-		return cmp.Or(cmp.Compare(boolRank(IsReady(a)), boolRank(IsReady(b))),
-			cmp.Compare(flow.ID(a.Namespace, a.Name), flow.ID(b.Namespace, b.Name)))
-	})
-	if spread == v1alpha1.SpreadNode {
-		seen := map[string]int{}
-		round := make(map[*corev1.Pod]int, len(order))
-		for _, p := range order {
-			round[p] = seen[p.Spec.NodeName]
-			seen[p.Spec.NodeName]++
-		}
-		slices.SortStableFunc(order, func(a, b *corev1.Pod) int { return cmp.Compare(round[a], round[b]) })
-	}
-	return order[:min(n, len(order))]
 }
 
 func boolRank(first bool) int {

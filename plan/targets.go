@@ -75,7 +75,10 @@ func (r *resolver) podTargets(p *v1alpha1.Path) []partial {
 		r.obstacle(p, NoTargetMatched, "no running pod matches "+name, source, name)
 	}
 	var out []partial
-	for _, pod := range sample(pods, int(r.coverage().MaxTargets), r.coverage().Spread) {
+	for _, pod := range pods {
+		r.matched[pod.Namespace+"/"+pod.Name] = pod.Spec.NodeName
+	}
+	for _, pod := range r.chosenTargets(p, pods) {
 		r.probedPods[pod.Namespace+"/"+pod.Name] = true
 		out = append(out, r.onePod(p, pod, source)...)
 	}

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"net/netip"
-	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -38,7 +37,7 @@ func TestAddressOfAServiceIsPredictedAsItsPods(t *testing.T) {
 		}}},
 	}}}
 	for addr, want := range map[string]evaluator.Verdict{"10.96.0.20": evaluator.Allowed, "203.0.113.1": evaluator.Denied, "10.96.0.30": evaluator.Undefined} {
-		res := Resolve(Input{ClusterDNS: dns, Snapshot: s, Expectation: expectation(t,
+		res := resolveInput(Input{ClusterDNS: dns, Snapshot: s, Expectation: expectation(t,
 			"paths: [{name: p, expect: Allow, from: {identity: {labels: {app: x}}}, to: {address: {ips: ["+addr+"]}}, ports: [{port: 80}]}]")})
 		predict(s, res.Edges)
 		if got := res.Edges[0].Prediction.Verdict; got != want {
@@ -53,7 +52,7 @@ func TestHostDivergesOnceItIsResolved(t *testing.T) {
 		PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"pod-template-hash": "2"}},
 		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress},
 	}}}
-	res := Resolve(Input{ClusterDNS: dns, Snapshot: s, Expectation: expectation(t, path("to: {host: example.org}, ports: [{port: 443}]"))})
+	res := resolveInput(Input{ClusterDNS: dns, Snapshot: s, Expectation: expectation(t, path("to: {host: example.org}, ports: [{port: 443}]"))})
 	p := predict(s, res.Edges)
 	if _, diverges := p.Divergence(res.Edges[0], netip.Addr{}, nil); diverges {
 		t.Error("diverges before anything is known")
@@ -61,17 +60,5 @@ func TestHostDivergesOnceItIsResolved(t *testing.T) {
 	d, diverges := p.Divergence(res.Edges[0], netip.Addr{}, []netip.Addr{netip.MustParseAddr("203.0.113.1")})
 	if !diverges || d.Verdict != evaluator.Denied {
 		t.Errorf("got %v, diverges %v; want Denied, true", d.Verdict, diverges)
-	}
-}
-
-// An address may turn out to be a pod of any namespace, so a policy there counts.
-func TestProvenanceOfAddressesHoldsAllNamespaces(t *testing.T) {
-	elsewhere := func(s *Snapshot) {
-		s.NetworkPolicies = append(slices.Clone(s.NetworkPolicies), &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "other", Name: "x"}})
-	}
-	for _, to := range []string{"to: {address: {ips: [10.0.1.3]}}, ports: [{port: 1}]", "to: {host: a.b}, ports: [{port: 1}]"} {
-		if resolve(t, path(to), nil).Provenance == resolve(t, path(to), elsewhere).Provenance {
-			t.Errorf("%s: the policy of another namespace is not in the provenance", to)
-		}
 	}
 }

@@ -72,7 +72,9 @@ const (
 	SpreadAny Spread = "Any"
 )
 
-// Coverage bounds how many of the matching pods a run probes.
+// Coverage bounds how many of the matching pods a run probes. Where more match, runs
+// take turns: those that an interval or a request starts move on to other pods, and a
+// check that was not met stays in the choice until it is.
 type Coverage struct {
 	// maxSources is the number of places (nodes) that each source identity of a
 	// path is probed from. Bounds: 1 to 10. Unset means 2.

@@ -22,7 +22,8 @@ type ConnectivityExpectationStatus struct {
 	// +optional
 	Summary *Summary `json:"summary,omitempty"`
 
-	// coverage counts what the last run covered of what the paths match.
+	// coverage counts what the last run, and the last runs together, covered of what
+	// the paths match.
 	// +optional
 	Coverage *CoverageStatus `json:"coverage,omitempty"`
 
@@ -76,7 +77,7 @@ type Summary struct {
 	Unknown int32 `json:"unknown"`
 }
 
-// CoverageStatus counts pods that paths match, and those that the run probed.
+// CoverageStatus counts pods that paths match, and those that were probed.
 type CoverageStatus struct {
 	// sourcesMatched is the number of existing pods that the paths select as sources.
 	// +required
@@ -90,6 +91,40 @@ type CoverageStatus struct {
 	// targetsProbed is the number of those that were probed.
 	// +required
 	TargetsProbed int32 `json:"targetsProbed"`
+	// round numbers the choice among matching pods that the last run probed. A later
+	// round chooses others. Unset means 0, the first.
+	// +optional
+	Round int32 `json:"round,omitempty"`
+	// runs is the number of runs that the counts below are about: the last 10, or
+	// fewer after the spec has changed or the operator was restarted, which both start
+	// the counts anew. Unset means 0.
+	// +optional
+	Runs int32 `json:"runs,omitempty"`
+	// pairsMatched is the number of pairs that the paths match: of each path, every
+	// node on which a source has pods with every target. A source that need not exist
+	// makes one pair with each target, wherever it is probed from. Unset means 0.
+	// +optional
+	PairsMatched int32 `json:"pairsMatched,omitempty"`
+	// pairsCovered is the number of those about which one of the runs came to a
+	// conclusion. Unset means 0.
+	// +optional
+	PairsCovered int32 `json:"pairsCovered,omitempty"`
+	// pairsPercent is the share of pairsCovered in pairsMatched, rounded down. Unset
+	// means 0.
+	// +optional
+	PairsPercent int32 `json:"pairsPercent,omitempty"`
+	// nodePairsMatched is the number of pairs of nodes, of each path, that its sources
+	// and its targets have pods on. Unset means 0.
+	// +optional
+	NodePairsMatched int32 `json:"nodePairsMatched,omitempty"`
+	// nodePairsCovered is the number of those about which one of the runs came to a
+	// conclusion. Unset means 0.
+	// +optional
+	NodePairsCovered int32 `json:"nodePairsCovered,omitempty"`
+	// nodePairsPercent is the share of nodePairsCovered in nodePairsMatched, rounded
+	// down. Unset means 0.
+	// +optional
+	NodePairsPercent int32 `json:"nodePairsPercent,omitempty"`
 }
 
 // Run describes one run.
