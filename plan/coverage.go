@@ -100,9 +100,12 @@ func lcm(a, b int) int {
 // SpreadNode, pods on nodes that have none before come first.
 func inOrder(pods []*corev1.Pod, spread v1alpha1.Spread) []*corev1.Pod {
 	order := slices.Clone(pods)
+	hash := make(map[*corev1.Pod]string, len(order))
+	for _, p := range order {
+		hash[p] = flow.ID(p.Namespace, p.Name)
+	}
 	slices.SortFunc(order, func(a, b *corev1.Pod) int {
-		return cmp.Or(cmp.Compare(boolRank(IsReady(a)), boolRank(IsReady(b))),
-			cmp.Compare(flow.ID(a.Namespace, a.Name), flow.ID(b.Namespace, b.Name)))
+		return cmp.Or(cmp.Compare(boolRank(IsReady(a)), boolRank(IsReady(b))), cmp.Compare(hash[a], hash[b]))
 	})
 	if spread == v1alpha1.SpreadNode {
 		seen := map[string]int{}

@@ -169,6 +169,9 @@ var _ = Describe("an expectation", func() {
 		Expect(exp.Status.LastConclusiveAt).NotTo(BeNil())
 		Expect(exp.Status.NextRunAt.Time).To(BeTemporally(">", time.Now().Add(4*time.Minute)))
 		Expect(exp.Status.Findings).To(BeEmpty())
+		// Two identities and one database; identities have no node of their own.
+		c := exp.Status.Coverage
+		Expect([]int32{c.Round, c.Runs, c.PairsMatched, c.PairsCovered, c.PairsPercent, c.NodePairsMatched}).To(Equal([]int32{0, 1, 2, 2, 100, 0}))
 		w.leavesNothing(ctx)
 		Expect(testutil.CollectAndCount(metrics, "pathproof_checks")).To(Equal(1))
 

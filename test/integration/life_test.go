@@ -222,6 +222,8 @@ var _ = Describe("the operator", func() {
 		})
 		Eventually(func() string { return w.get(ctx).Status.LastHandledRequest }).WithTimeout(10 * time.Second).Should(SatisfyAll(HavePrefix("xxx"), HaveLen(256)))
 		Expect(w.get(ctx).Status.LastRun.Trigger).To(Equal("Requested"))
+		Expect(w.get(ctx).Status.Coverage.Round).To(BeEquivalentTo(1))
+		Expect(w.get(ctx).Status.Coverage.Runs).To(BeEquivalentTo(2))
 		Consistently(func() int { return len(w.kubelet.apps()) }).WithTimeout(1500 * time.Millisecond).Should(Equal(2 * one))
 	}, SpecTimeout(time.Minute))
 
