@@ -135,7 +135,12 @@ func (r *rows) add(name string, c wire.Check, want wire.Outcome, detail string) 
 
 func (r *rows) run(t *testing.T, n *namespace) {
 	t.Helper()
-	for i, got := range n.run(planOf(r.checks...)) {
+	r.runWith(t, n, &Runner{})
+}
+
+func (r *rows) runWith(t *testing.T, n *namespace, runner *Runner) {
+	t.Helper()
+	for i, got := range n.runWith(runner, planOf(r.checks...)) {
 		t.Run(r.names[i], func(t *testing.T) { r.tests[i](t, got) })
 	}
 }
