@@ -222,7 +222,7 @@ func observe(c Check, ev evidence) (Observed, Cause, string) {
 	outcomes := c.Result.Outcomes
 	switch {
 	case outcomes.All(func(o wire.Outcome) bool { return o == wire.Unsupported }):
-		return Inconclusive, Unsupported, fmt.Sprintf("the kernel of node %s has no %s sockets", c.SourceNode, c.Transport)
+		return Inconclusive, Unsupported, fmt.Sprintf("the kernel of node %s has no %s sockets", c.SourceNode, c.Transport) + detail(c)
 	case !c.Transport.IsDNS() && outcomes.Any(nameOutcome):
 		return Inconclusive, NameNotResolved, "the name did not resolve inside the probe pod, so that the target was never tried" + detail(c)
 	case !outcomes.All(func(o wire.Outcome) bool { return o.Answered() || o.Closed() }):
