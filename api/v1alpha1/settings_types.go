@@ -74,9 +74,10 @@ type ProbeSettings struct {
 	// sctp says what speaks SCTP. Kernel leaves it to the kernel of the node: checks
 	// on a node without the module sctp end as Unsupported. Raw lets probes and
 	// responders speak it themselves, over a raw IP socket, on nodes whose kernel does
-	// not. Their pods need the capability NET_RAW for that, which those with SCTP checks
-	// get. The Pod Security levels baseline and restricted forbid it: in a namespace
-	// that enforces one of them these checks end as ProbeRefused. Unset means Kernel.
+	// not. That takes the capability NET_RAW, which the pods with SCTP checks get. The
+	// Pod Security levels baseline and restricted forbid it: in a namespace that
+	// enforces one of them, all checks of these pods end as ProbeRefused. Unset means
+	// Kernel.
 	// +optional
 	// +kubebuilder:default=Kernel
 	SCTP SCTPSockets `json:"sctp,omitempty"`
