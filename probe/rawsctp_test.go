@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -245,6 +246,33 @@ func TestReadinessOfRawSCTP(t *testing.T) {
 	status, body := n.get("http://127.0.0.1:8099/ready")
 	if want := "not answering: SCTP/9000 on IPv6: TimedOut raw SCTP, SCTP/40000 on IPv6: TimedOut raw SCTP"; status != http.StatusServiceUnavailable || !strings.HasPrefix(body, want) {
 		t.Errorf("IPv6 is dead: got %d %q, want 503 %q", status, body, want)
+	}
+}
+
+// When the kernel gets SCTP while a responder runs, it speaks for the responder's
+// address: it is no evidence any more.
+func TestReadinessOfRawSCTPEndsWithTheKernels(t *testing.T) {
+	if haveSCTP(t) {
+		t.Skip("skipping: this kernel has SCTP, which would answer for the raw socket")
+	}
+	n := newNamespace(t)
+	r := n.listen(Config{RawSCTP: true, HealthPort: 8099, Listen: []flow.PortRange{ports(flow.SCTP, 9000)}})
+	var loaded atomic.Bool
+	r.newSocket = func(domain, typ, proto int) (int, error) {
+		if loaded.Load() && typ&0xf == unix.SOCK_STREAM && proto == unix.IPPROTO_SCTP {
+			// A socket that is refused, as SCTP's would be: nobody listens on it.
+			proto = unix.IPPROTO_TCP
+		}
+		return n.socket(domain, typ, proto)
+	}
+	n.start(r)
+	if status, body := n.get("http://127.0.0.1:8099/ready"); status != http.StatusOK {
+		t.Fatalf("without the module: got %d %q, want 200", status, body)
+	}
+	loaded.Store(true)
+	status, body := n.get("http://127.0.0.1:8099/ready")
+	if want := "not answering: SCTP/9000 on IPv4: "; status != http.StatusServiceUnavailable || !strings.HasPrefix(body, want) {
+		t.Errorf("with it: got %d %q, want 503 %q", status, body, want)
 	}
 }
 

@@ -192,6 +192,8 @@ func (c *Client) established(in Chunk) []Chunk {
 		}
 	case ShutdownComplete:
 		c.state = Ended
+	case Init, InitAck, Sack, Heartbeat, HeartbeatAck, Abort, Error, CookieEcho, CookieAck:
+		// Taken care of by chunk, or of no use to a side that sends one message.
 	}
 	return nil
 }

@@ -26,8 +26,8 @@ const (
 // has not proved, by a cookie, that it gets what is sent to it. It is not safe for
 // concurrent use.
 type Host struct {
-	// Answer returns the answer to a message, or nil. from is the peer's address.
-	Answer func(port uint16, from netip.Addr, message []byte) []byte
+	// respond returns the answer to a message, or nil.
+	respond func(port uint16, from netip.Addr, message []byte) []byte
 
 	ports map[uint16]bool
 	key   [32]byte
@@ -49,9 +49,10 @@ type association struct {
 	until        time.Time
 }
 
-// NewHost returns a host that listens on no port yet.
-func NewHost(answer func(port uint16, from netip.Addr, message []byte) []byte) *Host {
-	h := &Host{Answer: answer, ports: map[uint16]bool{}, associations: map[pair]*association{}}
+// NewHost returns a host that listens on no port yet. respond returns the answer to a
+// message from an address, or nil.
+func NewHost(respond func(port uint16, from netip.Addr, message []byte) []byte) *Host {
+	h := &Host{respond: respond, ports: map[uint16]bool{}, associations: map[pair]*association{}}
 	_, _ = rand.Read(h.key[:]) // never fails
 	return h
 }
@@ -69,10 +70,9 @@ func (h *Host) Receive(now time.Time, from, to netip.Addr, packet []byte) []byte
 		return nil
 	}
 	p := pair{peer: netip.AddrPortFrom(from, header.Source), local: netip.AddrPortFrom(to, header.Destination)}
-	switch chunks[0].Type {
-	case Init:
-		return h.init(now, p, header, chunks[0])
-	case CookieEcho:
+	if first := chunks[0]; first.Type == Init {
+		return h.init(now, p, header, first)
+	} else if first.Type == CookieEcho {
 		return h.cookieEcho(now, p, header, chunks)
 	}
 	a := h.alive(now, p)
@@ -159,6 +159,8 @@ func (h *Host) run(p pair, a *association, header Header, chunks []Chunk) []Chun
 		case Abort, ShutdownComplete:
 			delete(h.associations, p)
 			return nil
+		case Init, InitAck, Sack, HeartbeatAck, Error, CookieEcho, CookieAck:
+			// Of no use to a side that answers one message with another.
 		}
 	}
 	return out
@@ -171,7 +173,7 @@ func (h *Host) data(p pair, a *association, c Chunk) []Chunk {
 	if !ok || c.Flags&wholeMessage != wholeMessage {
 		return out
 	}
-	reply := h.Answer(p.local.Port(), p.peer.Addr(), message)
+	reply := h.respond(p.local.Port(), p.peer.Addr(), message)
 	if len(reply) == 0 {
 		return out
 	}
