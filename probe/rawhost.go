@@ -64,7 +64,7 @@ func listenRaw(v6 bool) (*net.IPConn, error) {
 		_ = pc.Close()
 		return nil, fmt.Errorf("a raw socket is a %T", pc)
 	}
-	if err := wantPacketInfo(c, v6); err != nil {
+	if err := errors.Join(wantPacketInfo(c, v6), c.SetReadBuffer(rawBuffer)); err != nil {
 		_ = c.Close()
 		return nil, err
 	}

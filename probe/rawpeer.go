@@ -3,12 +3,14 @@
 package probe
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/netip"
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,10 +29,11 @@ type rawPeer struct {
 	v6    bool
 
 	mu sync.Mutex
-	// waiting are the attempts by their ports; broken is why there can be no more. Both
-	// are guarded by mu.
+	// waiting are the attempts by their ports; broken is why there can be no more; next
+	// is when the next one may start. All are guarded by mu.
 	waiting map[rawPorts]chan<- rawEvent
 	broken  error
+	next    time.Time
 }
 
 // rawPorts are the ports of an attempt, as its own packets have them.
@@ -44,6 +47,15 @@ type rawEvent struct {
 	quoted sctp.Header
 	err    error
 }
+
+// rawPace separates the starts of two attempts to an address. At the other end, one
+// socket gets all packets, six for each attempt, where a kernel has a queue for each
+// association: a full plan at once would overflow it, which would look like a policy.
+const rawPace = 250 * time.Microsecond
+
+// rawBuffer is how many bytes of packets may wait in a raw socket. The kernel grants as
+// much as net.core.rmem_max allows, which is twice the default.
+const rawBuffer = 1 << 22
 
 // rawBacklog is how many events may wait for an attempt. A whole exchange has fewer.
 const rawBacklog = 16
@@ -77,7 +89,7 @@ func (s *stack) openPeer(addr netip.Addr) (*rawPeer, error) {
 	}
 	p := &rawPeer{file: os.NewFile(uintptr(fd), "raw"), v6: addr.Is6(), waiting: map[rawPorts]chan<- rawEvent{}}
 	if p.raw, err = p.file.SyscallConn(); err == nil {
-		err = queueErrors(fd, domain)
+		err = errors.Join(queueErrors(fd, domain), unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, rawBuffer))
 	}
 	if err != nil {
 		_ = p.file.Close()
@@ -103,6 +115,17 @@ func (s *stack) closePeers() {
 		_ = p.file.Close()
 	}
 	clear(s.peers)
+}
+
+// turn waits for the turn of the next attempt, and tells whether the context is still
+// alive then.
+func (p *rawPeer) turn(ctx context.Context) bool {
+	p.mu.Lock()
+	now := time.Now()
+	wait := max(0, p.next.Sub(now))
+	p.next = now.Add(wait + rawPace)
+	p.mu.Unlock()
+	return sleep(ctx, wait)
 }
 
 // join gives an attempt what arrives for its ports from now on, until it leaves.

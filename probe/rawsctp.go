@@ -59,6 +59,9 @@ func (s *session) rawAttempt(ctx context.Context, target netip.AddrPort, nonce s
 	if err != nil {
 		return failed(err)
 	}
+	if !peer.turn(ctx) {
+		return failed(cancelled(ctx))
+	}
 	ports := rawPorts{source, target.Port()}
 	events, err := peer.join(ports)
 	if err != nil {

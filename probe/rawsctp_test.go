@@ -4,8 +4,10 @@ package probe
 
 import (
 	"errors"
+	"net"
 	"net/http"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/probe/sctp"
 	"github.com/pathproof/pathproof/probe/wire"
 )
 
@@ -109,6 +112,40 @@ table inet filter {
 	for _, addr := range []netip.Addr{serverV4, serverV6} {
 		got := l.client.runWith(rawRunner(), planOf(wire.Check{Transport: wire.SCTP, Addr: addr, Port: 9000, Nonce: "n1"}))[0]
 		assertOutcome(t, got, wire.Replied, "raw SCTP")
+	}
+	// It does look at the sum: the same packet is invalid with a wrong one.
+	l.router.nft(`table inet sums { counter invalid { }; chain forward { type filter hook forward priority -1; meta l4proto sctp ct state invalid counter name invalid drop; }; }`)
+	packet := sctp.NewClient(40000, 9000).Init()
+	packet[8]++
+	l.client.do(func() {
+		c, err := net.Dial("ip4:132", serverV4.String())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, err = c.Write(packet)
+		l.client.must(errors.Join(err, c.Close()))
+	})
+	l.router.do(func() {
+		out, err := exec.Command("nft", "list", "counter", "inet", "sums", "invalid").CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "packets 1 ") {
+			t.Errorf("got %v and %s, want one invalid packet", err, out)
+		}
+	})
+}
+
+// A full plan must not drown the one socket at the other end in packets.
+func TestRawSCTPFullPlan(t *testing.T) {
+	l := newRawLab(t)
+	l.server.serve(Config{RawSCTP: true, Listen: []flow.PortRange{{Protocol: flow.SCTP, First: 9000, Last: 9000 + wire.MaxChecks - 1}}})
+	var checks []wire.Check
+	for i := range wire.MaxChecks {
+		checks = append(checks, wire.Check{Transport: wire.SCTP, Addr: serverV4, Port: uint16(9000 + i), Nonce: "n1"})
+	}
+	for i, got := range l.client.runWith(rawRunner(), planOf(checks...)) {
+		if !got.Outcomes.All(func(o wire.Outcome) bool { return o == wire.Replied }) {
+			t.Errorf("port %d: got %v (%s), want only Replied", checks[i].Port, got.Outcomes, got.Detail)
+		}
 	}
 }
 

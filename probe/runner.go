@@ -69,7 +69,8 @@ func Run(ctx context.Context, plan wire.Plan) wire.Report {
 // ProbeError. It takes the warm-up plus, for every round, (2 - 1/attempts)
 // times the timeout at most, independent of the number of checks as long as
 // they make at most maxInFlight attempts a round; beyond that some wait for
-// their turn, up to one timeout more. A check by host takes up to one timeout
+// their turn, up to one timeout more. Attempts of SCTP over a raw socket wait
+// rawPace for each other to the same address. A check by host takes up to one timeout
 // more for its resolver, and a run in which nothing answered waits up to
 // kubeletWait for a first readiness probe.
 func (r *Runner) Run(ctx context.Context, plan wire.Plan) wire.Report {
