@@ -8,6 +8,8 @@ RUN go mod download
 COPY . .
 ENV CGO_ENABLED=0
 RUN GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -ldflags='-s -w' -o /out/ ./cmd/...
+# Copying keeps it. Without it, SCTP needs the kernel's: see SECURITY.md.
+RUN go run ./hack/filecap /out/probe
 
 FROM gcr.io/distroless/static:nonroot AS operator
 COPY --from=build /out/manager /manager

@@ -16,7 +16,7 @@ PROBE_IMAGE ?= ghcr.io/pathproof/probe:latest
 
 PURE := ./flow/... ./plan/... ./evaluator/... ./verdict/... ./probe/... ./manifests/... ./check/... ./explain/... ./matrix/... ./diff/... ./cluster/...
 UNIT = $$(go list ./... | grep -v -e /test/integration -e /test/e2e)
-FUZZ := ./evaluator:FuzzDecide ./probe/wire:FuzzDecodeReport ./manifests:FuzzRead
+FUZZ := ./evaluator:FuzzDecide ./probe/wire:FuzzDecodeReport ./probe/sctp:FuzzParse ./probe/sctp:FuzzReceive ./manifests:FuzzRead
 
 .PHONY: help
 help: ## List the commands

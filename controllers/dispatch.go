@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/probe/wire"
 	"github.com/pathproof/pathproof/verdict"
 )
@@ -139,7 +140,7 @@ func (r *ExpectationReconciler) ensure(ctx context.Context, s *scope, p *podRun,
 		return nil
 	}
 	pod := build()
-	refused, err := r.refusal(ctx, pod, s.snapshot.Services)
+	refused, err := r.refusal(ctx, pod, s.snapshot)
 	if err != nil {
 		return err
 	}
@@ -177,6 +178,9 @@ func (r *ExpectationReconciler) observeResponder(s *scope, resp *responderRun) {
 	case pod != nil && containerTerminated(pod) != nil && containerTerminated(pod).ExitCode == exitUnsupported:
 		resp.obstacle = verdict.Unsupported
 		resp.detail = fmt.Sprintf("the kernel of node %s has no SCTP sockets, so that no responder can listen there", resp.node)
+		if s.exp.Spec.Probe.SCTP == v1alpha1.SCTPRaw {
+			resp.detail = fmt.Sprintf("the kernel of node %s has no SCTP sockets, and the container runtime gave the responder no CAP_NET_RAW", resp.node)
+		}
 	case pod != nil && containerTerminated(pod) != nil:
 		resp.obstacle = verdict.TargetNotListening
 		resp.detail = "the responder ended: " + describeTermination(pod)

@@ -59,6 +59,9 @@ func probePod(exp *v1alpha1.ConnectivityExpectation, r *run, p *probeRun, o Opti
 	c := &pod.Spec.Containers[0]
 	// The plan comes when the responders have started, or have been given up.
 	c.Args = []string{"run", "--plan=" + wire.PlanPath, "--plan-wait=" + (o.StartTimeout + planDelivery).String(), "--health-port=" + strconv.Itoa(healthPort)}
+	if exp.Spec.Probe.SCTP == v1alpha1.SCTPRaw && r.probesSCTP(p.Source.Key) {
+		allowRawSCTP(c)
+	}
 	c.ReadinessProbe = readinessProbe(healthPort)
 	dir, file := wire.PlanPath[:strings.LastIndex(wire.PlanPath, "/")], wire.PlanPath[strings.LastIndex(wire.PlanPath, "/")+1:]
 	c.VolumeMounts = []corev1.VolumeMount{{Name: "plan", MountPath: dir, ReadOnly: true}}
@@ -96,8 +99,22 @@ func responderPod(exp *v1alpha1.ConnectivityExpectation, r *run, x *responderRun
 		}
 	}
 	c.Args = []string{"serve", "--listen=" + strings.Join(listen, ","), "--health-port=" + strconv.Itoa(health)}
+	if exp.Spec.Probe.SCTP == v1alpha1.SCTPRaw && slices.ContainsFunc(x.Ports, func(p flow.PortRange) bool { return p.Protocol == flow.SCTP }) {
+		allowRawSCTP(c)
+	}
 	c.ReadinessProbe = readinessProbe(health)
 	return pod
+}
+
+// netRaw is what a raw socket takes.
+const netRaw corev1.Capability = "NET_RAW"
+
+// allowRawSCTP gives a container what it needs to speak SCTP without the kernel. The
+// capability is in the permitted set of the binary (a file capability of the image), so
+// that the container needs neither root nor privilege escalation.
+func allowRawSCTP(c *corev1.Container) {
+	c.Args = append(c.Args, "--raw-sctp")
+	c.SecurityContext.Capabilities.Add = []corev1.Capability{netRaw}
 }
 
 func basePod(exp *v1alpha1.ConnectivityExpectation, r *run, name string, labels map[string]string, node string, o Options) *corev1.Pod {

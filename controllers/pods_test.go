@@ -5,12 +5,16 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
@@ -116,6 +120,92 @@ func TestResponderPod(t *testing.T) {
 		}},
 	}
 	golden(t, "responder.yaml", responderPod(podExpectation(), &run{id: "r1"}, x, podOptions()))
+}
+
+// The capability goes to the pods that need it, of expectations that ask for it.
+func TestNetRawIsForSCTPAlone(t *testing.T) {
+	sctp, tcp := &plan.Source{Key: "sctp"}, &plan.Source{Key: "tcp"}
+	r := &run{id: "r1", edges: []*plan.Edge{{Source: tcp, Transport: wire.TCP}, {Source: sctp, Transport: wire.TCP}, {Source: sctp, Transport: wire.SCTP}}}
+	listen := func(ps ...flow.Protocol) *responderRun {
+		x := &responderRun{}
+		for _, p := range ps {
+			x.Ports = append(x.Ports, flow.PortRange{Protocol: p, First: 80, Last: 80})
+		}
+		return x
+	}
+	exp := podExpectation()
+	probe := func(s *plan.Source) *corev1.Pod {
+		return probePod(exp, r, &probeRun{Pod: plan.Pod{Source: s}}, podOptions())
+	}
+	responder := func(ps ...flow.Protocol) *corev1.Pod { return responderPod(exp, r, listen(ps...), podOptions()) }
+	cases := map[string]struct {
+		sockets v1alpha1.SCTPSockets
+		build   func() *corev1.Pod
+		want    bool
+	}{
+		"a probe with SCTP checks":                    {v1alpha1.SCTPRaw, func() *corev1.Pod { return probe(sctp) }, true},
+		"a probe without":                             {v1alpha1.SCTPRaw, func() *corev1.Pod { return probe(tcp) }, false},
+		"a responder of an SCTP port":                 {v1alpha1.SCTPRaw, func() *corev1.Pod { return responder(flow.TCP, flow.SCTP) }, true},
+		"a responder of others":                       {v1alpha1.SCTPRaw, func() *corev1.Pod { return responder(flow.TCP, flow.UDP) }, false},
+		"a probe of an expectation that says Kernel":  {v1alpha1.SCTPKernel, func() *corev1.Pod { return probe(sctp) }, false},
+		"a probe of an expectation that says nothing": {"", func() *corev1.Pod { return probe(sctp) }, false},
+		"a responder of one that says nothing":        {"", func() *corev1.Pod { return responder(flow.SCTP) }, false},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			exp.Spec.Probe.SCTP = tc.sockets
+			pod := tc.build()
+			c := pod.Spec.Containers[0]
+			var add []corev1.Capability
+			if tc.want {
+				add = []corev1.Capability{"NET_RAW"}
+			}
+			// All else is as restricted as ever.
+			want := &corev1.SecurityContext{
+				AllowPrivilegeEscalation: new(bool), ReadOnlyRootFilesystem: ptr.To(true),
+				Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: add},
+			}
+			if diff := cmp.Diff(want, c.SecurityContext); diff != "" || !*pod.Spec.SecurityContext.RunAsNonRoot {
+				t.Errorf("security context (-want +got):\n%s", diff)
+			}
+			if got := slices.Contains(c.Args, "--raw-sctp"); got != tc.want {
+				t.Errorf("got arguments %q, want --raw-sctp: %v", c.Args, tc.want)
+			}
+		})
+	}
+}
+
+func TestNetRawIsRefusedWhereItIsForbidden(t *testing.T) {
+	cases := map[string]struct {
+		level  string
+		raw    bool
+		refuse bool
+	}{
+		"no level":                    {"", true, false},
+		"privileged":                  {"privileged", true, false},
+		"baseline":                    {"baseline", true, true},
+		"restricted":                  {"restricted", true, true},
+		"a level that does not exist": {"strict", true, true},
+		"restricted, without NET_RAW": {"restricted", false, false},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			exp := podExpectation()
+			if tc.raw {
+				exp.Spec.Probe.SCTP = v1alpha1.SCTPRaw
+			}
+			pod := responderPod(exp, &run{}, &responderRun{Responder: plan.Responder{Ports: []flow.PortRange{{Protocol: flow.SCTP, First: 80, Last: 80}}}}, podOptions())
+			ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: pod.Namespace}}
+			if tc.level != "" {
+				ns.Labels = map[string]string{"pod-security.kubernetes.io/enforce": tc.level}
+			}
+			other := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "other", Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"}}}
+			got := forbiddenRaw(pod, []*corev1.Namespace{other, ns})
+			if (got != "") != tc.refuse || tc.refuse && !strings.Contains(got, strconv.Quote(tc.level)) {
+				t.Errorf("got %q, want a refusal: %v", got, tc.refuse)
+			}
+		})
+	}
 }
 
 func TestPodOutlivesItsRun(t *testing.T) {

@@ -157,6 +157,13 @@ func (r *run) responder(key string) *responderRun {
 	return r.responders[slices.IndexFunc(r.responders, func(x *responderRun) bool { return x.Key == key })]
 }
 
+// probesSCTP tells whether a source has SCTP checks. It is asked about all of the run:
+// which of a source's pods makes which of its checks is not known before the responders
+// have started.
+func (r *run) probesSCTP(source string) bool {
+	return slices.ContainsFunc(r.edges, func(e *plan.Edge) bool { return e.Source.Key == source && e.Transport == wire.SCTP })
+}
+
 // onlyResponders tells whether responders are all that the run has in flight.
 func (r *run) onlyResponders() bool {
 	listening := slices.ContainsFunc(r.responders, func(x *responderRun) bool { return !x.createdAt.IsZero() })

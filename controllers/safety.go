@@ -3,20 +3,25 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/pathproof/pathproof/plan"
 )
 
-// refusal tells why a pod with these labels must not be created, or returns an
-// empty string. A ReplicaSet, ReplicationController or DaemonSet whose selector
+// refusal tells why a pod must not be created, or returns an empty string. A ReplicaSet, ReplicationController or DaemonSet whose selector
 // matches would adopt the pod, find one pod too many and delete one: ours, or a
 // real one. A Service that publishes addresses of pods that are not ready would
 // send it traffic.
-func (r *ExpectationReconciler) refusal(ctx context.Context, pod *corev1.Pod, services []*corev1.Service) (string, error) {
+func (r *ExpectationReconciler) refusal(ctx context.Context, pod *corev1.Pod, snapshot plan.Snapshot) (string, error) {
+	if refused := forbiddenRaw(pod, snapshot.Namespaces); refused != "" {
+		return refused, nil
+	}
 	set := labels.Set(pod.Labels)
 	var (
 		replicaSets appsv1.ReplicaSetList
@@ -43,13 +48,39 @@ func (r *ExpectationReconciler) refusal(ctx context.Context, pod *corev1.Pod, se
 			return adopted("ReplicationController", rc.Name), nil
 		}
 	}
-	for _, svc := range services {
+	for _, svc := range snapshot.Services {
 		if svc.Namespace == pod.Namespace && svc.Spec.PublishNotReadyAddresses && len(svc.Spec.Selector) > 0 &&
 			labels.SelectorFromSet(svc.Spec.Selector).Matches(set) {
 			return fmt.Sprintf("Service %s publishes addresses of pods that are not ready, so that it would send its traffic to a probe pod with these labels", svc.Name), nil
 		}
 	}
 	return "", nil
+}
+
+// enforceLabel is the label of a namespace that names the Pod Security Standard that its
+// pods have to meet.
+const enforceLabel = "pod-security.kubernetes.io/enforce"
+
+// forbiddenRaw tells whether a pod has a capability that its namespace forbids. Of the
+// standards, privileged alone allows NET_RAW; a level that does not exist counts as
+// restricted, as it does for admission. Whatever else forbids the pod, such as a level
+// for all namespaces, the API server tells when the pod is created.
+func forbiddenRaw(pod *corev1.Pod, namespaces []*corev1.Namespace) string {
+	i := slices.IndexFunc(namespaces, func(n *corev1.Namespace) bool { return n.Name == pod.Namespace })
+	if i < 0 || !slices.ContainsFunc(pod.Spec.Containers, addsNetRaw) {
+		return ""
+	}
+	switch level := namespaces[i].Labels[enforceLabel]; level {
+	case "", "privileged":
+		return ""
+	default:
+		return fmt.Sprintf("probe.sctp is Raw, which takes the capability NET_RAW, and namespace %s enforces the Pod Security Standard %q, which forbids it: "+
+			"load the kernel module sctp on the nodes and set probe.sctp to Kernel", pod.Namespace, level)
+	}
+}
+
+func addsNetRaw(c corev1.Container) bool {
+	return c.SecurityContext != nil && c.SecurityContext.Capabilities != nil && slices.Contains(c.SecurityContext.Capabilities.Add, netRaw)
 }
 
 func adopted(kind, name string) string {

@@ -44,20 +44,34 @@ const (
 // followed by the address of the node that sent the error). Errors of the local
 // stack are in the queue, too, and are passed over: errno tells as much.
 func readErrorQueue(fd int) (found icmpError, ok bool) {
-	// The packet that provoked the error is not needed, but the kernel hands it out.
-	data, oob := make([]byte, 1), make([]byte, 512)
+	drainErrorQueue(fd, func(_ []byte, icmp icmpError) {
+		if !ok {
+			found, ok = icmp, true
+		}
+	})
+	return found, ok
+}
+
+// quotedBytes is how much is read of the packet that provoked an error. An ICMP error
+// quotes no less of what follows its IP header (RFC 792), and the ports are there.
+const quotedBytes = 8
+
+// drainErrorQueue empties the socket's error queue and hands out every ICMP error in it
+// with the packet that provoked it.
+func drainErrorQueue(fd int, take func(quoted []byte, icmp icmpError)) {
+	data, oob := make([]byte, quotedBytes), make([]byte, 512)
 	for {
-		_, n, _, _, err := unix.Recvmsg(fd, data, oob, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+		k, n, _, _, err := unix.Recvmsg(fd, data, oob, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
 		if err != nil {
-			return found, ok
+			return
 		}
 		msgs, err := unix.ParseSocketControlMessage(oob[:n])
 		if err != nil {
 			continue
 		}
 		for _, m := range msgs {
-			if icmp, is := parseExtendedError(m); is && !ok {
-				found, ok = icmp, true
+			if icmp, is := parseExtendedError(m); is {
+				take(data[:k], icmp)
 			}
 		}
 	}

@@ -63,6 +63,8 @@ func (r *Responder) selfTest(ctx context.Context) []string {
 		return []string{"request cancelled"}
 	}
 	s := &session{stack: newStack(r.newSocket), timeout: selfTestTimeout}
+	s.rawSCTP = r.cfg.RawSCTP
+	defer s.close()
 	attempts := make([]attempt, len(r.listeners))
 	var wg sync.WaitGroup
 	for i, l := range r.listeners {

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -45,6 +46,9 @@ type Config struct {
 	// HealthPort is the TCP port of the readiness endpoint, GET /ready. 0 means
 	// none.
 	HealthPort uint16
+	// RawSCTP lets the responder answer SCTP over a raw socket, which takes
+	// CAP_NET_RAW, where the kernel has no SCTP of its own.
+	RawSCTP bool
 	// Logf reports what an operator of the responder should know, in one line
 	// without a line break. nil discards it.
 	Logf func(format string, args ...any)
@@ -84,8 +88,11 @@ func ParseListen(text string) ([]flow.PortRange, error) {
 type Responder struct {
 	cfg       Config
 	listeners []*listener
-	health    net.Listener
-	slots     chan struct{}
+	// raw are the sockets that answer SCTP in place of the kernel, by whether they are
+	// of IPv6.
+	raw    map[bool]*rawHost
+	health net.Listener
+	slots  chan struct{}
 	// newSocket opens the sockets with which the responder tests itself.
 	newSocket socketFunc
 	// checking is held while the responder tests itself, so that a flood of
@@ -101,6 +108,7 @@ type listener struct {
 	loopback netip.Addr
 	stream   net.Listener
 	packet   *net.UDPConn
+	raw      *rawHost
 }
 
 func (l *listener) String() string {
@@ -126,7 +134,7 @@ func Listen(cfg Config) (_ *Responder, err error) {
 	if cfg.Seen == nil {
 		cfg.Seen = func(flow.Protocol, uint16, string, netip.Addr) {}
 	}
-	r := &Responder{cfg: cfg, slots: make(chan struct{}, maxConnections), newSocket: unix.Socket}
+	r := &Responder{cfg: cfg, slots: make(chan struct{}, maxConnections), newSocket: unix.Socket, raw: map[bool]*rawHost{}}
 	defer func() {
 		if err != nil {
 			r.close()
@@ -166,6 +174,9 @@ func (r *Responder) open(p flow.Protocol, port uint16) error {
 		err := connectable(r.newSocket, loopback)
 		if err == nil {
 			err = l.open()
+		}
+		if r.cfg.RawSCTP && p == flow.SCTP && isAny(err, unix.EPROTONOSUPPORT, unix.ESOCKTNOSUPPORT) {
+			err = r.openRaw(l, err)
 		}
 		switch {
 		case err == nil:
@@ -237,11 +248,15 @@ func (r *Responder) Serve(ctx context.Context) error {
 	defer cancel()
 	var wg sync.WaitGroup
 	for _, l := range r.listeners {
-		if l.packet != nil {
+		switch {
+		case l.packet != nil:
 			wg.Go(func() { r.servePackets(l) })
-		} else {
+		case l.stream != nil:
 			wg.Go(func() { r.serveStreams(ctx, l, &wg) })
 		}
+	}
+	for _, h := range r.raw {
+		wg.Go(h.serve)
 	}
 	server := r.healthServer()
 	if r.health != nil {
@@ -261,6 +276,9 @@ func (r *Responder) Serve(ctx context.Context) error {
 func (r *Responder) close() {
 	for _, l := range r.listeners {
 		l.close()
+	}
+	for _, h := range r.raw {
+		h.close()
 	}
 	if r.health != nil {
 		_ = r.health.Close()
@@ -360,7 +378,7 @@ func (r *Responder) servePackets(l *listener) {
 
 // wantPacketInfo asks the kernel for the destination address of each datagram
 // (ip(7), IP_PKTINFO; RFC 3542, section 6).
-func wantPacketInfo(c *net.UDPConn, v6 bool) error {
+func wantPacketInfo(c syscall.Conn, v6 bool) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err

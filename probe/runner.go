@@ -48,6 +48,9 @@ type Runner struct {
 	// Started is when the pod started, from which the warm-up counts. Zero means
 	// when Run is called.
 	Started time.Time
+	// RawSCTP lets SCTP go over a raw socket, which takes CAP_NET_RAW, where the kernel
+	// has no SCTP of its own.
+	RawSCTP bool
 
 	// socket opens a socket; nil means socket(2). Tests open theirs in network
 	// namespaces of their own.
@@ -66,7 +69,8 @@ func Run(ctx context.Context, plan wire.Plan) wire.Report {
 // ProbeError. It takes the warm-up plus, for every round, (2 - 1/attempts)
 // times the timeout at most, independent of the number of checks as long as
 // they make at most maxInFlight attempts a round; beyond that some wait for
-// their turn, up to one timeout more. A check by host takes up to one timeout
+// their turn, up to one timeout more. Attempts of SCTP over a raw socket wait
+// rawPace for each other to the same address. A check by host takes up to one timeout
 // more for its resolver, and a run in which nothing answered waits up to
 // kubeletWait for a first readiness probe.
 func (r *Runner) Run(ctx context.Context, plan wire.Plan) wire.Report {
@@ -80,6 +84,7 @@ func (r *Runner) Run(ctx context.Context, plan wire.Plan) wire.Report {
 		r.Kubelet.reset()
 	}
 	s := r.session(plan)
+	defer s.close()
 	warm := cmp.Or(r.Started, start).Add(time.Duration(plan.WarmUpMilliseconds) * time.Millisecond)
 	sleep(ctx, time.Until(warm))
 	s.warm = time.Now()
@@ -145,9 +150,17 @@ func (r *Runner) session(plan wire.Plan) *session {
 	}
 	if s.try == nil {
 		s.stack = newStack(r.socket)
+		s.rawSCTP = r.RawSCTP
 		s.try = s.attempt
 	}
 	return s
+}
+
+// close closes what the attempts have in common.
+func (s *session) close() {
+	if s.stack != nil {
+		s.closePeers()
+	}
 }
 
 // rounds repeats the attempts of a check until its goal is met or no further

@@ -28,10 +28,14 @@ type socketFunc func(domain, typ, proto int) (int, error)
 // to which a new policy need not apply.
 type stack struct {
 	socket socketFunc
+	// rawSCTP lets SCTP go over a raw socket where the kernel has none of its own.
+	rawSCTP bool
 
 	mu sync.Mutex
-	// used is guarded by mu.
-	used map[portUse]struct{}
+	// used and peers are guarded by mu. peers are the raw sockets, by the addresses that
+	// they are connected to.
+	used  map[portUse]struct{}
+	peers map[netip.Addr]*rawPeer
 }
 
 type portUse struct {
@@ -44,7 +48,7 @@ func newStack(socket socketFunc) *stack {
 	if socket == nil {
 		socket = unix.Socket
 	}
-	return &stack{socket: socket, used: map[portUse]struct{}{}}
+	return &stack{socket: socket, used: map[portUse]struct{}{}, peers: map[netip.Addr]*rawPeer{}}
 }
 
 // claim reserves a source port for a target and tells whether it was unused.
@@ -173,14 +177,18 @@ func configure(fd int, p flow.Protocol, domain int) error {
 			return err
 		}
 	}
-	switch {
-	case p == flow.SCTP:
+	if p == flow.SCTP {
 		return nil
-	case domain == unix.AF_INET6:
-		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
-	default:
-		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1)
 	}
+	return queueErrors(fd, domain)
+}
+
+// queueErrors asks the kernel to keep ICMP errors in the socket's error queue.
+func queueErrors(fd, domain int) error {
+	if domain == unix.AF_INET6 {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1)
 }
 
 // connect connects the socket to its target. The error is an *outcomeError.

@@ -32,7 +32,10 @@ const maxDatagram = 2048
 func (s *session) stream(ctx context.Context, p flow.Protocol, target netip.AddrPort, nonce string) attempt {
 	c, err := s.open(ctx, p, target, s.timeout)
 	if err != nil {
-		return failed(err)
+		if a := failed(err); p != flow.SCTP || !s.rawSCTP || a.outcome != wire.Unsupported {
+			return a
+		}
+		return s.rawStream(ctx, target, nonce)
 	}
 	defer c.close()
 	if err := c.connect(ctx); err != nil {
@@ -64,9 +67,15 @@ func (c *conn) refusalTime(o wire.Outcome) time.Duration {
 // Whatever goes wrong, the connection was made: the outcome stays Connected.
 func (c *conn) echo(nonce string, a *attempt) {
 	line, err := c.exchangeLine(request(nonce))
+	a.echoed(line, err, nonce, c.local)
+}
+
+// echoed records whether a line is the echo of the nonce. local tells the address that
+// it was asked for from.
+func (a *attempt) echoed(line []byte, err error, nonce string, local func() netip.Addr) {
 	if seen, ok := parseReply(line, nonce); ok {
 		a.outcome = wire.Replied
-		a.seenAs = c.translated(seen)
+		a.seenAs = translated(local(), seen)
 		return
 	}
 	switch {
@@ -82,8 +91,8 @@ func (c *conn) echo(nonce string, a *attempt) {
 }
 
 // translated returns the address that the responder saw if it is not ours.
-func (c *conn) translated(seen netip.Addr) netip.Addr {
-	if local := c.local(); local.IsValid() && local.WithZone("") != seen.Unmap() {
+func translated(local, seen netip.Addr) netip.Addr {
+	if local.IsValid() && local.WithZone("") != seen.Unmap() {
 		return seen.Unmap()
 	}
 	return netip.Addr{}
@@ -131,7 +140,7 @@ func (s *session) datagram(ctx context.Context, target netip.AddrPort, nonce str
 		}
 		if seen, ok := parseReply(b, nonce); ok {
 			a.outcome = wire.Replied
-			a.seenAs = c.translated(seen)
+			a.seenAs = translated(c.local(), seen)
 		} else {
 			a.detail = "no echo: another answer"
 		}

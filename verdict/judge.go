@@ -224,11 +224,11 @@ func observe(c Check, ev evidence) (Observed, Cause, string) {
 	outcomes := c.Result.Outcomes
 	switch {
 	case outcomes.All(func(o wire.Outcome) bool { return o == wire.Unsupported }):
-		return Inconclusive, Unsupported, fmt.Sprintf("the kernel of node %s has no %s sockets", c.SourceNode, c.Transport)
+		return Inconclusive, Unsupported, fmt.Sprintf("the kernel of node %s has no %s sockets", c.SourceNode, c.Transport) + detail(c)
 	case !c.Transport.IsDNS() && outcomes.Any(nameOutcome):
 		return Inconclusive, NameNotResolved, "the name did not resolve inside the probe pod, so that the target was never tried" + detail(c)
 	case !outcomes.All(func(o wire.Outcome) bool { return o.Answered() || o.Closed() }):
-		return Inconclusive, ProbeFailed, "an attempt ended before any packet was sent" + detail(c)
+		return Inconclusive, ProbeFailed, "an attempt tells nothing about the path" + detail(c)
 	case c.Responder && outcomes.Any(func(o wire.Outcome) bool { return o == wire.Connected }):
 		return Inconclusive, TargetNotListening, "something answered that is not the responder: a sidecar or a middlebox speaks for it" + detail(c)
 	case outcomes.All(reached(c)):

@@ -9,6 +9,19 @@ type ProbeMode string
 // read.
 const ProbeModeOneShot ProbeMode = "OneShot"
 
+// SCTPSockets says what speaks SCTP in probe pods.
+//
+// +kubebuilder:validation:Enum=Kernel;Raw
+type SCTPSockets string
+
+// What can speak SCTP.
+const (
+	// SCTPKernel leaves SCTP to the kernel of the node.
+	SCTPKernel SCTPSockets = "Kernel"
+	// SCTPRaw lets the probe speak SCTP itself where the kernel cannot.
+	SCTPRaw SCTPSockets = "Raw"
+)
+
 // ProbeSettings says when and how paths are probed.
 type ProbeSettings struct {
 	// intervalSeconds is the time from the start of one run to the start of the
@@ -57,6 +70,17 @@ type ProbeSettings struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=300
 	SettleSeconds int32 `json:"settleSeconds,omitempty"`
+
+	// sctp says what speaks SCTP. Kernel leaves it to the kernel of the node: checks
+	// on a node without the module sctp end as Unsupported. Raw lets probes and
+	// responders speak it themselves, over a raw IP socket, on nodes whose kernel does
+	// not. That takes the capability NET_RAW, which the pods with SCTP checks get. The
+	// Pod Security levels baseline and restricted forbid it: in a namespace that
+	// enforces one of them, all checks of these pods end as ProbeRefused. Unset means
+	// Kernel.
+	// +optional
+	// +kubebuilder:default=Kernel
+	SCTP SCTPSockets `json:"sctp,omitempty"`
 }
 
 // Spread says how the probed pods are chosen among the matching ones.

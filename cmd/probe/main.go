@@ -46,6 +46,8 @@ commands:
 Run "probe COMMAND -h" for the flags of a command.
 `
 
+const rawSCTPUsage = "speak SCTP over a raw socket, which takes CAP_NET_RAW, where the kernel has no SCTP"
+
 // version is set by the linker; without it the module's version is printed.
 var version = ""
 
@@ -110,6 +112,7 @@ func (p program) run(ctx context.Context, args []string) int {
 	wait := flags.Duration("plan-wait", planWait, "longest `time` to wait for a plan that is not there yet")
 	reportPath := flags.String("report", "/dev/termination-log", "`file` to write the report to, - for standard output")
 	healthPort := flags.Uint("health-port", 0, "TCP `port` on which /ready answers the kubelet's readiness probes, which the report counts; 0 for none")
+	raw := flags.Bool("raw-sctp", false, rawSCTPUsage)
 	plain := flags.Bool("json", false, "read the plan and write the report as plain JSON, for people")
 	if code, ok := p.parse(flags, args); !ok {
 		return code
@@ -117,7 +120,7 @@ func (p program) run(ctx context.Context, args []string) int {
 	if !p.validPort(*healthPort) {
 		return exitUsage
 	}
-	report := p.runPlan(ctx, planSource{*planPath, *wait, *plain}, uint16(*healthPort))
+	report := p.runPlan(ctx, planSource{*planPath, *wait, *plain}, uint16(*healthPort), *raw)
 	if err := p.writeReport(*reportPath, *plain, report); err != nil {
 		p.logf("%v", err)
 		return exitFailed
@@ -135,12 +138,12 @@ type planSource struct {
 }
 
 // runPlan always returns a report: what went wrong is in its Error.
-func (p program) runPlan(ctx context.Context, source planSource, healthPort uint16) wire.Report {
+func (p program) runPlan(ctx context.Context, source planSource, healthPort uint16, rawSCTP bool) wire.Report {
 	failed := func(id string, err error) wire.Report {
 		p.logf("%v", err)
 		return wire.Report{Version: wire.Version, ID: id, Error: err.Error()}
 	}
-	runner := probe.Runner{Started: p.started}
+	runner := probe.Runner{Started: p.started, RawSCTP: rawSCTP}
 	if healthPort != 0 {
 		// Before there is a plan: a kubelet that is refused would raise events.
 		k, err := probe.ListenKubelet(healthPort)
@@ -162,6 +165,7 @@ func (p program) serve(ctx context.Context, args []string) int {
 	flags := flag.NewFlagSet("probe serve", flag.ContinueOnError)
 	listen := flags.String("listen", "", "`ports` to answer on, for instance TCP/8080,UDP/53,SCTP/9000-9003")
 	healthPort := flags.Uint("health-port", 8099, "TCP `port` of the readiness endpoint /ready, 0 for none")
+	raw := flags.Bool("raw-sctp", false, rawSCTPUsage)
 	printSeen := flags.Bool("print-seen", false, "print every nonce that arrives to standard output: protocol/port nonce address")
 	if code, ok := p.parse(flags, args); !ok {
 		return code
@@ -174,7 +178,7 @@ func (p program) serve(ctx context.Context, args []string) int {
 	if !p.validPort(*healthPort) {
 		return exitUsage
 	}
-	cfg := probe.Config{Listen: ports, HealthPort: uint16(*healthPort), Logf: p.logf}
+	cfg := probe.Config{Listen: ports, HealthPort: uint16(*healthPort), RawSCTP: *raw, Logf: p.logf}
 	if *printSeen {
 		cfg.Seen = p.seen()
 	}

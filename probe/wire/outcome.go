@@ -42,7 +42,8 @@ const (
 	// Truncated: the answer over UDP was truncated and the retry over TCP got no
 	// answer.
 	Truncated Outcome = 'U'
-	// Unsupported: the kernel has no such protocol (EPROTONOSUPPORT).
+	// Unsupported: the kernel has no such protocol (EPROTONOSUPPORT), and the probe may
+	// not do without it.
 	Unsupported Outcome = 'P'
 	// ProbeError: the probe itself failed.
 	ProbeError Outcome = 'E'

@@ -97,8 +97,9 @@ func TestImports(t *testing.T) {
 		"flow imports the standard library only": {pkg: "flow", linked: true, only: []string{}},
 		"the wire contract knows flow only":      {pkg: "probe/wire", linked: true, only: ours("flow")},
 		"the probe is small": {
-			pkg: "probe", linked: true, only: append(ours("flow", "probe/wire"), dnsAndSystem...),
+			pkg: "probe", linked: true, only: append(ours("flow", "probe/sctp", "probe/wire"), dnsAndSystem...),
 		},
+		"the machines of SCTP import the standard library only": {pkg: "probe/sctp", linked: true, only: []string{}},
 		"the probe binary links nothing of Kubernetes": {
 			pkg: "cmd/probe", linked: true, only: append(ours("flow", "probe"), dnsAndSystem...), never: []string{"k8s.io", "sigs.k8s.io"},
 		},

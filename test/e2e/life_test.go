@@ -33,17 +33,25 @@ var _ = Describe("a run", Ordered, func() {
 		})
 	}, NodeTimeout(3*time.Minute))
 
-	create := func(ctx context.Context, paths string) {
+	apply := func(ctx context.Context, text string) {
 		GinkgoHelper()
-		file := filepath.Join(GinkgoT().TempDir(), "expectation.yaml")
-		text := "apiVersion: pathproof.dev/v1alpha1\nkind: ConnectivityExpectation\nmetadata: {name: life, namespace: life}\nspec:\n" +
-			"  probe: {intervalSeconds: 86400}\n  paths:\n" + paths
+		file := filepath.Join(GinkgoT().TempDir(), "object.yaml")
 		Expect(os.WriteFile(file, []byte(text), 0o600)).To(Succeed())
 		Expect(bed.Kubectl(ctx, "apply", "-f", file)).To(Succeed())
+	}
+	createWith := func(ctx context.Context, probe, paths string) {
+		GinkgoHelper()
+		apply(ctx, "apiVersion: pathproof.dev/v1alpha1\nkind: ConnectivityExpectation\nmetadata: {name: life, namespace: life}\nspec:\n"+
+			"  probe: {intervalSeconds: 86400, "+probe+"}\n  paths:\n"+paths)
 		DeferCleanup(func(ctx SpecContext) {
 			Expect(bed.Kubectl(ctx, "-n", namespace, "delete", "cxp", "life", "--ignore-not-found")).To(Succeed())
 			Eventually(func() []string { return probePods(ctx, namespace) }).WithTimeout(30 * time.Second).Should(BeEmpty())
 		})
+	}
+
+	create := func(ctx context.Context, paths string) {
+		GinkgoHelper()
+		createWith(ctx, "", paths)
 	}
 
 	// One open path and the same path to a port that no policy closes, where
@@ -101,6 +109,18 @@ var _ = Describe("a run", Ordered, func() {
 		exp := await(ctx, key, func(e *v1alpha1.ConnectivityExpectation) bool { return e.Status.LastRun != nil })
 		Expect(verdicts(exp)).To(Equal(map[string][]string{"sctp": {"Unsupported"}}), describe(exp))
 		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionUnknown))
+	}, SpecTimeout(3*time.Minute))
+
+	It("proves SCTP paths without the kernel's SCTP", func(ctx SpecContext) {
+		requireLab() // its image has the file capability
+		apply(ctx, "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: sctp, namespace: life}\n"+
+			"spec: {podSelector: {matchLabels: {app: sctp}}, ingress: [{from: [{podSelector: {matchLabels: {app: a}}}], ports: [{protocol: SCTP, port: 9000}]}]}\n")
+		path := func(name, expect, from string, port int) string {
+			return fmt.Sprintf("  - {name: %s, expect: %s, from: {identity: {labels: {app: %s}}}, to: {identity: {labels: {app: sctp}}}, ports: [{protocol: SCTP, port: %d}]}\n", name, expect, from, port)
+		}
+		createWith(ctx, "sctp: Raw", path("open", "Allow", "a", 9000)+path("stranger", "Deny", "b", 9000)+path("port", "Deny", "a", 9001))
+		exp := await(ctx, key, func(e *v1alpha1.ConnectivityExpectation) bool { return e.Status.LastRun != nil })
+		expectAllMet(exp)
 	}, SpecTimeout(3*time.Minute))
 
 	It("leaves no pod when the expectation is deleted in its midst", func(ctx SpecContext) {

@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -303,6 +304,33 @@ var _ = Describe("an expectation", func() {
 		Expect(causes(exp)).To(Equal(map[string]string{"allowed": "ProbeRefused", "denied": "ProbeRefused"}))
 		Expect(exp.Status.Findings[0].Message).To(ContainSubstring("exceeded quota"))
 	}, SpecTimeout(time.Minute))
+
+	const sctpPath = "probe: {sctp: %s}\npaths:\n- {name: sctp, expect: Allow, from: {identity: {labels: {app: web}}}, to: {identity: {labels: {app: sctp}}}, ports: [{protocol: SCTP, port: 9000}]}\n" +
+		"- {name: tcp, expect: Allow, from: {identity: {labels: {app: web}}}, to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 5432}]}\n"
+	DescribeTable("asks for NET_RAW where that is allowed, and says where it is not", func(ctx SpecContext, level, sockets string, want map[string]string, capabilities []corev1.Capability) {
+		startOperator(nil)
+		w := newWorld(ctx, map[string]string{"pod-security.kubernetes.io/enforce": level})
+		var added []corev1.Capability
+		w.kubelet.set(func(k *kubelet) {
+			k.outcome = func(pod *corev1.Pod, c wire.Check) wire.Outcome {
+				added = append(added, pod.Spec.Containers[0].SecurityContext.Capabilities.Add...)
+				return wire.Connected
+			}
+		})
+		w.expect(ctx, fmt.Sprintf(sctpPath, sockets))
+		exp := w.result(ctx)
+		Expect(causes(exp)).To(Equal(want))
+		if len(want) > 0 {
+			Expect(exp.Status.Findings[0].Message).To(SatisfyAll(ContainSubstring("NET_RAW"), ContainSubstring(level)))
+			Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionUnknown))
+		}
+		w.kubelet.set(func(*kubelet) { Expect(slices.Compact(added)).To(Equal(capabilities)) })
+	},
+		Entry("privileged", SpecTimeout(time.Minute), "privileged", "Raw", map[string]string{}, []corev1.Capability{"NET_RAW"}),
+		Entry("baseline", SpecTimeout(time.Minute), "baseline", "Raw", map[string]string{"sctp": "ProbeRefused", "tcp": "ProbeRefused"}, nil),
+		Entry("restricted", SpecTimeout(time.Minute), "restricted", "Raw", map[string]string{"sctp": "ProbeRefused", "tcp": "ProbeRefused"}, nil),
+		Entry("restricted, with the kernel's sockets", SpecTimeout(time.Minute), "restricted", "Kernel", map[string]string{}, nil),
+	)
 
 	It("ends its run when it is suspended, changed or deleted", func(ctx SpecContext) {
 		startOperator(func(o *controllers.Options) { o.StartTimeout = time.Minute })

@@ -118,6 +118,10 @@ func (b *Bed) Install(ctx context.Context) error {
 				return err
 			}
 		}
+		// As in the Dockerfile.
+		if err := b.run(ctx, "go", "run", "./hack/filecap", b.path("probe")); err != nil {
+			return err
+		}
 		for name, binary := range map[string]string{operatorImage: "manager", probeImage: "probe"} {
 			tar := b.path(binary + ".tar")
 			if err := b.run(ctx, b.path("lab"), "image", "--name", name, "--tag", imageTag, "--binary", b.path(binary), "-o", tar); err != nil {

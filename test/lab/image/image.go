@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"golang.org/x/sys/unix"
 )
 
 // user is the customary "nonroot" of distroless images.
@@ -114,11 +115,30 @@ func add(w *tar.Writer, source, target string) error {
 	if err != nil {
 		return err
 	}
-	if err := w.WriteHeader(&tar.Header{
+	header := &tar.Header{
 		Typeflag: tar.TypeReg, Name: strings.TrimPrefix(target, "/"), Mode: 0o755, Size: int64(len(data)), ModTime: time.Unix(0, 0),
-	}); err != nil {
+	}
+	if c := capability(source); c != "" {
+		// How docker, BuildKit and containerd write an extended attribute (tar(5), pax).
+		header.PAXRecords = map[string]string{"SCHILY.xattr." + capabilityAttribute: c}
+	}
+	if err := w.WriteHeader(header); err != nil {
 		return err
 	}
 	_, err = w.Write(data)
 	return err
+}
+
+// capabilityAttribute holds what a file is allowed to do when it is run (capabilities(7)).
+const capabilityAttribute = "security.capability"
+
+// capability returns the file capabilities of a binary, or an empty string if it has
+// none or the file system knows of none.
+func capability(file string) string {
+	value := make([]byte, 64) // struct vfs_ns_cap_data has 24
+	n, err := unix.Getxattr(file, capabilityAttribute, value)
+	if err != nil {
+		return ""
+	}
+	return string(value[:n])
 }

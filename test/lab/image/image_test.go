@@ -6,11 +6,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"golang.org/x/sys/unix"
 )
 
 func TestWrite(t *testing.T) {
@@ -87,6 +89,44 @@ func names(t *testing.T, layer io.Reader) []string {
 			t.Errorf("%s has mode %o", header.Name, header.Mode)
 		}
 		out = append(out, header.Name)
+	}
+}
+
+// What a binary is allowed to do goes with it, and nothing where it is allowed nothing.
+func TestFileCapabilitiesAreKept(t *testing.T) {
+	dir := t.TempDir()
+	plain, capable := filepath.Join(dir, "plain"), filepath.Join(dir, "capable")
+	for _, file := range []string{plain, capable} {
+		if err := os.WriteFile(file, []byte("program"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// struct vfs_cap_data: version 2, CAP_NET_RAW permitted.
+	want := "\x00\x00\x00\x02\x00\x20\x00\x00" + strings.Repeat("\x00", 12)
+	if err := unix.Setxattr(capable, capabilityAttribute, []byte(want), 0); err != nil {
+		t.Skipf("skipping: giving a file capabilities takes root and a file system that keeps them: %v", err)
+	}
+	l, _, err := layer([]string{plain, capable})
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := l.Uncompressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for r := tar.NewReader(content); ; {
+		header, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[header.Name] = header.PAXRecords["SCHILY.xattr.security.capability"]
+	}
+	if diff := cmp.Diff(map[string]string{"plain": "", "capable": want, "tmp/": ""}, got); diff != "" {
+		t.Errorf("capabilities (-want +got):\n%s", diff)
 	}
 }
 

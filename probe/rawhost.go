@@ -1,0 +1,124 @@
+//go:build linux
+
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/probe/sctp"
+)
+
+// rawHost answers SCTP in one address family in place of a kernel that has none: on
+// the ports of the responder, and with ABORT on all others.
+type rawHost struct {
+	conn *net.IPConn
+	v6   bool
+	host *sctp.Host
+}
+
+// openRaw opens a port of SCTP on the raw socket of its address family. unsupported is
+// the error with which the kernel said that it has no SCTP.
+func (r *Responder) openRaw(l *listener, unsupported error) error {
+	v6 := l.loopback.Is6()
+	h := r.raw[v6]
+	if h == nil {
+		c, err := listenRaw(v6)
+		if err != nil {
+			return fmt.Errorf("%w, and over a raw socket: %w", unsupported, err)
+		}
+		h = &rawHost{conn: c, v6: v6, host: sctp.NewHost(r.answerRaw)}
+		r.raw[v6] = h
+		r.cfg.Logf("Answering SCTP over a raw socket: this kernel has no SCTP")
+	}
+	h.host.Listen(l.port)
+	l.raw = h
+	return nil
+}
+
+// listenRaw opens a raw socket that gets every SCTP packet of an address family.
+func listenRaw(v6 bool) (*net.IPConn, error) {
+	domain := unix.AF_INET
+	if v6 {
+		domain = unix.AF_INET6
+	}
+	fd, err := rawSocket(unix.Socket, domain, sctp.Protocol)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	file := os.NewFile(uintptr(fd), "raw")
+	defer func() { _ = file.Close() }()
+	pc, err := net.FilePacketConn(file)
+	if err != nil {
+		return nil, err
+	}
+	c, ok := pc.(*net.IPConn)
+	if !ok {
+		_ = pc.Close()
+		return nil, fmt.Errorf("a raw socket is a %T", pc)
+	}
+	if err := errors.Join(wantPacketInfo(c, v6), c.SetReadBuffer(rawBuffer)); err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// answerRaw answers a message of an association.
+func (r *Responder) answerRaw(port uint16, from netip.Addr, message []byte) []byte {
+	nonce, ok := parseRequest(message)
+	if !ok {
+		return nil
+	}
+	r.seen(&listener{protocol: flow.SCTP, port: port}, nonce, from)
+	return reply(nonce, from)
+}
+
+func (h *rawHost) close() { _ = h.conn.Close() }
+
+// serve answers packets until the socket is closed.
+func (h *rawHost) serve() {
+	in, oob := make([]byte, maxDatagram), make([]byte, 128)
+	for {
+		n, oobn, _, from, err := h.conn.ReadMsgIP(in, oob)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue
+		}
+		addr, _ := netip.AddrFromSlice(from.IP)
+		out := h.host.Receive(time.Now(), addr.Unmap().WithZone(from.Zone), destination(oob[:oobn]), payload(in[:n], h.v6))
+		if out != nil {
+			_, _, _ = h.conn.WriteMsgIP(out, replySource(oob[:oobn]), from)
+		}
+	}
+}
+
+// destination reads the address that a packet was sent to from the same control
+// messages as replySource. It is none for a broadcast: there, the local address of the
+// packet is another than the destination of its header.
+func destination(oob []byte) netip.Addr {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return netip.Addr{}
+	}
+	for _, m := range msgs {
+		switch {
+		case m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= unix.SizeofInet4Pktinfo:
+			if local, header := [4]byte(m.Data[4:8]), [4]byte(m.Data[8:12]); local == header {
+				return netip.AddrFrom4(header)
+			}
+		case m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= unix.SizeofInet6Pktinfo:
+			return netip.AddrFrom16([16]byte(m.Data[:16]))
+		}
+	}
+	return netip.Addr{}
+}
