@@ -11,6 +11,7 @@ import (
 
 	"github.com/pathproof/pathproof/check"
 	"github.com/pathproof/pathproof/config/crd"
+	"github.com/pathproof/pathproof/evaluator"
 	"github.com/pathproof/pathproof/explain"
 	"github.com/pathproof/pathproof/manifests"
 	"github.com/pathproof/pathproof/schema"
@@ -84,14 +85,18 @@ func runCheck(ctx context.Context, s streams, f *checkFlags) error {
 		return err
 	}
 	validator := compileSchema()
-	in, err := f.readFor(s)
+	in, held, err := f.readFor(s)
 	if err != nil {
 		return err
 	}
+	o.Held = held
 	f.warn(s, in)
 	r, err := check.Run(ctx, in, validator, o)
 	if err != nil {
 		return err
+	}
+	for _, n := range r.Notes[len(in.Notes):] {
+		s.say("warning: " + n)
 	}
 	for _, p := range r.Problems[len(in.Problems):] {
 		s.say("error: " + p)
@@ -106,15 +111,31 @@ func runCheck(ctx context.Context, s streams, f *checkFlags) error {
 	return exit(r.ExitCode())
 }
 
-// readFor reads the manifests, over the cluster if that is asked for.
-func (f *checkFlags) readFor(s streams) (*manifests.Result, error) {
-	if f.withCluster {
-		c, err := f.readCluster(true)
-		if err != nil {
-			return nil, err
-		}
-		return f.overlay(s, c, f.files)
+// readFor reads the manifests, over the cluster if that is asked for. It returns the
+// problems of what the cluster holds without them, too.
+func (f *checkFlags) readFor(s streams) (*manifests.Result, []evaluator.Problem, error) {
+	if !f.withCluster {
+		in, err := f.readFiles(s)
+		return in, nil, err
 	}
+	c, err := f.readCluster(true)
+	if err != nil {
+		return nil, nil, err
+	}
+	alone, err := f.overlay(s, c, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	_, held := evaluator.Compile(alone.Snapshot.Snapshot)
+	if len(f.files) == 0 {
+		return alone, held, nil
+	}
+	in, err := f.overlay(s, c, f.files)
+	return in, held, err
+}
+
+// readFiles reads the manifests alone.
+func (f *checkFlags) readFiles(s streams) (*manifests.Result, error) {
 	for _, name := range []string{"kubeconfig", "context", "as", "request-timeout"} {
 		if f.cmd.Flags().Changed(name) {
 			return nil, invalid("--%s names a cluster, which check asks only if told to: write --with-cluster, too", name)
