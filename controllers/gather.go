@@ -27,7 +27,11 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 	// What is about to be read may be out of date before it is predicted from: until
 	// then, every change has to wake the expectation again.
 	s.track.outlook.Store(nil)
-	snapshot, err := r.snapshot(ctx, s.exp)
+	reach, err := r.reachOf(ctx, s.exp)
+	if err != nil {
+		return false, err
+	}
+	snapshot, err := r.snapshot(ctx, reach)
 	if err != nil {
 		return false, err
 	}
@@ -47,10 +51,8 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 	snapshot.Profile = found.Profile
 	s.options = r.options
 	s.options.WarmUp = max(s.options.WarmUp, found.WarmUp)
-	reach, err := r.reachOf(ctx, s.exp)
-	if err != nil {
-		return false, err
-	}
+	// The engine takes what is in reach and not in the snapshot for deleted: both have to
+	// go by the same reach.
 	engine := r.engines.engineFor(snapshot.Snapshot, reach)
 	snapshot.Unmodelled = slices.DeleteFunc(snapshot.Unmodelled, func(u evaluator.Unmodelled) bool {
 		return u.Namespace != "" && !reach.includes(u.Namespace)
@@ -86,9 +88,9 @@ func (r *ExpectationReconciler) implementation(ctx context.Context) (evaluator.D
 	return found, nil
 }
 
-// snapshot reads what the expectation can depend on. Probe pods are left out:
-// they carry the labels of workloads.
-func (r *ExpectationReconciler) snapshot(ctx context.Context, exp *v1alpha1.ConnectivityExpectation) (plan.Snapshot, error) {
+// snapshot reads what an expectation with this reach can depend on. Probe pods are left
+// out: they carry the labels of workloads.
+func (r *ExpectationReconciler) snapshot(ctx context.Context, reach reach) (plan.Snapshot, error) {
 	var (
 		snap       plan.Snapshot
 		namespaces corev1.NamespaceList
@@ -102,10 +104,6 @@ func (r *ExpectationReconciler) snapshot(ctx context.Context, exp *v1alpha1.Conn
 	}
 	snap.Namespaces = pointers(namespaces.Items)
 	snap.Nodes = pointers(nodes.Items)
-	reach, err := r.reachOf(ctx, exp)
-	if err != nil {
-		return snap, err
-	}
 	for _, scope := range reach.listOptions() {
 		var (
 			pods      corev1.PodList

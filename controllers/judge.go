@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -29,7 +30,7 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 		}
 	}
 	s.track.learned = current.learned()
-	if !overtaken && !moved {
+	if !overtaken && !moved && !maps.EqualFunc(s.track.learned, s.input.Learned, slices.Equal[[]netip.Addr]) {
 		// From here on, the results rest on what is at the addresses that hosts had, too.
 		s.input.Learned = s.track.learned
 		current.provenance = plan.Resolve(s.input).Provenance

@@ -32,7 +32,6 @@ func (v vocabulary) add(s *selector) {
 
 // distinctions are what policies can tell pods apart by.
 type distinctions struct {
-	engine *Engine
 	// everywhere holds the words for pods of any namespace, local those that only the
 	// policies of one namespace ask for.
 	everywhere vocabulary
@@ -48,7 +47,7 @@ type distinctions struct {
 
 func (e *Engine) distinctions() *distinctions {
 	d := &distinctions{
-		engine: e, everywhere: vocabulary{}, local: map[string]vocabulary{},
+		everywhere: vocabulary{}, local: map[string]vocabulary{},
 		blocks: new(bart.Table[int]), ports: map[word]bool{}, kept: map[*class]string{},
 	}
 	for name, s := range e.shards {

@@ -83,10 +83,28 @@ func canonical(a netip.Addr) netip.Addr {
 	return a.Unmap().WithZone("")
 }
 
+// ServingContainers lists the containers that run as long as the pod does: their ports
+// are the pod's.
+func ServingContainers(spec *corev1.PodSpec) []*corev1.Container {
+	list := make([]*corev1.Container, 0, len(spec.Containers)+len(spec.InitContainers))
+	for i := range spec.Containers {
+		list = append(list, &spec.Containers[i])
+	}
+	// S8: an init container with restartPolicy Always is a sidecar. Other init
+	// containers have ended before the pod serves anything.
+	for i := range spec.InitContainers {
+		c := &spec.InitContainers[i]
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
 // declaredPorts lists the ports that have a name.
 func declaredPorts(spec *corev1.PodSpec) []declaredPort {
 	var ports []declaredPort
-	add := func(c *corev1.Container) {
+	for _, c := range ServingContainers(spec) {
 		for _, cp := range c.Ports {
 			if cp.Name == "" || cp.ContainerPort < 1 || cp.ContainerPort > maxPort {
 				continue
@@ -104,18 +122,6 @@ func declaredPorts(spec *corev1.PodSpec) []declaredPort {
 				ports = append(ports, d)
 			}
 		}
-	}
-	// S8: an init container with restartPolicy Always is a sidecar that runs as long
-	// as the pod does, so its ports are the pod's. Other init containers have ended
-	// before the pod serves anything.
-	for i := range spec.InitContainers {
-		c := &spec.InitContainers[i]
-		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
-			add(c)
-		}
-	}
-	for i := range spec.Containers {
-		add(&spec.Containers[i])
 	}
 	return ports
 }

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/pathproof/pathproof/evaluator"
 	"github.com/pathproof/pathproof/flow"
 )
 
@@ -97,22 +98,13 @@ type declared struct {
 // sidecars are among them (rule S8).
 func declaredPorts(spec *corev1.PodSpec) []declared {
 	var out []declared
-	add := func(c *corev1.Container) {
+	for _, c := range evaluator.ServingContainers(spec) {
 		for _, p := range c.Ports {
 			protocol := cmp.Or(flow.Protocol(p.Protocol), flow.TCP)
 			if p.ContainerPort >= 1 && p.ContainerPort <= 65535 {
 				out = append(out, declared{flow.Port{Protocol: protocol, Number: uint16(p.ContainerPort)}, p.Name})
 			}
 		}
-	}
-	for i := range spec.InitContainers {
-		c := &spec.InitContainers[i]
-		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
-			add(c)
-		}
-	}
-	for i := range spec.Containers {
-		add(&spec.Containers[i])
 	}
 	return out
 }

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/evaluator"
 	"github.com/pathproof/pathproof/flow"
 	"github.com/pathproof/pathproof/probe/wire"
 )
@@ -411,13 +412,7 @@ func portNumbers(p v1alpha1.Port) []uint16 {
 // namedPort looks a port up in the containers of a pod, and in its sidecars:
 // init containers that keep running (rules S7 and S8).
 func namedPort(pod *corev1.Pod, protocol flow.Protocol, name string) (uint16, bool) {
-	containers := slices.Clone(pod.Spec.Containers)
-	for _, c := range pod.Spec.InitContainers {
-		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
-			containers = append(containers, c)
-		}
-	}
-	for _, c := range containers {
+	for _, c := range evaluator.ServingContainers(&pod.Spec) {
 		for _, p := range c.Ports {
 			proto := p.Protocol
 			if proto == "" {

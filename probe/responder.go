@@ -115,15 +115,6 @@ func (l *listener) String() string {
 	return fmt.Sprintf("%s/%d on %s", l.protocol, l.port, map[bool]string{true: "IPv4", false: "IPv6"}[l.loopback.Is4()])
 }
 
-// Serve listens and answers until the context ends, which is no error.
-func Serve(ctx context.Context, cfg Config) error {
-	r, err := Listen(cfg)
-	if err != nil {
-		return err
-	}
-	return r.Serve(ctx)
-}
-
 // Listen opens all ports. The error wraps ErrUnsupported when the kernel lacks a
 // protocol altogether. A missing address family is no error as long as the other
 // one is there.
