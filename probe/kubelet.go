@@ -33,8 +33,8 @@ type Kubelet struct {
 	mu sync.Mutex
 	// count is guarded by mu.
 	count int
-	// first is closed by the first probe. It is guarded by mu.
-	first chan struct{}
+	// next is closed by the next probe. It is guarded by mu.
+	next chan struct{}
 }
 
 // ListenKubelet answers GET /ready on a TCP port with 200 until Close.
@@ -43,7 +43,7 @@ func ListenKubelet(port uint16) (*Kubelet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening on health port %d: %w", port, err)
 	}
-	k := &Kubelet{listener: l, first: make(chan struct{})}
+	k := &Kubelet{listener: l, next: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, r *http.Request) {
 		if arrived(r) {
@@ -76,35 +76,31 @@ func arrived(r *http.Request) bool {
 func (k *Kubelet) probed() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.count++; k.count == 1 {
-		close(k.first)
-	}
+	k.count++
+	close(k.next)
+	k.next = make(chan struct{})
 }
 
-// reset counts anew: what arrived before a plan says nothing about the time in
-// which it runs.
-func (k *Kubelet) reset() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.count, k.first = 0, make(chan struct{})
-}
-
-// Count returns the number of probes since the run began.
+// Count returns the number of probes so far. What arrived before a plan says nothing about
+// the time in which it runs: a run takes the difference.
 func (k *Kubelet) Count() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.count
 }
 
-// await waits for the first probe, for kubeletWait at most.
-func (k *Kubelet) await(ctx context.Context) {
+// await waits until there were more probes than before, for kubeletWait at most.
+func (k *Kubelet) await(ctx context.Context, before int) {
 	ctx, cancel := context.WithTimeout(ctx, kubeletWait)
 	defer cancel()
 	k.mu.Lock()
-	first := k.first
+	count, next := k.count, k.next
 	k.mu.Unlock()
+	if count > before {
+		return
+	}
 	select {
-	case <-first:
+	case <-next:
 	case <-ctx.Done():
 	}
 }

@@ -78,7 +78,7 @@ func TestSilentRunWaitsForTheFirstReadinessProbe(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				k := &Kubelet{first: make(chan struct{})}
+				k := &Kubelet{next: make(chan struct{})}
 				if tc.probed > 0 {
 					time.AfterFunc(tc.probed, func() { k.probed() })
 				}

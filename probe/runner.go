@@ -80,8 +80,9 @@ func (r *Runner) Run(ctx context.Context, plan wire.Plan) wire.Report {
 		report.Error = err.Error()
 		return report
 	}
+	before := 0
 	if r.Kubelet != nil {
-		r.Kubelet.reset()
+		before = r.Kubelet.Count()
 	}
 	s := r.session(plan)
 	defer s.close()
@@ -100,9 +101,9 @@ func (r *Runner) Run(ctx context.Context, plan wire.Plan) wire.Report {
 	wg.Wait()
 	if r.Kubelet != nil {
 		if needsEvidence(report.Results) {
-			r.Kubelet.await(ctx)
+			r.Kubelet.await(ctx, before)
 		}
-		report.KubeletProbes = r.Kubelet.Count()
+		report.KubeletProbes = r.Kubelet.Count() - before
 	}
 	report.ElapsedMilliseconds = int(time.Since(start).Milliseconds())
 	return report

@@ -87,8 +87,7 @@ func readBounded(path string) ([]byte, error) {
 func (p program) writeReport(path string, plain bool, r wire.Report) error {
 	text, err := encodeReport(plain, r)
 	if err != nil {
-		short := wire.Report{Version: r.Version, ID: r.ID, Error: err.Error(), ElapsedMilliseconds: r.ElapsedMilliseconds}
-		if text, err = encodeReport(plain, short); err != nil {
+		if text, err = encodeReport(plain, *tooLong(r, err)); err != nil {
 			return fmt.Errorf("encoding report: %w", err)
 		}
 	}
@@ -101,6 +100,11 @@ func (p program) writeReport(path string, plain bool, r wire.Report) error {
 		return fmt.Errorf("writing report: %w", err)
 	}
 	return nil
+}
+
+// tooLong is what takes the place of a report that cannot be encoded.
+func tooLong(r wire.Report, err error) *wire.Report {
+	return &wire.Report{Version: r.Version, ID: r.ID, Error: err.Error(), ElapsedMilliseconds: r.ElapsedMilliseconds}
 }
 
 func encodeReport(plain bool, r wire.Report) ([]byte, error) {

@@ -1,8 +1,8 @@
 //go:build linux
 
 // Command probe is the one binary in the probe image. It runs a plan of checks
-// and leaves the report where the kubelet picks it up, or answers the probes of
-// others.
+// and leaves the report where the kubelet picks it up, runs one plan after the other
+// in a pod that stays, or answers the probes of others.
 //
 // Exit codes: 0 when a report was written (whatever is in it: the container must
 // not be restarted) or when serving was ended by a signal; 1 when the report
@@ -40,6 +40,7 @@ const usage = `usage: probe COMMAND [FLAGS]
 
 commands:
   run      make the checks of a plan once and write a report
+  stay     run every new plan in the pod's annotations and print the reports
   serve    answer probes on a set of ports
   version  print the version
 
@@ -75,6 +76,8 @@ func (p program) main(ctx context.Context, args []string) int {
 	switch command, rest := args[0], args[1:]; command {
 	case "run":
 		return p.run(ctx, rest)
+	case "stay":
+		return p.stay(ctx, rest)
 	case "serve":
 		return p.serve(ctx, rest)
 	case "version":

@@ -3,15 +3,18 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -296,4 +299,59 @@ type writerFunc func([]byte)
 func (f writerFunc) Write(b []byte) (int, error) {
 	f(b)
 	return len(b), nil
+}
+
+// projected writes annotations as the kubelet does: another file takes the place of the
+// last one.
+func projected(t *testing.T, path string, plans map[string]wire.Plan) {
+	t.Helper()
+	text := "kubernetes.io/config.source=\"api\""
+	for owner, plan := range plans {
+		text += fmt.Sprintf("\n%s%s=%q", wire.PlanKeyPrefix, owner, encodePlan(t, plan))
+	}
+	if err := os.WriteFile(path+".new", []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A resident reports every new plan that appears in its annotations, and ends when nobody
+// has given it a new one for a while.
+func TestStayReportsEveryPlan(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "annotations")
+	port := listener(t)
+	first, second := loopbackPlan(port), loopbackPlan(port)
+	second.ID = "run-2"
+	projected(t, path, map[string]wire.Plan{"a": first})
+	out, in := io.Pipe()
+	done := make(chan int, 1)
+	go func() {
+		p := program{stdout: in, stderr: io.Discard}
+		done <- p.main(t.Context(), []string{"stay", "--annotations=" + path, "--idle=1s"})
+		_ = in.Close()
+	}()
+	var ids []string
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		m, err := wire.DecodeMessage(lines.Text())
+		if err != nil || m.Report == nil {
+			t.Fatalf("got %q, %v, want a report", lines.Text(), err)
+		}
+		if o := m.Report.Results[0].Outcomes; !o.All(func(o wire.Outcome) bool { return o == wire.Connected }) {
+			t.Errorf("got outcomes %v of %s", o, m.Report.ID)
+		}
+		if ids = append(ids, m.Report.ID); len(ids) == 1 {
+			projected(t, path, map[string]wire.Plan{"a": first, "b": second})
+		}
+	}
+	if code := <-done; code != exitOK || !slices.Equal(ids, []string{"run-1", "run-2"}) {
+		t.Errorf("got code %d and reports of %v, want %d and those of run-1 and run-2", code, ids, exitOK)
+	}
+}
+
+func TestStayRefusesWrongUsage(t *testing.T) {
+	if code, _, stderr := execute(t.Context(), "", "stay", "--health-port=70000"); code != exitUsage || !strings.Contains(stderr, "above 65535") {
+		t.Errorf("got %d, %q", code, stderr)
+	}
 }

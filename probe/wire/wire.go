@@ -99,6 +99,10 @@ type Plan struct {
 	// Attempts of one round, each from a source port of its own, started
 	// TimeoutMilliseconds/Attempts apart.
 	Attempts int `json:"attempts"`
+	// WatchMilliseconds makes a resident pod go on with the checks when it has reported:
+	// it makes an attempt of each at this distance, and tells when one opens or closes.
+	// Bounds: MinWatchMilliseconds to MaxWatchMilliseconds. 0 means not at all.
+	WatchMilliseconds int `json:"watch,omitempty"`
 	// Checks are run concurrently. Their order is the order of the results.
 	Checks []Check `json:"checks"`
 }
@@ -181,6 +185,8 @@ func (p Plan) Validate() error {
 		return fmt.Errorf("plan has a warm-up of %d ms, want 0 to 300000", p.WarmUpMilliseconds)
 	case p.SettleMilliseconds < 0 || p.SettleMilliseconds > 300_000:
 		return fmt.Errorf("plan has a settle window of %d ms, want 0 to 300000", p.SettleMilliseconds)
+	case p.WatchMilliseconds != 0 && (p.WatchMilliseconds < MinWatchMilliseconds || p.WatchMilliseconds > MaxWatchMilliseconds):
+		return fmt.Errorf("plan watches every %d ms, want %d to %d, or 0 for not at all", p.WatchMilliseconds, MinWatchMilliseconds, MaxWatchMilliseconds)
 	}
 	for i, c := range p.Checks {
 		if err := c.validate(); err != nil {
