@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/pathproof/pathproof/probe/wire"
 	"github.com/pathproof/pathproof/verdict"
@@ -35,6 +37,9 @@ func (r *ExpectationReconciler) collect(ctx context.Context, s *scope) (bool, er
 			waiting = true
 			continue
 		}
+		if current.resident {
+			continue
+		}
 		if pod != nil {
 			if err := r.deletePod(ctx, pod); err != nil {
 				return false, err
@@ -50,8 +55,11 @@ func (r *ExpectationReconciler) collect(ctx context.Context, s *scope) (bool, er
 			continue
 		}
 		resp.done = true
-		pod := s.pods[resp.name]
+		pod := r.observePod(s, &resp.podRun)
 		resp.alive = resp.ready && pod != nil && containerReady(pod) && container(pod).RestartCount == 0
+		if current.resident {
+			continue
+		}
 		if !resp.createdAt.IsZero() {
 			s.track.inFlight.Add(-1)
 		}
@@ -74,49 +82,81 @@ func (r *ExpectationReconciler) discard(s *scope, p *probeRun, pod *corev1.Pod) 
 
 // read decides whether a probe pod is done, and what it has to say.
 func (r *ExpectationReconciler) read(s *scope, p *probeRun, pod *corev1.Pod) {
-	fail := func(cause verdict.Cause, format string, args ...any) {
-		p.obstacle, p.detail, p.done = cause, fmt.Sprintf(format, args...), true
+	var report *wire.Report
+	var reading error
+	if s.track.run.resident && !p.armedAt.IsZero() {
+		report, reading = r.readResident(s, p, pod)
 	}
 	switch {
+	case report != nil:
+		p.accept(*report)
+	case apierrors.IsForbidden(reading):
+		p.fail(verdict.ProbeFailed, "the operator may not read the probe's report, which takes the permission to get pods/log: %v", reading)
+	case pod == nil && p.seen && s.track.run.resident && !p.again:
+		// It was to live on, and may have been in the way of a drain: another one takes its
+		// place in the same run.
+		p.podRun = podRun{name: p.name, node: p.Node, again: true}
+		p.armedAt = time.Time{}
+		s.again(0)
 	case pod == nil && p.seen:
-		fail(verdict.ProbeFailed, "the probe pod was deleted by somebody else")
+		p.fail(verdict.ProbeFailed, "the probe pod was deleted by somebody else")
 	case pod != nil && containerTerminated(pod) != nil:
 		report, err := wire.DecodeReport(containerTerminated(pod).Message)
 		switch {
 		case errors.Is(err, wire.ErrNotEncoded):
-			fail(verdict.ProbeFailed, "the probe left no report: %s", describeTermination(pod))
+			p.fail(verdict.ProbeFailed, "the probe left no report: %s", describeTermination(pod))
 		case err != nil:
-			fail(verdict.ProbeFailed, "%v", err)
-		case report.Error != "":
-			// Before it has read the plan, a probe cannot name it.
-			fail(verdict.ProbeFailed, "the probe could not run its plan: %s", report.Error)
-		case report.ID != p.plan.ID:
-			fail(verdict.ProbeFailed, "the report is for plan %q, want %q", report.ID, p.plan.ID)
-		case len(report.Results) != len(p.plan.Checks):
-			fail(verdict.ProbeFailed, "the report has %d results for %d checks", len(report.Results), len(p.plan.Checks))
+			p.fail(verdict.ProbeFailed, "%v", err)
 		default:
-			p.report, p.done = &report, true
+			p.accept(report)
 		}
 	case pod != nil && (pod.Status.Phase == corev1.PodFailed || pod.DeletionTimestamp != nil):
-		fail(verdict.ProbeFailed, "the probe pod ended before it reported: %s %s", pod.Status.Reason, pod.Status.Message)
-	case pod != nil && containerRunning(pod) != nil:
+		p.fail(verdict.ProbeFailed, "the probe pod ended before it reported: %s %s", pod.Status.Reason, pod.Status.Message)
+	default:
+		r.awaitReport(s, p, pod, reading)
+	}
+}
+
+// awaitReport waits for a report, but not for ever.
+func (r *ExpectationReconciler) awaitReport(s *scope, p *probeRun, pod *corev1.Pod, reading error) {
+	running := pod != nil && containerRunning(pod) != nil
+	deadline := p.createdAt.Add(r.options.StartTimeout)
+	if running {
 		started := containerRunning(pod).StartedAt.Time
 		if p.armedAt.After(started) {
 			started = p.armedAt
 		}
-		deadline := started.Add(s.options.bound(s.exp.Spec.Probe))
-		if !s.now.Before(deadline) {
-			fail(verdict.ProbeFailed, "the probe did not end within %s", s.options.bound(s.exp.Spec.Probe))
-			return
-		}
+		deadline = started.Add(s.options.bound(s.exp.Spec.Probe))
+	}
+	switch {
+	case s.now.Before(deadline):
 		s.again(r.until(s, deadline))
+	case running && reading != nil:
+		p.fail(verdict.ProbeFailed, "the probe's report could not be read within %s: %v", s.options.bound(s.exp.Spec.Probe), reading)
+	case running:
+		p.fail(verdict.ProbeFailed, "the probe did not end within %s", s.options.bound(s.exp.Spec.Probe))
 	default:
-		deadline := p.createdAt.Add(r.options.StartTimeout)
-		if !s.now.Before(deadline) {
-			fail(verdict.SourceNotReady, "the probe pod did not start within %s: %s", r.options.StartTimeout, describeWaiting(pod))
-			return
-		}
-		s.again(r.until(s, deadline))
+		p.fail(verdict.SourceNotReady, "the probe pod did not start within %s: %s", r.options.StartTimeout, describeWaiting(pod))
+	}
+}
+
+// fail is done with a probe that has nothing to say.
+func (p *probeRun) fail(cause verdict.Cause, format string, args ...any) {
+	p.obstacle, p.detail, p.done = cause, fmt.Sprintf(format, args...), true
+}
+
+// accept takes a report if it answers the plan.
+func (p *probeRun) accept(report wire.Report) {
+	switch {
+	case report.Error != "":
+		// Before it has read the plan, a probe cannot name it.
+		p.fail(verdict.ProbeFailed, "the probe could not run its plan: %s", report.Error)
+	case report.ID != p.plan.ID:
+		p.fail(verdict.ProbeFailed, "the report is for plan %q, want %q", report.ID, p.plan.ID)
+	case len(report.Results) != len(p.plan.Checks):
+		p.fail(verdict.ProbeFailed, "the report has %d results for %d checks", len(report.Results), len(p.plan.Checks))
+	default:
+		p.report, p.done = &report, true
 	}
 }
 

@@ -22,27 +22,36 @@ const slotRetry = 500 * time.Millisecond
 // exitUnsupported is the exit code of a responder whose kernel lacks a protocol.
 const exitUnsupported = 3
 
-// sweep lists the probe pods of the expectation. Those of the run under way are
-// kept for the phases that follow; all others are deleted: they are left from a
-// run that was given up, or from an operator that died.
+// sweep lists the probe pods of the expectation. Those of the run under way and those
+// that stay are kept for the phases that follow; all others are deleted: they are left
+// from a run that was given up, or from an operator that died.
 func (r *ExpectationReconciler) sweep(ctx context.Context, s *scope) (bool, error) {
 	pods := &corev1.PodList{}
 	if err := r.client.List(ctx, pods, client.InNamespace(s.exp.Namespace), client.MatchingFields{PodExpectationIndex: s.exp.Name}); err != nil {
 		return false, fmt.Errorf("listing probe pods: %w", err)
 	}
-	s.pods = map[string]*corev1.Pod{}
+	s.pods, s.residents = map[string]*corev1.Pod{}, map[string]*corev1.Pod{}
 	for i := range pods.Items {
 		pod := &pods.Items[i]
 		if !ownedByExpectation(pod, s.exp.Name, s.exp.UID) {
 			continue
 		}
-		if s.track.run != nil && pod.Annotations[runAnnotation] == s.track.run.id {
+		switch {
+		case isResident(pod):
+			s.residents[pod.Name] = pod
+		case s.track.run != nil && pod.Annotations[runAnnotation] == s.track.run.id:
 			s.pods[pod.Name] = pod
-			continue
+		default:
+			if err := r.deletePod(ctx, pod); err != nil {
+				return false, err
+			}
 		}
-		if err := r.deletePod(ctx, pod); err != nil {
-			return false, err
-		}
+	}
+	if err := r.release(ctx, s); err != nil {
+		return false, err
+	}
+	if s.track.run == nil {
+		s.track.inFlight.Store(int32(len(s.residents)))
 	}
 	return false, nil
 }
@@ -71,7 +80,7 @@ func (r *ExpectationReconciler) dispatch(ctx context.Context, s *scope) (bool, e
 		}
 	}
 	if waiting {
-		current.draft(s.exp)
+		current.draft(s.exp, s.options)
 	} else {
 		current.place(s.exp, s.options)
 	}
@@ -98,7 +107,7 @@ func (r *ExpectationReconciler) launch(ctx context.Context, s *scope, p *probeRu
 	switch {
 	case !planned || p.createdAt.IsZero() || p.done || !p.armedAt.IsZero():
 		return nil
-	case !created && !p.found:
+	case !created && !p.found && !s.track.run.resident:
 		p.armedAt = s.now // the plan came with the pod
 		return nil
 	}
@@ -108,10 +117,11 @@ func (r *ExpectationReconciler) launch(ctx context.Context, s *scope, p *probeRu
 // arm gives a probe pod its plan: the kubelet projects the annotation into the file
 // that the probe waits for.
 func (r *ExpectationReconciler) arm(ctx context.Context, s *scope, p *probeRun) error {
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: s.exp.Namespace, Name: p.name}}
-	armed := pod.DeepCopy()
-	armed.Annotations = map[string]string{wire.PlanAnnotation: encodedPlan(p.plan)}
-	switch err := r.client.Patch(ctx, armed, client.MergeFrom(pod)); {
+	give := r.armOneShot
+	if s.track.run.resident {
+		give = r.armResident
+	}
+	switch err := give(ctx, s, p); {
 	case err == nil:
 		p.armedAt = s.now
 		return nil
@@ -124,19 +134,18 @@ func (r *ExpectationReconciler) arm(ctx context.Context, s *scope, p *probeRun) 
 	}
 }
 
+func (r *ExpectationReconciler) armOneShot(ctx context.Context, s *scope, p *probeRun) error {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: s.exp.Namespace, Name: p.name}}
+	armed := pod.DeepCopy()
+	armed.Annotations = map[string]string{wire.PlanAnnotation: encodedPlan(p.plan)}
+	return r.client.Patch(ctx, armed, client.MergeFrom(pod))
+}
+
 // ensure creates a pod unless it exists, is done with, or has to wait for a slot.
 // A pod that must not be created is an obstacle of the checks that need it, not an
 // error: trying again would not help.
 func (r *ExpectationReconciler) ensure(ctx context.Context, s *scope, p *podRun, build func() *corev1.Pod) error {
 	if !p.createdAt.IsZero() || p.obstacle != "" {
-		return nil
-	}
-	all, here := r.tracker.podsInFlight(s.exp.Namespace)
-	// A run that has a responder may always have its other responders, and then one
-	// probe pod: otherwise runs could wait for each other's responders, or a run for
-	// its own, for ever.
-	if (all >= r.options.MaxProbePods || here >= r.options.MaxProbePodsPerNamespace) && !s.track.run.onlyResponders() {
-		s.again(slotRetry)
 		return nil
 	}
 	pod := build()
@@ -148,11 +157,27 @@ func (r *ExpectationReconciler) ensure(ctx context.Context, s *scope, p *podRun,
 		p.obstacle, p.detail, p.done = verdict.ProbeRefused, refused, true
 		return nil
 	}
-	// Create and not server-side apply: the name is a hash of the run, so a pod of
-	// that name is ours, and what exists must not be changed.
+	if s.track.run.resident {
+		if settled, err := r.reuse(ctx, s, p); settled || err != nil {
+			return err
+		}
+	}
+	all, here := r.tracker.podsInFlight(s.exp.Namespace)
+	// A run that has a responder may always have its other responders, and then one
+	// probe pod: otherwise runs could wait for each other's responders, or a run for
+	// its own, for ever.
+	if (all >= r.options.MaxProbePods || here >= r.options.MaxProbePodsPerNamespace) && !s.track.run.onlyResponders() {
+		s.again(slotRetry)
+		return nil
+	}
+	// Create and not server-side apply: the name is a hash of the run, or of what the pod
+	// is made of, so a pod of that name is ours, and what exists must not be changed.
 	switch err := r.client.Create(ctx, pod); {
+	case apierrors.IsAlreadyExists(err) && s.track.run.resident:
+		s.again(writeRetry) // until the cache has it
+		return nil
 	case err == nil, apierrors.IsAlreadyExists(err):
-		p.createdAt, p.found = s.now, err != nil
+		p.createdAt, p.found, p.uid = s.now, err != nil, pod.UID
 		s.track.inFlight.Add(1)
 		return nil
 	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
@@ -195,7 +220,10 @@ func (r *ExpectationReconciler) observeResponder(s *scope, resp *responderRun) {
 // observePod returns the pod if the cache has it, and notes what it learned.
 func (r *ExpectationReconciler) observePod(s *scope, p *podRun) *corev1.Pod {
 	pod := s.pods[p.name]
-	if pod == nil {
+	if s.track.run.resident {
+		pod = s.residents[p.name]
+	}
+	if pod == nil || (p.uid != "" && pod.UID != p.uid) {
 		return nil
 	}
 	p.seen = true

@@ -48,8 +48,10 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 		"violated", summary.Violated, "unknown", summary.Unknown)
 	s.track.recordCoverage(current.generation, s.verdicts)
 	setResult(s, current)
+	s.keepPods(current)
 	s.track.run = nil
-	s.track.inFlight.Store(0)
+	s.track.inFlight.Store(int32(len(s.residents)))
+	r.residents.forgetReports(s.exp.UID)
 	s.again(nextRunAt(s).Sub(s.now))
 	return false, nil
 }

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"maps"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +26,8 @@ import (
 const (
 	expectationAnnotation = v1alpha1.ExpectationAnnotation
 	runAnnotation         = "pathproof.dev/run"
+	// residentAnnotation marks pods that stay between runs. They have no run.
+	residentAnnotation = "pathproof.dev/resident"
 )
 
 // neverReady is a readiness gate that nothing ever fulfils: a probe pod carries
@@ -49,29 +52,35 @@ const (
 // none yet.
 func probePod(exp *v1alpha1.ConnectivityExpectation, r *run, p *probeRun, o Options) *corev1.Pod {
 	pod := basePod(exp, r, p.name, p.Source.Labels, p.Node, o)
-	if len(p.plan.Checks) > 0 {
-		pod.Annotations[wire.PlanAnnotation] = encodedPlan(p.plan)
-	}
-	pod.Spec.ActiveDeadlineSeconds = ptr.To(int64((2*o.StartTimeout + o.bound(exp.Spec.Probe) + grace).Seconds()))
 	if w := p.Source.Workload; w != nil {
 		pod.Spec.Tolerations = w.Spec.Tolerations
 	}
 	c := &pod.Spec.Containers[0]
-	// The plan comes when the responders have started, or have been given up.
-	c.Args = []string{"run", "--plan=" + wire.PlanPath, "--plan-wait=" + (o.StartTimeout + planDelivery).String(), "--health-port=" + strconv.Itoa(healthPort)}
+	c.ReadinessProbe = readinessProbe(healthPort)
+	if r.resident {
+		c.Args = []string{"stay", "--annotations=" + wire.AnnotationsPath, "--health-port=" + strconv.Itoa(healthPort)}
+		projectAnnotations(pod, wire.AnnotationsPath, "metadata.annotations")
+	} else {
+		if len(p.plan.Checks) > 0 {
+			pod.Annotations[wire.PlanAnnotation] = encodedPlan(p.plan)
+		}
+		// The plan comes when the responders have started, or have been given up.
+		c.Args = []string{"run", "--plan=" + wire.PlanPath, "--plan-wait=" + (o.StartTimeout + planDelivery).String(), "--health-port=" + strconv.Itoa(healthPort)}
+		projectAnnotations(pod, wire.PlanPath, "metadata.annotations['"+wire.PlanAnnotation+"']")
+	}
 	if exp.Spec.Probe.SCTP == v1alpha1.SCTPRaw && r.probesSCTP(p.Source.Key) {
 		allowRawSCTP(c)
 	}
-	c.ReadinessProbe = readinessProbe(healthPort)
-	dir, file := wire.PlanPath[:strings.LastIndex(wire.PlanPath, "/")], wire.PlanPath[strings.LastIndex(wire.PlanPath, "/")+1:]
-	c.VolumeMounts = []corev1.VolumeMount{{Name: "plan", MountPath: dir, ReadOnly: true}}
-	pod.Spec.Volumes = []corev1.Volume{{Name: "plan", VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{
-		Items: []corev1.DownwardAPIVolumeFile{{
-			Path:     file,
-			FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.annotations['" + wire.PlanAnnotation + "']"},
-		}},
-	}}}}
 	return pod
+}
+
+// projectAnnotations gives the container a file that holds a field of the pod, and that
+// follows it.
+func projectAnnotations(pod *corev1.Pod, file, field string) {
+	pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "plan", MountPath: path.Dir(file), ReadOnly: true}}
+	pod.Spec.Volumes = []corev1.Volume{{Name: "plan", VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{
+		Items: []corev1.DownwardAPIVolumeFile{{Path: path.Base(file), FieldRef: &corev1.ObjectFieldSelector{FieldPath: field}}},
+	}}}}
 }
 
 // encodedPlan encodes a plan of ours, which is within the bounds that the encoding
@@ -85,7 +94,6 @@ func encodedPlan(p wire.Plan) string {
 // responderPod builds a pod that listens on the ports of the edges to its identity.
 func responderPod(exp *v1alpha1.ConnectivityExpectation, r *run, x *responderRun, o Options) *corev1.Pod {
 	pod := basePod(exp, r, x.name, x.Labels, x.Node, o)
-	pod.Spec.ActiveDeadlineSeconds = ptr.To(int64((2*o.StartTimeout + o.bound(exp.Spec.Probe) + grace).Seconds()))
 	health := freePort(x.Ports)
 	var listen []string
 	c := &pod.Spec.Containers[0]
@@ -123,7 +131,6 @@ func basePod(exp *v1alpha1.ConnectivityExpectation, r *run, name string, labels 
 			Name: name, Namespace: exp.Namespace, Labels: maps.Clone(labels),
 			Annotations: map[string]string{
 				expectationAnnotation: exp.Name,
-				runAnnotation:         r.id,
 				// A sidecar would answer in place of the target, and would not end.
 				"sidecar.istio.io/inject": "false",
 				"linkerd.io/inject":       "disabled",
@@ -133,10 +140,7 @@ func basePod(exp *v1alpha1.ConnectivityExpectation, r *run, name string, labels 
 			},
 			// controller is false on purpose: the disruption controller gives up on a
 			// budget that counts a pod whose controller has no scale.
-			OwnerReferences: []metav1.OwnerReference{{
-				APIVersion: v1alpha1.GroupVersion.String(), Kind: "ConnectivityExpectation", Name: exp.Name, UID: exp.UID,
-				Controller: ptr.To(false), BlockOwnerDeletion: ptr.To(false),
-			}},
+			OwnerReferences: []metav1.OwnerReference{ownerReference(exp)},
 		},
 		Spec: corev1.PodSpec{
 			RestartPolicy:                 corev1.RestartPolicyNever,
@@ -162,6 +166,14 @@ func basePod(exp *v1alpha1.ConnectivityExpectation, r *run, name string, labels 
 			}},
 		},
 	}
+	deadline := 2*o.StartTimeout + o.bound(exp.Spec.Probe) + grace
+	if r.resident {
+		pod.Annotations[residentAnnotation] = "true"
+		deadline = 2 * residentAge
+	} else {
+		pod.Annotations[runAnnotation] = r.id
+	}
+	pod.Spec.ActiveDeadlineSeconds = ptr.To(int64(deadline.Seconds()))
 	for _, s := range o.ImagePullSecrets {
 		pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, corev1.LocalObjectReference{Name: s})
 	}
@@ -169,6 +181,13 @@ func basePod(exp *v1alpha1.ConnectivityExpectation, r *run, name string, labels 
 		pod.Spec.Affinity = onNode(node)
 	}
 	return pod
+}
+
+func ownerReference(exp *v1alpha1.ConnectivityExpectation) metav1.OwnerReference {
+	return metav1.OwnerReference{
+		APIVersion: v1alpha1.GroupVersion.String(), Kind: "ConnectivityExpectation", Name: exp.Name, UID: exp.UID,
+		Controller: ptr.To(false), BlockOwnerDeletion: ptr.To(false),
+	}
 }
 
 // onNode binds a pod to a node through the scheduler, which still checks that the
@@ -195,6 +214,17 @@ func freePort(ports []flow.PortRange) int {
 		port++
 	}
 	return port
+}
+
+// expectationsOf returns the names of the expectations that a pod belongs to.
+func expectationsOf(pod *corev1.Pod) []string {
+	var out []string
+	for _, o := range pod.OwnerReferences {
+		if plan.IsExpectationRef(o) {
+			out = append(out, o.Name)
+		}
+	}
+	return out
 }
 
 // ownedByExpectation tells whether a pod belongs to the expectation of that name,

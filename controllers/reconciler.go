@@ -25,6 +25,7 @@ import (
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/evaluator"
+	"github.com/pathproof/pathproof/plan"
 )
 
 // Options configure the reconciler.
@@ -78,6 +79,8 @@ type ExpectationReconciler struct {
 	// kinds reads the policies of kinds that the API server may not serve.
 	kinds   *kindWatcher
 	engines engineKeeper
+	// residents reads what probe pods that stay report.
+	residents *residents
 	// said is what was last logged of the implementation.
 	said atomic.Pointer[string]
 }
@@ -86,8 +89,8 @@ var _ reconcile.Reconciler = (*ExpectationReconciler)(nil)
 
 // NewExpectationReconciler returns a reconciler. Its client must read from a
 // cache that holds the indexes PodExpectationIndex and PodCNIIndex.
-func NewExpectationReconciler(c clock.Clock, cl client.Client, rec events.EventRecorder, m *Metrics, o Options) *ExpectationReconciler {
-	return &ExpectationReconciler{clock: c, client: cl, recorder: rec, metrics: m, options: o, tracker: newTracker()}
+func NewExpectationReconciler(c clock.WithTicker, cl client.Client, logs LogReader, rec events.EventRecorder, m *Metrics, o Options) *ExpectationReconciler {
+	return &ExpectationReconciler{clock: c, client: cl, recorder: rec, metrics: m, options: o, tracker: newTracker(), residents: newResidents(c, logs)}
 }
 
 // +kubebuilder:rbac:groups=pathproof.dev,resources=connectivityexpectations,verbs=get;list;watch
@@ -161,13 +164,26 @@ func (r *ExpectationReconciler) forget(ctx context.Context, key types.Namespaced
 	for i := range pods.Items {
 		// The pod is looked up by an annotation that anybody may write; only an owner
 		// reference to an expectation that is gone makes it ours to delete.
-		if ownedByExpectation(&pods.Items[i], key.Name, "") {
-			if err := r.deletePod(ctx, &pods.Items[i]); err != nil {
+		pod := &pods.Items[i]
+		for _, o := range pod.OwnerReferences {
+			if !plan.IsExpectationRef(o) || o.Name != key.Name {
+				continue
+			}
+			if err := r.abandon(ctx, pod, o.UID); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// abandon ends with a pod of an expectation that is gone.
+func (r *ExpectationReconciler) abandon(ctx context.Context, pod *corev1.Pod, owner types.UID) error {
+	r.residents.forget(owner)
+	if isResident(pod) {
+		return r.leave(ctx, pod, owner)
+	}
+	return r.deletePod(ctx, pod)
 }
 
 func (r *ExpectationReconciler) deletePod(ctx context.Context, pod *corev1.Pod) error {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/flow"
@@ -23,6 +24,8 @@ type run struct {
 	generation           int64
 	provenance           string
 	startedAt            time.Time
+	// resident is set if the pods stay for the runs to come.
+	resident bool
 
 	// predictor answers over the snapshot that the run was planned on.
 	predictor *plan.Predictor
@@ -47,8 +50,12 @@ type podRun struct {
 	// found is set if the pod was there already when it was to be created: its
 	// creation had been answered, and the answer was lost.
 	found bool
+	// uid is that of a resident pod.
+	uid types.UID
 	// seen is set once the pod was in the cache.
 	seen bool
+	// again is set if the pod takes the place of one that was deleted during the run.
+	again bool
 	// done is set when the pod is needed no more.
 	done bool
 	// obstacle and detail say why the pod did not do its work.
@@ -89,18 +96,24 @@ func newRun(s *scope, trigger string) *run {
 		provenance: s.resolution.Provenance, predictor: s.resolution.Predictor, nodes: s.snapshot.Nodes,
 		edges: s.resolution.Edges, obstacles: s.resolution.Obstacles,
 		sourcesMatched: s.resolution.SourcesMatched, targetsMatched: s.resolution.TargetsMatched, targetsProbed: s.resolution.TargetsProbed,
+		resident: resident(s.exp),
 	}
 	for _, resp := range plan.Responders(r.edges, r.nodes) {
-		r.responders = append(r.responders, &responderRun{Responder: resp, podRun: podRun{name: "pathproof-responder-" + flow.ID(id, resp.Key)}})
+		x := &responderRun{Responder: resp}
+		x.name = "pathproof-responder-" + flow.ID(id, resp.Key)
+		if r.resident {
+			x.name = residentName("responder", responderPod(s.exp, r, x, s.options))
+		}
+		r.responders = append(r.responders, x)
 	}
 	return r
 }
 
 // draft assigns edges to probe pods before the addresses of the responders are
 // known, so that the pods start while the responders do. They get no plan yet.
-func (r *run) draft(exp *v1alpha1.ConnectivityExpectation) {
+func (r *run) draft(exp *v1alpha1.ConnectivityExpectation, o Options) {
 	if r.probes == nil {
-		r.assign(exp, r.edges)
+		r.assign(exp, o, r.edges)
 	}
 }
 
@@ -120,7 +133,7 @@ func (r *run) place(exp *v1alpha1.ConnectivityExpectation, o Options) {
 		reachable = append(reachable, r.responder(e.Target.Key).edgesTo(e)...)
 	}
 	r.predictor.Predict(reachable)
-	r.assign(exp, reachable)
+	r.assign(exp, o, reachable)
 	for _, p := range r.probes {
 		if !p.spare() {
 			p.plan = wirePlan(p.id(r.id), exp.Spec.Probe, o, p.Edges)
@@ -131,7 +144,7 @@ func (r *run) place(exp *v1alpha1.ConnectivityExpectation, o Options) {
 
 // assign sets the probes. Pods of an earlier assignment keep their place; those
 // that the edges no longer need become spare.
-func (r *run) assign(exp *v1alpha1.ConnectivityExpectation, edges []*plan.Edge) {
+func (r *run) assign(exp *v1alpha1.ConnectivityExpectation, o Options, edges []*plan.Edge) {
 	earlier := map[string]*probeRun{}
 	for _, p := range r.probes {
 		earlier[p.name] = p
@@ -140,6 +153,9 @@ func (r *run) assign(exp *v1alpha1.ConnectivityExpectation, edges []*plan.Edge) 
 	for _, pod := range plan.Place(edges, r.nodes, cmp.Or(int(exp.Spec.Coverage.MaxSources), 2)) {
 		p := &probeRun{Pod: pod}
 		p.name, p.node = "pathproof-probe-"+p.id(r.id), pod.Node
+		if r.resident {
+			p.name = residentName("probe-"+strconv.Itoa(p.Part), probePod(exp, r, p, o))
+		}
 		if e := earlier[p.name]; e != nil {
 			e.Pod = pod
 			continue
@@ -196,6 +212,7 @@ func wirePlan(id string, probe v1alpha1.ProbeSettings, o Options, edges []*plan.
 		SettleMilliseconds:  int(settle(probe).Milliseconds()),
 		TimeoutMilliseconds: int(timeout(probe).Milliseconds()),
 		Attempts:            attempts(probe),
+		WatchMilliseconds:   int(probe.WatchMilliseconds),
 	}
 	for _, e := range edges {
 		c := wire.Check{
@@ -239,7 +256,7 @@ func (r *Options) bound(p v1alpha1.ProbeSettings) time.Duration {
 	return r.WarmUp + settle(p) + 2*timeout(p) + 15*time.Second
 }
 
-// endRun deletes the pods of the run under way and forgets it.
+// endRun deletes the pods of the run under way, unless they stay, and forgets it.
 func (r *ExpectationReconciler) endRun(ctx context.Context, s *scope) error {
 	for _, pod := range s.pods {
 		if err := r.deletePod(ctx, pod); err != nil {
@@ -247,6 +264,7 @@ func (r *ExpectationReconciler) endRun(ctx context.Context, s *scope) error {
 		}
 	}
 	s.track.run = nil
-	s.track.inFlight.Store(0)
+	s.track.inFlight.Store(int32(len(s.residents)))
+	r.residents.forgetReports(s.exp.UID)
 	return nil
 }

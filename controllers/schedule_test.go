@@ -90,7 +90,7 @@ func TestDebounceStartsAnewWithEveryChange(t *testing.T) {
 }
 
 func TestNoteChange(t *testing.T) {
-	r := &ExpectationReconciler{}
+	r := &ExpectationReconciler{residents: newResidents(nil, nil)}
 	s := scheduled(40*time.Second, func(s *scope) { s.resolution.Provenance = "q" })
 	r.noteChange(s)
 	if s.track.changedAt != s.now || s.track.changedTo != "q" {
@@ -130,7 +130,7 @@ func TestJitter(t *testing.T) {
 }
 
 func TestMarkStale(t *testing.T) {
-	r := &ExpectationReconciler{}
+	r := &ExpectationReconciler{residents: newResidents(nil, nil)}
 	// Results are of epoch+10s; 2.5 intervals are 250 s.
 	s := scheduled(259*time.Second, nil)
 	r.markStale(s)

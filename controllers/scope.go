@@ -30,6 +30,8 @@ type scope struct {
 
 	// pods are the probe pods of the current run, by name. Set by sweep.
 	pods map[string]*corev1.Pod
+	// residents are the pods of the expectation that stay, by name. Set by sweep.
+	residents map[string]*corev1.Pod
 	// options are those of the reconciler, with the warm-up that the network
 	// implementation needs. Set by gather, as are the next four.
 	options    Options
@@ -92,7 +94,10 @@ type tracked struct {
 	unwritten bool
 	// told is the state of Ready that the last event was about.
 	told readyState
-	// inFlight is the number of pods of the run that exist. Other workers read it.
+	// kept are the resident pods that the last run needed; nil while that is not known.
+	kept map[string]bool
+	// inFlight is the number of pods of the run that exist, and of those that stay. Other
+	// workers read it.
 	inFlight atomic.Int32
 	// learned are the addresses that the probes of the last run tried of each host.
 	// They live no longer than the operator: results that rest on something of the

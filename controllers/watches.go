@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -33,8 +34,8 @@ import (
 	"github.com/pathproof/pathproof/probe/wire"
 )
 
-// PodExpectationIndex is the cache index of probe pods by the name of their
-// expectation.
+// PodExpectationIndex is the cache index of probe pods by the names of their
+// expectations.
 const PodExpectationIndex = "pathproof.dev/expectation"
 
 // PodCNIIndex is the cache index of the pods of network implementations, all of
@@ -51,8 +52,8 @@ const concurrentReconciles = 4
 // SetupWithManager registers the index, the watches and the reconciler.
 func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
 	err := mgr.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, PodExpectationIndex, func(o client.Object) []string {
-		if name := o.GetAnnotations()[expectationAnnotation]; name != "" {
-			return []string{name}
+		if pod, ok := o.(*corev1.Pod); ok && plan.IsProbePod(pod) {
+			return expectationsOf(pod)
 		}
 		return nil
 	})
@@ -72,6 +73,7 @@ func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 	everyone := func(ctx context.Context, _ client.Object) []reconcile.Request {
 		return r.dependents(ctx, func(reach) bool { return true })
 	}
+	r.residents.lifetime = func() context.Context { return ctx }
 	r.kinds = newKindWatcher(r.client, mgr.GetCache(), r.options.IgnoredPolicyKinds)
 	c, err := ctrl.NewControllerManagedBy(mgr).
 		Named("connectivityexpectation").
@@ -81,6 +83,7 @@ func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 		Watches(&corev1.Namespace{}, inReach, builder.WithPredicates(predicate.Or(predicate.LabelChangedPredicate{}, namespaceTerminates()))).
 		Watches(&corev1.Service{}, inReach).
 		Watches(&discoveryv1.EndpointSlice{}, inReach).
+		WatchesRawSource(source.Channel(r.residents.changed, &handler.EnqueueRequestForObject{})).
 		WatchesRawSource(source.Channel(r.kinds.changed, handler.EnqueueRequestsFromMapFunc(everyone))).
 		WithOptions(controller.Options{MaxConcurrentReconciles: concurrentReconciles}).
 		Build(r)
@@ -161,11 +164,15 @@ func (r *ExpectationReconciler) concerned(ctx context.Context, asked func(reach)
 	})
 }
 
-// ofPod maps a probe pod to its expectation, and any other pod to the expectations
+// ofPod maps a probe pod to its expectations, and any other pod to the expectations
 // that may depend on it.
 func (r *ExpectationReconciler) ofPod(ctx context.Context, o client.Object) []reconcile.Request {
 	if pod, ok := o.(*corev1.Pod); ok && plan.IsProbePod(pod) {
-		return []reconcile.Request{{NamespacedName: client.ObjectKey{Namespace: pod.Namespace, Name: pod.Annotations[expectationAnnotation]}}}
+		var out []reconcile.Request
+		for _, name := range expectationsOf(pod) {
+			out = append(out, reconcile.Request{NamespacedName: client.ObjectKey{Namespace: pod.Namespace, Name: name}})
+		}
+		return out
 	}
 	return r.inReach(ctx, o)
 }
@@ -224,8 +231,10 @@ func stripPod(o any) (any, error) {
 	if !plan.IsProbePod(pod) {
 		pod.Annotations = nil
 	} else {
-		// The plan has been delivered when the pod is in the cache.
-		delete(pod.Annotations, wire.PlanAnnotation)
+		// Nobody reads the plans but the pod.
+		maps.DeleteFunc(pod.Annotations, func(key, _ string) bool {
+			return key == wire.PlanAnnotation || strings.HasPrefix(key, wire.PlanKeyPrefix)
+		})
 	}
 	// The version of a network implementation is in its image.
 	isCNI := evaluator.CNIOf(pod) != nil

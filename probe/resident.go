@@ -34,11 +34,10 @@ type residency struct {
 	watched map[string]context.CancelFunc
 }
 
-// Apply makes the plans of all owners those given, and tells whether one of them is new. A
-// plan with another ID than the last one of its owner is run, in its place if that still
-// runs. Watches go on over plans: a flip would be lost otherwise whenever a change of
-// policy brings a new plan.
-func (r *Resident) Apply(ctx context.Context, plans map[string]wire.Plan) bool {
+// Apply makes the plans of all owners those given. A plan with another ID than the last
+// one of its owner is run, in its place if that still runs. Watches go on over plans: a
+// flip would be lost otherwise whenever a change of policy brings a new plan.
+func (r *Resident) Apply(ctx context.Context, plans map[string]wire.Plan) {
 	if r.owners == nil {
 		r.owners = map[string]*residency{}
 	}
@@ -48,13 +47,11 @@ func (r *Resident) Apply(ctx context.Context, plans map[string]wire.Plan) bool {
 			delete(r.owners, owner)
 		}
 	}
-	changed := false
 	for owner, plan := range plans {
 		o := r.owners[owner]
 		if o != nil && o.plan.ID == plan.ID {
 			continue
 		}
-		changed = true
 		if o == nil {
 			o = &residency{watched: map[string]context.CancelFunc{}}
 			r.owners[owner] = o
@@ -63,7 +60,6 @@ func (r *Resident) Apply(ctx context.Context, plans map[string]wire.Plan) bool {
 		}
 		o.start(ctx, r, owner, plan)
 	}
-	return changed
 }
 
 // start runs a plan, and watches what it asks for.

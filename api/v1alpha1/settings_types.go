@@ -2,12 +2,17 @@ package v1alpha1
 
 // ProbeMode says how probe pods are run.
 //
-// +kubebuilder:validation:Enum=OneShot
+// +kubebuilder:validation:Enum=OneShot;Resident
 type ProbeMode string
 
-// ProbeModeOneShot starts pods for one run and deletes them when their report was
-// read.
-const ProbeModeOneShot ProbeMode = "OneShot"
+// How probe pods are run.
+const (
+	// ProbeModeOneShot starts pods for one run and deletes them when their report was
+	// read.
+	ProbeModeOneShot ProbeMode = "OneShot"
+	// ProbeModeResident keeps the pods between runs.
+	ProbeModeResident ProbeMode = "Resident"
+)
 
 // SCTPSockets says what speaks SCTP in probe pods.
 //
@@ -23,6 +28,8 @@ const (
 )
 
 // ProbeSettings says when and how paths are probed.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.watchMilliseconds) || (has(self.mode) && self.mode == 'Resident')",message="watchMilliseconds needs pods that stay: write mode: Resident beside it"
 type ProbeSettings struct {
 	// intervalSeconds is the time from the start of one run to the start of the
 	// next. Results older than 2.5 intervals count as stale. Bounds: 10 to 86400.
@@ -50,7 +57,12 @@ type ProbeSettings struct {
 	// +kubebuilder:validation:Maximum=10
 	Attempts int32 `json:"attempts,omitempty"`
 
-	// mode says how probe pods are run. Unset means OneShot.
+	// mode says how probe pods are run. OneShot starts pods for each run and deletes them
+	// afterwards. Resident keeps them: a run takes no longer than its attempts, and the
+	// pods are shared between the expectations of the namespace; it suits short intervals,
+	// and the operator needs the permission to read pods/log. A resident pod is replaced
+	// when it is an hour old, and deleted when no run needs it any more. Unset means
+	// OneShot.
 	// +optional
 	// +kubebuilder:default=OneShot
 	Mode ProbeMode `json:"mode,omitempty"`
@@ -70,6 +82,16 @@ type ProbeSettings struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=300
 	SettleSeconds int32 `json:"settleSeconds,omitempty"`
+
+	// watchMilliseconds makes resident pods go on between runs: they attempt each check at
+	// this distance, so that the time from a change of policy to its enforcement can be
+	// measured. Each attempt is a connection to the target. A pod makes at most 200 of them
+	// a second: with many checks, the distance grows. Bounds: 20 to 10000. Unset means not
+	// at all.
+	// +optional
+	// +kubebuilder:validation:Minimum=20
+	// +kubebuilder:validation:Maximum=10000
+	WatchMilliseconds int32 `json:"watchMilliseconds,omitempty"`
 
 	// sctp says what speaks SCTP. Kernel leaves it to the kernel of the node: checks
 	// on a node without the module sctp end as Unsupported. Raw lets probes and

@@ -136,7 +136,11 @@ func run(ctx context.Context, f *flags) error {
 	if err := metrics.Registry.Register(m); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
-	r := controllers.NewExpectationReconciler(clock.RealClock{}, mgr.GetClient(), mgr.GetEventRecorder("pathproof"), m, f.options)
+	logs, err := controllers.PodLogs(config)
+	if err != nil {
+		return err
+	}
+	r := controllers.NewExpectationReconciler(clock.RealClock{}, mgr.GetClient(), logs, mgr.GetEventRecorder("pathproof"), m, f.options)
 	if err := r.SetupWithManager(ctx, mgr); err != nil {
 		return fmt.Errorf("setting up controller: %w", err)
 	}

@@ -317,8 +317,8 @@ func projected(t *testing.T, path string, plans map[string]wire.Plan) {
 	}
 }
 
-// A resident reports every new plan that appears in its annotations, and ends when nobody
-// has given it a new one for a while.
+// A resident reports every new plan that appears in its annotations, until it is told to
+// end.
 func TestStayReportsEveryPlan(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "annotations")
 	port := listener(t)
@@ -327,9 +327,11 @@ func TestStayReportsEveryPlan(t *testing.T) {
 	projected(t, path, map[string]wire.Plan{"a": first})
 	out, in := io.Pipe()
 	done := make(chan int, 1)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
 	go func() {
 		p := program{stdout: in, stderr: io.Discard}
-		done <- p.main(t.Context(), []string{"stay", "--annotations=" + path, "--idle=1s"})
+		done <- p.main(ctx, []string{"stay", "--annotations=" + path})
 		_ = in.Close()
 	}()
 	var ids []string
@@ -341,8 +343,11 @@ func TestStayReportsEveryPlan(t *testing.T) {
 		if o := m.Report.Results[0].Outcomes; !o.All(func(o wire.Outcome) bool { return o == wire.Connected }) {
 			t.Errorf("got outcomes %v of %s", o, m.Report.ID)
 		}
-		if ids = append(ids, m.Report.ID); len(ids) == 1 {
+		switch ids = append(ids, m.Report.ID); len(ids) {
+		case 1:
 			projected(t, path, map[string]wire.Plan{"a": first, "b": second})
+		case 2:
+			stop()
 		}
 	}
 	if code := <-done; code != exitOK || !slices.Equal(ids, []string{"run-1", "run-2"}) {

@@ -14,16 +14,10 @@ import (
 	"github.com/pathproof/pathproof/probe/wire"
 )
 
-// idleLimit is the default time without a new plan after which a resident pod ends by
-// itself: nobody is left to ask anything.
-const idleLimit = 30 * time.Minute
-
-// stay runs the plans of a resident pod until it is told to end, or nobody has given it a
-// new one for too long.
+// stay runs the plans of a resident pod until it is told to end.
 func (p program) stay(ctx context.Context, args []string) int {
 	flags := flag.NewFlagSet("probe stay", flag.ContinueOnError)
 	path := flags.String("annotations", wire.AnnotationsPath, "`file` with the pod's annotations, as the downward API projects them")
-	idle := flags.Duration("idle", idleLimit, "`time` without a new plan after which to end")
 	healthPort := flags.Uint("health-port", 0, "TCP `port` on which /ready answers the kubelet's readiness probes, which the reports count; 0 for none")
 	raw := flags.Bool("raw-sctp", false, rawSCTPUsage)
 	if code, ok := p.parse(flags, args); !ok {
@@ -44,7 +38,7 @@ func (p program) stay(ctx context.Context, args []string) int {
 	}
 	resident := &probe.Resident{Runner: runner, Emit: p.emitter()}
 	defer resident.Close()
-	p.followPlans(ctx, resident, *path, *idle)
+	p.followPlans(ctx, resident, *path)
 	return exitOK
 }
 
@@ -70,41 +64,32 @@ func (p program) emitter() func(wire.Message) {
 }
 
 // followPlans applies the plans in the file whenever it changes.
-func (p program) followPlans(ctx context.Context, resident *probe.Resident, path string, idle time.Duration) {
+func (p program) followPlans(ctx context.Context, resident *probe.Resident, path string) {
 	tick := time.NewTicker(planPoll)
 	defer tick.Stop()
-	ended := time.NewTimer(idle)
-	defer ended.Stop()
 	var last os.FileInfo
-	for {
+	for ctx.Err() == nil {
 		// The kubelet puts another file in its place for every change.
 		if info, err := os.Stat(path); err == nil && (last == nil || !os.SameFile(last, info) || !last.ModTime().Equal(info.ModTime())) {
 			last = info
-			if p.applyPlans(ctx, resident, path) {
-				ended.Reset(idle)
-			}
+			p.applyPlans(ctx, resident, path)
 		}
 		select {
 		case <-tick.C:
-		case <-ended.C:
-			p.logf("nobody has given a new plan for %s", idle)
-			return
 		case <-ctx.Done():
-			return
 		}
 	}
 }
 
-// applyPlans tells whether one of the plans in the file is new.
-func (p program) applyPlans(ctx context.Context, resident *probe.Resident, path string) bool {
+func (p program) applyPlans(ctx context.Context, resident *probe.Resident, path string) {
 	text, err := readBounded(path)
 	if err != nil {
 		p.logf("reading plans: %v", err)
-		return false
+		return
 	}
 	plans, err := wire.DecodePlans(string(text))
 	if err != nil {
 		p.logf("%v", err)
 	}
-	return resident.Apply(ctx, plans)
+	resident.Apply(ctx, plans)
 }

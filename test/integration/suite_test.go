@@ -6,9 +6,11 @@ package integration
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,6 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
@@ -96,7 +99,7 @@ func startOperatorWith(change func(*controllers.Options), front func(client.Clie
 	if front != nil {
 		cl = front(cl)
 	}
-	r := controllers.NewExpectationReconciler(clock.RealClock{}, cl, mgr.GetEventRecorder("pathproof"), metrics, o)
+	r := controllers.NewExpectationReconciler(clock.RealClock{}, cl, readLog, mgr.GetEventRecorder("pathproof"), metrics, o)
 	Expect(r.SetupWithManager(ctx, mgr)).To(Succeed())
 	done := make(chan struct{})
 	go func() {
@@ -126,12 +129,73 @@ type kubelet struct {
 	// probes that reported.
 	ran  []string
 	next int
+	// logs are the lines that resident pods have printed.
+	logs map[types.UID][]string
+}
+
+// kubelets are those that run, by namespace.
+var kubelets sync.Map
+
+// readLog follows the log of a pod of a fake kubelet.
+func readLog(ctx context.Context, pod types.NamespacedName, container string, _ time.Time) (io.ReadCloser, error) {
+	k, ok := kubelets.Load(pod.Namespace)
+	if !ok || container != "probe" {
+		return nil, fmt.Errorf("pod %s has no container %s", pod, container)
+	}
+	var o corev1.Pod
+	if err := k8s.Get(ctx, pod, &o); err != nil {
+		return nil, err
+	}
+	out, in := io.Pipe()
+	go func() {
+		defer func() { _ = in.Close() }()
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for printed := 0; ctx.Err() == nil; {
+			for _, line := range k.(*kubelet).log(o.UID, &printed) {
+				if _, err := fmt.Fprintln(in, line); err != nil {
+					return
+				}
+			}
+			select {
+			case <-ctx.Done():
+			case <-tick.C:
+			}
+		}
+	}()
+	return out, nil
+}
+
+// log returns the lines after those that were printed.
+func (k *kubelet) log(pod types.UID, printed *int) []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	lines := k.logs[pod][*printed:]
+	*printed += len(lines)
+	return slices.Clone(lines)
+}
+
+// isResident tells whether a pod stays between runs.
+func isResident(pod *corev1.Pod) bool { return pod.Annotations["pathproof.dev/resident"] != "" }
+
+// answer reports on the plans that a resident pod has and has not reported on.
+func (k *kubelet) answer(pod *corev1.Pod) {
+	for key, encoded := range pod.Annotations {
+		if !strings.HasPrefix(key, wire.PlanKeyPrefix) {
+			continue
+		}
+		line := "report " + k.report(pod, encoded)
+		if !slices.Contains(k.logs[pod.UID], line) {
+			k.logs[pod.UID] = append(k.logs[pod.UID], line)
+			k.ran = append(k.ran, pod.Labels["app"])
+		}
+	}
 }
 
 // everyPod, probes and probesOf are what hold can be.
 func everyPod(*corev1.Pod) bool { return true }
 
-func probes(pod *corev1.Pod) bool { return pod.Spec.Containers[0].Args[0] == "run" }
+func probes(pod *corev1.Pod) bool { return pod.Spec.Containers[0].Args[0] != "serve" }
 
 func probesOf(app string) func(*corev1.Pod) bool {
 	return func(pod *corev1.Pod) bool { return probes(pod) && pod.Labels["app"] == app }
@@ -145,7 +209,8 @@ func (k *kubelet) apps() []string {
 }
 
 func startKubelet(namespace string) *kubelet {
-	k := &kubelet{namespace: namespace}
+	k := &kubelet{namespace: namespace, logs: map[types.UID][]string{}}
+	kubelets.Store(namespace, k)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -185,12 +250,15 @@ func (k *kubelet) sync(ctx context.Context) {
 			_ = k8s.Delete(ctx, pod, client.GracePeriodSeconds(0))
 			continue
 		}
-		if pod.Annotations["pathproof.dev/run"] == "" || (k.hold != nil && k.hold(pod)) {
+		if (pod.Annotations["pathproof.dev/run"] == "" && !isResident(pod)) || (k.hold != nil && k.hold(pod)) {
 			continue
 		}
 		// A probe that was started without a plan is looked at again until it has one.
 		if pod.Status.Phase == corev1.PodPending || (pod.Status.Phase == corev1.PodRunning && probes(pod) && pod.Annotations[wire.PlanAnnotation] != "") {
 			k.run(ctx, pod)
+		}
+		if pod.Status.Phase == corev1.PodRunning && isResident(pod) {
+			k.answer(pod)
 		}
 	}
 }
