@@ -49,6 +49,9 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 	s.track.recordCoverage(current.generation, s.verdicts)
 	setResult(s, current)
 	s.keepPods(current)
+	if s.track.latency != nil {
+		s.track.latency.rewatch(current.probes)
+	}
 	s.track.run = nil
 	s.track.inFlight.Store(int32(len(s.residents)))
 	r.residents.forgetReports(s.exp.UID)

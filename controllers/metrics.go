@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ type Metrics struct {
 
 	checks   *prometheus.GaugeVec
 	duration *prometheus.HistogramVec
+	latency  *prometheus.HistogramVec
 	age      *prometheus.Desc
 
 	mu         sync.Mutex
@@ -43,6 +45,11 @@ func NewMetrics(c clock.PassiveClock) *Metrics {
 			Name: "pathproof_run_duration_seconds", Help: "Time from the start of a run to its verdicts, by what started it.",
 			Buckets: []float64{1, 2, 4, 6, 8, 10, 15, 20, 30, 60, 120, 300},
 		}, []string{"trigger"}),
+		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "pathproof_enforcement_latency_seconds",
+			Help:    "Time from a change of a NetworkPolicy that flips a prediction until the watched path was seen to flip, by what it did (opened, closed).",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
+		}, []string{"direction"}),
 		age: prometheus.NewDesc("pathproof_conclusive_run_age_seconds",
 			"Time since the last run in which every check was observed as open or blocked.", []string{"namespace", "expectation"}, nil),
 		conclusive: map[types.NamespacedName]time.Time{},
@@ -54,6 +61,7 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.ProbePods.Describe(ch)
 	m.checks.Describe(ch)
 	m.duration.Describe(ch)
+	m.latency.Describe(ch)
 	ch <- m.age
 }
 
@@ -62,6 +70,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	m.ProbePods.Collect(ch)
 	m.checks.Collect(ch)
 	m.duration.Collect(ch)
+	m.latency.Collect(ch)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.clock.Now()
@@ -88,6 +97,11 @@ func (m *Metrics) Observe(key types.NamespacedName, s verdict.Summary, verdicts 
 	for k, n := range counts {
 		m.checks.WithLabelValues(key.Namespace, key.Name, k[0], k[1]).Set(float64(n))
 	}
+}
+
+// Latency records how long a change of policy took to open or to close a watched path.
+func (m *Metrics) Latency(open bool, took time.Duration) {
+	m.latency.WithLabelValues(strings.ToLower(string(direction(open)))).Observe(took.Seconds())
 }
 
 // Conclusive records when the last conclusive run of an expectation ended. The age

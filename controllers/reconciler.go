@@ -133,6 +133,7 @@ func (r *ExpectationReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		r.sweep,    // delete pods of runs that are not under way
 		r.suspend,  // end here when asked to
 		r.gather,   // snapshot, resolution, predictions
+		r.measure,  // how long has enforcement taken?
 		r.schedule, // is a run due, or has one been overtaken?
 		r.dispatch, // create responders and probes, hand out plans
 		r.collect,  // read reports, delete pods

@@ -94,6 +94,12 @@ type tracked struct {
 	unwritten bool
 	// told is the state of Ready that the last event was about.
 	told readyState
+	// latency is nil while nothing is watched.
+	latency *latency
+	// policyAt is when a policy changed that may concern the expectation, in nanoseconds
+	// since 1970: the first one since predictions were last made; 0 for none. Watches set
+	// it.
+	policyAt atomic.Int64
 	// kept are the resident pods that the last run needed; nil while that is not known.
 	kept map[string]bool
 	// inFlight is the number of pods of the run that exist, and of those that stay. Other
@@ -168,6 +174,16 @@ func (t *tracker) outlook(exp *v1alpha1.ConnectivityExpectation) *outlook {
 		return e.outlook.Load()
 	}
 	return nil
+}
+
+// policyChanged notes that a policy has changed, unless one had before that predictions
+// have not yet taken into account.
+func (t *tracker) policyChanged(exp *v1alpha1.ConnectivityExpectation, at time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e, ok := t.m[client.ObjectKeyFromObject(exp)]; ok && e.uid == exp.UID {
+		e.policyAt.CompareAndSwap(0, at.UnixNano())
+	}
 }
 
 func (t *tracker) drop(key types.NamespacedName) {

@@ -117,6 +117,7 @@ func (r *ExpectationReconciler) inReach(ctx context.Context, o client.Object) []
 func (r *ExpectationReconciler) ofPolicy() handler.EventHandler {
 	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 	wake := func(ctx context.Context, q queue, versions ...client.Object) {
+		now := r.clock.Now()
 		changes := map[*evaluator.Engine]policyChange{}
 		for _, exp := range r.concerned(ctx, func(in reach) bool { return in.includes(versions[0].GetNamespace()) }) {
 			if o := r.tracker.outlook(exp); o != nil {
@@ -129,6 +130,7 @@ func (r *ExpectationReconciler) ofPolicy() handler.EventHandler {
 					continue
 				}
 			}
+			r.tracker.policyChanged(exp, now)
 			q.Add(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(exp)})
 		}
 	}

@@ -36,6 +36,11 @@ type ConnectivityExpectationStatus struct {
 	// +optional
 	LastConclusiveAt *metav1.Time `json:"lastConclusiveAt,omitempty"`
 
+	// enforcementLatency is the last measurement of how long a change of a NetworkPolicy
+	// took to be enforced. It takes probe.watchMilliseconds.
+	// +optional
+	EnforcementLatency *EnforcementLatency `json:"enforcementLatency,omitempty"`
+
 	// nextRunAt is when the next run starts, if no change starts one before.
 	// +optional
 	NextRunAt *metav1.Time `json:"nextRunAt,omitempty"`
@@ -153,6 +158,41 @@ type Run struct {
 	// that every first round did.
 	// +optional
 	SettledMilliseconds int32 `json:"settledMilliseconds,omitempty"`
+}
+
+// FlipDirection says what a path did.
+//
+// +kubebuilder:validation:Enum=Opened;Closed
+type FlipDirection string
+
+// What a path can do.
+const (
+	FlipOpened FlipDirection = "Opened"
+	FlipClosed FlipDirection = "Closed"
+)
+
+// EnforcementLatency is the time from a change of a NetworkPolicy that flips a prediction
+// until the path was seen to flip. Of several checks that one change flips, it is the
+// longest.
+type EnforcementLatency struct {
+	// milliseconds from the operator's sight of the change to the flip, by the clock of
+	// the probe's node. 0 means that the path had flipped by then.
+	// +required
+	Milliseconds int32 `json:"milliseconds"`
+	// direction says whether the path opened or closed.
+	// +required
+	Direction FlipDirection `json:"direction"`
+	// path is the name of the path.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	Path string `json:"path"`
+	// changedAt is when the operator saw the change.
+	// +required
+	ChangedAt metav1.MicroTime `json:"changedAt"`
+	// precisionMilliseconds is how much earlier the flip may have been: the time to the
+	// attempt before it.
+	// +required
+	PrecisionMilliseconds int32 `json:"precisionMilliseconds"`
 }
 
 // Finding is a check that is not met.

@@ -5,15 +5,18 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 var _ = Describe("the features of NetworkPolicy", Ordered, func() {
+	var twin types.NamespacedName
 	BeforeAll(func(ctx SpecContext) {
 		requireLab() // the partner network is the lab's
 		Expect(bed.Kubectl(ctx, "apply", "-f", bed.Path("test/e2e/testdata/features.yaml"))).To(Succeed())
 		DeferCleanup(func(ctx SpecContext) {
 			Expect(bed.Kubectl(ctx, "delete", "namespace", "features", "--timeout=120s")).To(Succeed())
 		})
+		twin = inResidentPods(ctx, features, nil)
 	}, NodeTimeout(2*time.Minute))
 
 	AfterEach(func(ctx SpecContext) { Expect(bed.Heal(ctx)).To(Succeed()) })
@@ -25,6 +28,7 @@ var _ = Describe("the features of NetworkPolicy", Ordered, func() {
 		if len(want) == 0 {
 			expectAllMet(exp)
 		}
+		expectTheSame(ctx, twin, exp)
 	},
 		Entry("all of them are, by default", SpecTimeout(3*time.Minute), "correct", "", map[string][]string{}),
 		Entry("all of them are, with rejects", SpecTimeout(3*time.Minute), "reject", "", map[string][]string{}),

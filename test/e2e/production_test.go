@@ -155,10 +155,17 @@ var _ = Describe("the production scenario", Ordered, func() {
 })
 
 // deletePolicy deletes a policy of the scenario until the end of the spec.
-func deletePolicy(ctx context.Context, name string) {
+// removePolicy deletes a policy of the production scenario.
+func removePolicy(ctx context.Context, name string) {
 	GinkgoHelper()
 	policy := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "production", Name: name}}
 	Expect(bed.Client.Delete(ctx, policy)).To(Succeed())
+}
+
+// deletePolicy deletes a policy until the end of the spec.
+func deletePolicy(ctx context.Context, name string) {
+	GinkgoHelper()
+	removePolicy(ctx, name)
 	DeferCleanup(func(ctx SpecContext) {
 		Expect(bed.Kubectl(ctx, "apply", "-f", bed.Path("config/samples/production/policies.yaml"))).To(Succeed())
 		await(ctx, production, func(e *v1alpha1.ConnectivityExpectation) bool { return testbed.Ready(e).Status == metav1.ConditionTrue })
