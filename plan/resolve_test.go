@@ -24,15 +24,6 @@ func service(ns, name string, ips []string, ports ...corev1.ServicePort) *corev1
 	return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: corev1.ServiceSpec{ClusterIP: ips[0], ClusterIPs: ips, Ports: ports}}
 }
 
-// dualStackService adds a Service with two addresses, and with an IPv6 endpoint or none.
-func dualStackService(s *Snapshot, served bool) {
-	s.Services = append(s.Services, service("ns", "two", []string{"10.96.0.50", "fd00:96::50"}, corev1.ServicePort{Name: "http", Port: 80}))
-	s.EndpointSlices = append(s.EndpointSlices, slice("ns", "two", "http", corev1.ProtocolTCP, 8080, "web-1/a/10.0.1.1"))
-	if served {
-		s.EndpointSlices = append(s.EndpointSlices, slice("ns", "two", "http", corev1.ProtocolTCP, 8080, "web-1/a/fd00::1:1"))
-	}
-}
-
 // describe renders an edge with all that a probe and a policy see of it.
 func describe(e *Edge) string {
 	var backends []string
@@ -49,6 +40,44 @@ func describe(e *Edge) string {
 	return s + " [" + strings.Join(backends, " ") + "]"
 }
 
+// detailCase is a spec, and all that a probe and a policy see of what it resolves to.
+type detailCase struct {
+	spec   string
+	change func(*Snapshot)
+	want   []string
+	// wantObstacles are "reason: a part of the message".
+	wantObstacles []string
+}
+
+func testDetails(t *testing.T, cases map[string]detailCase) {
+	t.Helper()
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			res := resolve(t, tc.spec, tc.change)
+			var got []string
+			for _, e := range res.Edges {
+				got = append(got, describe(e))
+			}
+			slices.Sort(got)
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("edges (-want +got):\n%s", diff)
+			}
+			if len(res.Obstacles) != len(tc.wantObstacles) {
+				t.Fatalf("got the obstacles %+v, want %v", res.Obstacles, tc.wantObstacles)
+			}
+			for i, o := range res.Obstacles {
+				reason, part, _ := strings.Cut(tc.wantObstacles[i], ": ")
+				if o.Reason != reason || !strings.Contains(o.Message, part) {
+					t.Errorf("got the obstacle %s: %s, want %s", o.Reason, o.Message, tc.wantObstacles[i])
+				}
+				if o.Path != "p" || o.Declared != v1alpha1.ExpectDeny || o.Source != "ns/{app=web}" {
+					t.Errorf("the obstacle does not say whose it is: %+v", o)
+				}
+			}
+		})
+	}
+}
+
 func TestResolveTargetsInDetail(t *testing.T) {
 	sidecar := func(policy *corev1.ContainerRestartPolicy) func(*Snapshot) {
 		return func(s *Snapshot) {
@@ -59,13 +88,7 @@ func TestResolveTargetsInDetail(t *testing.T) {
 	db := func(rest string) string {
 		return path("to: {podSelector: {matchLabels: {app: db}}}, ports: [" + rest + "]")
 	}
-	cases := map[string]struct {
-		spec   string
-		change func(*Snapshot)
-		want   []string
-		// wantObstacles are "reason: a part of the message".
-		wantObstacles []string
-	}{
+	testDetails(t, map[string]detailCase{
 		"a pod that is not ready is probed, and known not to be": {
 			spec: path(toDB), change: func(s *Snapshot) { s.Pods[2].Status.Conditions[0].Status = corev1.ConditionFalse },
 			want: []string{"ns/db-1 10.0.2.2 TCP 1 node=b ready=false [ns/db-1=10.0.2.2:1]"},
@@ -144,69 +167,6 @@ func TestResolveTargetsInDetail(t *testing.T) {
 			},
 			want: []string{"Service other/api 10.96.0.40 TCP 80 node=a ready=true [other/api-1=10.0.1.3:8443]"},
 		},
-		"a dual-stack Service: each family with its own endpoints": {
-			spec: path("to: {service: {name: two}}, ports: [{port: 80}]"), change: func(s *Snapshot) {
-				dualStack(s)
-				dualStackService(s, true)
-			},
-			want: []string{
-				"Service ns/two 10.96.0.50 TCP 80 node=a ready=true [ns/web-1=10.0.1.1:8080]",
-				"Service ns/two fd00:96::50 TCP 80 node=a ready=true [ns/web-1=fd00::1:1:8080]",
-			},
-		},
-		"a dual-stack Service, from pods with IPv4 alone: the family that they share": {
-			spec: path("to: {service: {name: two}}, ports: [{port: 80}]"), change: func(s *Snapshot) { dualStackService(s, true) },
-			want: []string{"Service ns/two 10.96.0.50 TCP 80 node=a ready=true [ns/web-1=10.0.1.1:8080]"},
-		},
-		"a dual-stack Service without an IPv6 endpoint: half of it leads nowhere": {
-			spec: path("to: {service: {name: two}}, ports: [{port: 80}]"), change: func(s *Snapshot) {
-				dualStack(s)
-				dualStackService(s, false)
-			},
-			want:          []string{"Service ns/two 10.96.0.50 TCP 80 node=a ready=true [ns/web-1=10.0.1.1:8080]"},
-			wantObstacles: []string{"NoTargetMatched: Service ns/two has the address fd00:96::50 and no ready IPv6 endpoint for port 80"},
-		},
-		"a dual-stack Service without an IPv6 endpoint, from pods that could not use one": {
-			spec: path("to: {service: {name: two}}, ports: [{port: 80}]"), change: func(s *Snapshot) { dualStackService(s, false) },
-			want: []string{"Service ns/two 10.96.0.50 TCP 80 node=a ready=true [ns/web-1=10.0.1.1:8080]"},
-		},
-		"a headless Service: each address of each endpoint": {
-			spec: path("to: {service: {name: headless}}, ports: [{port: 80}]"), change: func(s *Snapshot) {
-				dualStack(s)
-				s.EndpointSlices = append(s.EndpointSlices[:3], slice("ns", "headless", "http", corev1.ProtocolTCP, 8080, "web-2/b/10.0.2.1"),
-					slice("ns", "headless", "http", corev1.ProtocolTCP, 8080, "web-2/b/fd00::2:1"))
-			},
-			want: []string{
-				"Service ns/headless endpoint ns/web-2 10.0.2.1 TCP 8080 node=b ready=true [ns/web-2=10.0.2.1:8080]",
-				"Service ns/headless endpoint ns/web-2 fd00::2:1 TCP 8080 node=b ready=true [ns/web-2=fd00::2:1:8080]",
-			},
-		},
-		"a dual-stack pod, from pods with IPv4 alone: the family that they share": {
-			spec: path(toDB), change: func(s *Snapshot) {
-				s.Pods[2].Status.PodIPs = append(s.Pods[2].Status.PodIPs, corev1.PodIP{IP: "fd00::2"})
-			},
-			want: []string{"ns/db-1 10.0.2.2 TCP 1 node=b ready=true [ns/db-1=10.0.2.2:1]"},
-		},
-		"a pod of the other family than the source": {
-			spec: path(toDB), change: func(s *Snapshot) { s.Pods[2].Status.PodIPs = []corev1.PodIP{{IP: "fd00::2"}} },
-			wantObstacles: []string{"NoSharedFamily: no pod of the source has an IPv6 address, and the target has no other"},
-		},
-		"a pod of the other family than the source, beside one of the same": {
-			spec: path("to: {podSelector: {matchExpressions: [{key: app, operator: In, values: [db, web]}]}}, ports: [{port: 1}]"), change: func(s *Snapshot) {
-				s.Pods = append(s.Pods[:1:1], s.Pods[2:]...)
-				s.Pods[1].Status.PodIPs = []corev1.PodIP{{IP: "fd00::2"}}
-			},
-			want:          []string{"ns/web-1 10.0.1.1 TCP 1 node=a ready=true [ns/web-1=10.0.1.1:1]"},
-			wantObstacles: []string{"NoSharedFamily: no pod of the source has an IPv6 address, and the target has no other"},
-		},
-		"pods of a source that have no address yet may have one of any family": {
-			spec: path(toDB), change: func(s *Snapshot) {
-				s.Pods[0].Status.PodIPs, s.Pods[0].Status.PodIP = nil, ""
-				s.Pods[1].Status.PodIPs, s.Pods[1].Status.PodIP = nil, ""
-				s.Pods[2].Status.PodIPs = []corev1.PodIP{{IP: "fd00::2"}}
-			},
-			want: []string{"ns/db-1 fd00::2 TCP 1 node=b ready=true [ns/db-1=fd00::2:1]"},
-		},
 		"a Service without an endpoint of its address family does not vanish": {
 			spec: path("to: {service: {name: six}}, ports: [{port: 80}]"), change: func(s *Snapshot) {
 				s.Services = append(s.Services, service("ns", "six", []string{"10.96.0.60"}, http))
@@ -255,11 +215,6 @@ func TestResolveTargetsInDetail(t *testing.T) {
 			spec: path("to: {address: {ips: ['2001:db8::1']}}, ports: [{port: 1}]"), change: dualStack,
 			want: []string{"2001:db8::1 2001:db8::1 TCP 1 node= ready=true [2001:db8::1=2001:db8::1:1]"},
 		},
-		"an address of a family that the source lacks, beside one that it has": {
-			spec:          path("to: {address: {ips: ['2001:db8::1', 203.0.113.1]}}, ports: [{port: 1}]"),
-			want:          []string{"203.0.113.1 203.0.113.1 TCP 1 node= ready=true [203.0.113.1=203.0.113.1:1]"},
-			wantObstacles: []string{"NoSharedFamily: no pod of the source has an IPv6 address, and the target has no other"},
-		},
 		"what is no address": {
 			spec:          path("to: {address: {ips: [localhost]}}, ports: [{port: 1}]"),
 			wantObstacles: []string{`NoTargetMatched: "localhost" is no address`},
@@ -288,32 +243,7 @@ func TestResolveTargetsInDetail(t *testing.T) {
 			spec:          path("to: {host: example.org}, ports: [{port: https}]"),
 			wantObstacles: []string{"NoTargetMatched: resolves to nothing that could be probed"},
 		},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			res := resolve(t, tc.spec, tc.change)
-			var got []string
-			for _, e := range res.Edges {
-				got = append(got, describe(e))
-			}
-			slices.Sort(got)
-			if diff := cmp.Diff(tc.want, got); diff != "" {
-				t.Errorf("edges (-want +got):\n%s", diff)
-			}
-			if len(res.Obstacles) != len(tc.wantObstacles) {
-				t.Fatalf("got the obstacles %+v, want %v", res.Obstacles, tc.wantObstacles)
-			}
-			for i, o := range res.Obstacles {
-				reason, part, _ := strings.Cut(tc.wantObstacles[i], ": ")
-				if o.Reason != reason || !strings.Contains(o.Message, part) {
-					t.Errorf("got the obstacle %s: %s, want %s", o.Reason, o.Message, tc.wantObstacles[i])
-				}
-				if o.Path != "p" || o.Declared != v1alpha1.ExpectDeny || o.Source != "ns/{app=web}" {
-					t.Errorf("the obstacle does not say whose it is: %+v", o)
-				}
-			}
-		})
-	}
+	})
 }
 
 // An obstacle becomes a check of the same name: the two lists must not drift apart.
