@@ -145,6 +145,10 @@ func (r *run) check(p *probeRun, i int, e *plan.Edge) verdict.Check {
 	c.Endpoints = len(r.predictor.Backends(e, tried))
 	from := sameFamily(p.addrs, target)
 	c.Prediction = r.predictor.Decide(e, from, tried)
+	if c.Obstacle == "" && len(p.addrs) > 0 && target.IsValid() && !from.IsValid() {
+		c.Obstacle = verdict.NoSharedFamily
+		c.ObstacleDetail = fmt.Sprintf("the probe pod has no %s address", plan.FamilyOf(target))
+	}
 	if workload, diverges := r.predictor.Divergence(e, from, tried); diverges {
 		c.Obstacle = verdict.IdentityDivergence
 		c.ObstacleDetail = fmt.Sprintf("policies select by a label that only the workload's own controller may set, so that the probe would be %s and the workload %s",
@@ -193,14 +197,10 @@ func sameFamily(addrs []netip.Addr, target netip.Addr) netip.Addr {
 
 // family names the address family of a check.
 func family(c verdict.Check) string {
-	switch {
-	case !c.Addr.IsValid():
+	if !c.Addr.IsValid() {
 		return ""
-	case c.Addr.Is4():
-		return "IPv4"
-	default:
-		return "IPv6"
 	}
+	return plan.FamilyOf(c.Addr)
 }
 
 // settled returns the longest time that a check of the run needed to agree with

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -68,6 +69,57 @@ func TestCheckKnowsHowManyEndpointsThereAre(t *testing.T) {
 				t.Errorf("got address and endpoints %s, want %v %d", got, want, tc.wantEndpoints)
 			}
 		})
+	}
+}
+
+// A probe pod that lacks the family of its target could send nothing: that is known, and
+// says nothing about the path.
+func TestAProbeWithoutTheFamilyOfItsTarget(t *testing.T) {
+	s := plan.Snapshot{Snapshot: evaluator.Snapshot{Namespaces: []*corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}}}}
+	engine, _ := evaluator.Compile(s.Snapshot)
+	four, six := netip.MustParseAddr("10.0.9.9"), netip.MustParseAddr("fd00::9")
+	for name, tc := range map[string]struct {
+		addrs  []netip.Addr
+		target string
+		want   verdict.Cause
+	}{
+		"IPv4 to IPv4":            {[]netip.Addr{four}, "203.0.113.1", ""},
+		"IPv4 to IPv6":            {[]netip.Addr{four}, "2001:db8::1", verdict.NoSharedFamily},
+		"IPv6 to IPv4":            {[]netip.Addr{six}, "203.0.113.1", verdict.NoSharedFamily},
+		"both to IPv6":            {[]netip.Addr{four, six}, "2001:db8::1", ""},
+		"not known, as seen late": {nil, "2001:db8::1", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			addr := netip.MustParseAddr(tc.target)
+			e := &plan.Edge{
+				Source: &plan.Source{Namespace: "shop"}, Target: plan.Target{Kind: plan.TargetAddress, Key: "t", Addr: addr, Name: tc.target},
+				Transport: wire.TCP, Port: 443,
+			}
+			p := &probeRun{podRun: podRun{addrs: tc.addrs}, report: &wire.Report{Results: []wire.Result{{Outcomes: wire.Outcomes{wire.NoRoute}}}}}
+			c := (&run{predictor: plan.NewPredictor(engine, s)}).check(p, 0, e)
+			if c.Obstacle != tc.want {
+				t.Errorf("got the obstacle %q, want %q", c.Obstacle, tc.want)
+			}
+		})
+	}
+}
+
+// Both addresses of a pod have one name: what was found of one is not known of the other.
+func TestFindingsOfEachFamilyHaveTheirOwnTime(t *testing.T) {
+	s := newScope(&v1alpha1.ConnectivityExpectation{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "x"}}, &tracked{}, epoch)
+	open := func(addr string) verdict.Verdict {
+		return verdict.Verdict{Cause: verdict.EnforcementMissing, Check: verdict.Check{Path: "p", Source: "a", Target: "b", Addr: netip.MustParseAddr(addr), Port: 80}}
+	}
+	s.verdicts = []verdict.Verdict{open("10.0.0.1")}
+	s.prior.Findings = findings(s)
+	s.now = epoch.Add(time.Minute)
+	s.verdicts = []verdict.Verdict{open("10.0.0.1"), open("fd00::1")}
+	got := map[string]time.Duration{}
+	for _, f := range findings(s) {
+		got[f.Family] = f.Since.Sub(epoch)
+	}
+	if got["IPv4"] != 0 || got["IPv6"] != time.Minute {
+		t.Errorf("found since %v, want IPv4 from the first run on, and IPv6 from the second", got)
 	}
 }
 

@@ -220,12 +220,12 @@ func findings(s *scope) []v1alpha1.Finding {
 }
 
 type findingKey struct {
-	path, cause, source, sourceNode, target, transport string
-	port                                               int32
+	path, cause, source, sourceNode, target, transport, family string
+	port                                                       int32
 }
 
 func keyOf(f v1alpha1.Finding) findingKey {
-	return findingKey{f.Path, f.Cause, f.Source, f.SourceNode, f.Target, f.Transport, f.Port}
+	return findingKey{f.Path, f.Cause, f.Source, f.SourceNode, f.Target, f.Transport, f.Family, f.Port}
 }
 
 func finding(v verdict.Verdict, now time.Time) v1alpha1.Finding {

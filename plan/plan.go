@@ -164,6 +164,7 @@ const (
 	NoTargetMatched        = "NoTargetMatched"
 	TargetNotReady         = "TargetNotReady"
 	PortNotFound           = "PortNotFound"
+	NoSharedFamily         = "NoSharedFamily"
 	SourceNamespaceRefused = "SourceNamespaceRefused"
 	TooManyChecks          = "TooManyChecks"
 )

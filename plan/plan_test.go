@@ -103,6 +103,15 @@ func cluster() Snapshot {
 	}
 }
 
+// dualStack gives the pods of ns a second address. Their node can be told from it: web-1
+// has fd00::1:1, and db-1 fd00::2:2.
+func dualStack(s *Snapshot) {
+	for _, p := range s.Pods[:3] {
+		n := strings.Split(p.Status.PodIP, ".")
+		p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: "fd00::" + n[2] + ":" + n[3]})
+	}
+}
+
 func slice(ns, svc, port string, protocol corev1.Protocol, number int32, endpoints ...string) *discoveryv1.EndpointSlice {
 	s := &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: svc + "-" + port, Labels: map[string]string{discoveryv1.LabelServiceName: svc}},
@@ -147,10 +156,8 @@ func TestResolveTargets(t *testing.T) {
 			change: func(s *Snapshot) { s.Pods[2].Status.Phase = corev1.PodSucceeded }},
 		"a pod without an address": {spec: path("to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 1}]"), wantObstacles: []string{"TargetNotReady"},
 			change: func(s *Snapshot) { s.Pods[2].Status = corev1.PodStatus{Phase: corev1.PodPending} }},
-		"a dual-stack pod: each family": {spec: path("to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 1}]"), want: []string{"ns/db-1 10.0.2.2 TCP 1 1", "ns/db-1 fd00::2 TCP 1 1"},
-			change: func(s *Snapshot) {
-				s.Pods[2].Status.PodIPs = append(s.Pods[2].Status.PodIPs, corev1.PodIP{IP: "fd00::2"})
-			}},
+		"a dual-stack pod: each family": {spec: path("to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 1}]"), want: []string{"ns/db-1 10.0.2.2 TCP 1 1", "ns/db-1 fd00::2:2 TCP 1 1"},
+			change: dualStack},
 		"a Service: its endpoints behind its address": {spec: path("to: {service: {name: web}}, ports: [{port: 80}]"), want: []string{"Service ns/web 10.96.0.20 TCP 80 2"}},
 		"a Service port by name":                      {spec: path("to: {service: {name: web}}, ports: [{port: http}]"), want: []string{"Service ns/web 10.96.0.20 TCP 80 2"}},
 		"a Service without that port":                 {spec: path("to: {service: {name: web}}, ports: [{port: 81}]"), wantObstacles: []string{"PortNotFound"}},

@@ -80,7 +80,7 @@ func TestPredictRanges(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			e, _ := predictFirst(t, tc.spec, tc.policy)
+			e, _ := predictFirst(t, tc.spec, tc.policy, dualStack)
 			if e.Prediction.Verdict != tc.want {
 				t.Errorf("got %v (%s), want %v", e.Prediction.Verdict, e.Prediction.Reason, tc.want)
 			}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -49,6 +50,8 @@ type resolver struct {
 	// each source take. matched are the target pods of that path and their nodes.
 	sourceTurns []int
 	matched     map[string]string
+	// reaches tells whether a source of that path has an address of a target's family.
+	reaches func(netip.Addr) bool
 }
 
 // Resolve finds the edges of an expectation, and predicts them. Their order is that of
@@ -81,11 +84,14 @@ func (r *resolver) path(p *v1alpha1.Path) {
 		r.obstacle(p, SourceNamespaceRefused, fmt.Sprintf("from.namespace is %s: an expectation probes from its own namespace only; create it in %s instead", from, from), describeSource(from, p.From), "")
 		return
 	}
-	r.sourceTurns, r.matched = nil, map[string]string{}
+	r.sourceTurns, r.matched, r.reaches = nil, map[string]string{}, nil
 	sources, why := r.resolveSources(p)
 	if len(sources) == 0 {
 		r.obstacle(p, NoSourceMatched, why, describeSource(r.ns, p.From), "")
 		return
+	}
+	r.reaches = func(a netip.Addr) bool {
+		return p.From.Identity != nil || slices.ContainsFunc(sources, func(s *Source) bool { return s.reaches(a) })
 	}
 	obstacles := len(r.res.Obstacles)
 	targets := r.targets(p)
@@ -102,13 +108,7 @@ func (r *resolver) path(p *v1alpha1.Path) {
 		}
 	}
 	r.res.Extent.add(p.Name, sources, r.matched)
-	for _, t := range targets {
-		for _, s := range sources {
-			e := t.edge
-			e.Path, e.Declared, e.Source = p.Name, p.Expect, s
-			r.res.Edges = append(r.res.Edges, &e)
-		}
-	}
+	r.edges(p, sources, targets)
 }
 
 func (r *resolver) obstacle(p *v1alpha1.Path, reason, message, source, target string) {

@@ -40,6 +40,44 @@ func describe(e *Edge) string {
 	return s + " [" + strings.Join(backends, " ") + "]"
 }
 
+// detailCase is a spec, and all that a probe and a policy see of what it resolves to.
+type detailCase struct {
+	spec   string
+	change func(*Snapshot)
+	want   []string
+	// wantObstacles are "reason: a part of the message".
+	wantObstacles []string
+}
+
+func testDetails(t *testing.T, cases map[string]detailCase) {
+	t.Helper()
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			res := resolve(t, tc.spec, tc.change)
+			var got []string
+			for _, e := range res.Edges {
+				got = append(got, describe(e))
+			}
+			slices.Sort(got)
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("edges (-want +got):\n%s", diff)
+			}
+			if len(res.Obstacles) != len(tc.wantObstacles) {
+				t.Fatalf("got the obstacles %+v, want %v", res.Obstacles, tc.wantObstacles)
+			}
+			for i, o := range res.Obstacles {
+				reason, part, _ := strings.Cut(tc.wantObstacles[i], ": ")
+				if o.Reason != reason || !strings.Contains(o.Message, part) {
+					t.Errorf("got the obstacle %s: %s, want %s", o.Reason, o.Message, tc.wantObstacles[i])
+				}
+				if o.Path != "p" || o.Declared != v1alpha1.ExpectDeny || o.Source != "ns/{app=web}" {
+					t.Errorf("the obstacle does not say whose it is: %+v", o)
+				}
+			}
+		})
+	}
+}
+
 func TestResolveTargetsInDetail(t *testing.T) {
 	sidecar := func(policy *corev1.ContainerRestartPolicy) func(*Snapshot) {
 		return func(s *Snapshot) {
@@ -50,13 +88,7 @@ func TestResolveTargetsInDetail(t *testing.T) {
 	db := func(rest string) string {
 		return path("to: {podSelector: {matchLabels: {app: db}}}, ports: [" + rest + "]")
 	}
-	cases := map[string]struct {
-		spec   string
-		change func(*Snapshot)
-		want   []string
-		// wantObstacles are "reason: a part of the message".
-		wantObstacles []string
-	}{
+	testDetails(t, map[string]detailCase{
 		"a pod that is not ready is probed, and known not to be": {
 			spec: path(toDB), change: func(s *Snapshot) { s.Pods[2].Status.Conditions[0].Status = corev1.ConditionFalse },
 			want: []string{"ns/db-1 10.0.2.2 TCP 1 node=b ready=false [ns/db-1=10.0.2.2:1]"},
@@ -135,22 +167,12 @@ func TestResolveTargetsInDetail(t *testing.T) {
 			},
 			want: []string{"Service other/api 10.96.0.40 TCP 80 node=a ready=true [other/api-1=10.0.1.3:8443]"},
 		},
-		"a dual-stack Service: each family with its own endpoints": {
-			spec: path("to: {service: {name: two}}, ports: [{port: 80}]"), change: func(s *Snapshot) {
-				s.Services = append(s.Services, service("ns", "two", []string{"10.96.0.50", "fd00:96::50"}, http))
-				s.EndpointSlices = append(s.EndpointSlices, slice("ns", "two", "http", corev1.ProtocolTCP, 8080, "web-1/a/10.0.1.1"), slice("ns", "two", "http", corev1.ProtocolTCP, 8080, "web-1/a/fd00::1"))
-			},
-			want: []string{
-				"Service ns/two 10.96.0.50 TCP 80 node=a ready=true [ns/web-1=10.0.1.1:8080]",
-				"Service ns/two fd00:96::50 TCP 80 node=a ready=true [ns/web-1=fd00::1:8080]",
-			},
-		},
 		"a Service without an endpoint of its address family does not vanish": {
 			spec: path("to: {service: {name: six}}, ports: [{port: 80}]"), change: func(s *Snapshot) {
 				s.Services = append(s.Services, service("ns", "six", []string{"10.96.0.60"}, http))
 				s.EndpointSlices = append(s.EndpointSlices, slice("ns", "six", "http", corev1.ProtocolTCP, 8080, "web-1/a/fd00::1"))
 			},
-			wantObstacles: []string{"NoTargetMatched: resolves to nothing that could be probed"},
+			wantObstacles: []string{"NoTargetMatched: Service ns/six has the address 10.96.0.60 and no ready IPv4 endpoint for port 80"},
 		},
 		"an endpoint that is no pod": {
 			spec: path("to: {service: {name: manual}}, ports: [{port: 80}]"), change: func(s *Snapshot) {
@@ -190,7 +212,7 @@ func TestResolveTargetsInDetail(t *testing.T) {
 			},
 		},
 		"an IPv6 address for itself": {
-			spec: path("to: {address: {ips: ['2001:db8::1']}}, ports: [{port: 1}]"),
+			spec: path("to: {address: {ips: ['2001:db8::1']}}, ports: [{port: 1}]"), change: dualStack,
 			want: []string{"2001:db8::1 2001:db8::1 TCP 1 node= ready=true [2001:db8::1=2001:db8::1:1]"},
 		},
 		"what is no address": {
@@ -221,32 +243,7 @@ func TestResolveTargetsInDetail(t *testing.T) {
 			spec:          path("to: {host: example.org}, ports: [{port: https}]"),
 			wantObstacles: []string{"NoTargetMatched: resolves to nothing that could be probed"},
 		},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			res := resolve(t, tc.spec, tc.change)
-			var got []string
-			for _, e := range res.Edges {
-				got = append(got, describe(e))
-			}
-			slices.Sort(got)
-			if diff := cmp.Diff(tc.want, got); diff != "" {
-				t.Errorf("edges (-want +got):\n%s", diff)
-			}
-			if len(res.Obstacles) != len(tc.wantObstacles) {
-				t.Fatalf("got the obstacles %+v, want %v", res.Obstacles, tc.wantObstacles)
-			}
-			for i, o := range res.Obstacles {
-				reason, part, _ := strings.Cut(tc.wantObstacles[i], ": ")
-				if o.Reason != reason || !strings.Contains(o.Message, part) {
-					t.Errorf("got the obstacle %s: %s, want %s", o.Reason, o.Message, tc.wantObstacles[i])
-				}
-				if o.Path != "p" || o.Declared != v1alpha1.ExpectDeny || o.Source != "ns/{app=web}" {
-					t.Errorf("the obstacle does not say whose it is: %+v", o)
-				}
-			}
-		})
-	}
+	})
 }
 
 // An obstacle becomes a check of the same name: the two lists must not drift apart.

@@ -262,6 +262,10 @@ func (r *resolver) servicePort(p *v1alpha1.Path, key types.NamespacedName, trans
 			}
 		}
 		if len(e.Backends) == 0 {
+			// Pods that use this address find nobody, whatever the policies say.
+			if r.reaches(addr) {
+				r.obstacle(p, NoTargetMatched, fmt.Sprintf("Service %s has the address %s and no ready %s endpoint for port %s", key, addr, FamilyOf(addr), port.String()), source, key.String())
+			}
 			continue
 		}
 		if len(e.Backends) > 1 {

@@ -311,3 +311,25 @@ func TestMessageNamesPolicies(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
+
+// What has two addresses has one name for both; an address that is a target is its own
+// name.
+func TestMessageSaysWhichFamily(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*Check)
+		want   bool
+	}{
+		"IPv4":                   {func(*Check) {}, false},
+		"IPv6":                   {func(c *Check) { c.Addr = mongo6 }, true},
+		"IPv6, named itself":     {func(c *Check) { c.Addr, c.Target = mongo6, mongo6.String() }, false},
+		"a host without address": {func(c *Check) { c.Addr = netip.Addr{} }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := check("x", Deny, evaluator.Denied, wire.Connected)
+			tc.change(&c)
+			if got := Message(verdictOf(t, c)); strings.Contains(got, "over IPv6") != tc.want {
+				t.Errorf("got %s, want the family in it: %t", got, tc.want)
+			}
+		})
+	}
+}

@@ -167,7 +167,7 @@ func Message(v Verdict) string {
 		return ends + ": the name does not resolve"
 	case ImplementationDefined:
 		return fmt.Sprintf("%s is %s, and policies leave it open: %s", ends, strings.ToLower(v.Observed.String()), v.Check.Prediction.Reason)
-	case ChangedDuringProbe, Flapping, IdentityDivergence, NoPositiveControl, NoSourceMatched, NoTargetMatched, PathBroken,
+	case ChangedDuringProbe, Flapping, IdentityDivergence, NoPositiveControl, NoSharedFamily, NoSourceMatched, NoTargetMatched, PathBroken,
 		PortNotFound, ProbeFailed, ProbeRefused, SourceNamespaceRefused, SourceNotReady, TargetNotListening, TargetNotReady,
 		TooManyChecks, Unsupported:
 		return ends + ": " + v.Evidence
@@ -186,6 +186,10 @@ func describe(c Check) string {
 	}
 	if c.TargetNode != "" {
 		s += " on " + c.TargetNode
+	}
+	// What has two addresses has one name for both.
+	if c.Addr.Is6() && c.Target != c.Addr.String() {
+		s += " over IPv6"
 	}
 	return s
 }

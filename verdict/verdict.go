@@ -125,6 +125,8 @@ const (
 	// NoPositiveControl: nothing else of the run shows that the target would have
 	// answered, or that the node pair carries traffic.
 	NoPositiveControl Cause = "NoPositiveControl"
+	// NoSharedFamily: the source has no address of the families that the target has.
+	NoSharedFamily Cause = "NoSharedFamily"
 	// NoSourceMatched: no running pod matches the source of the path.
 	NoSourceMatched Cause = "NoSourceMatched"
 	// NoTargetMatched: no running pod or endpoint matches the target of the path.
@@ -158,7 +160,7 @@ const (
 // a look, and what was observed before what is unknown.
 var severity = []Cause{
 	EnforcementMissing, DriftMasked, PolicyDrift, UnexpectedBlock, BlockedOutsidePolicy, NameNotResolved,
-	ImplementationDefined, IdentityDivergence, SourceNamespaceRefused, TooManyChecks, ProbeRefused, NoSourceMatched, NoTargetMatched, PortNotFound,
+	ImplementationDefined, IdentityDivergence, SourceNamespaceRefused, TooManyChecks, ProbeRefused, NoSourceMatched, NoTargetMatched, PortNotFound, NoSharedFamily,
 	TargetNotListening, TargetNotReady, PathBroken, SourceNotReady, ProbeFailed, Unsupported, Flapping,
 	NoPositiveControl, ChangedDuringProbe, None,
 }

@@ -13,8 +13,8 @@ package v1alpha1
 // Reasons for Unknown: Pending, Suspended, Stale, NoChecks, ImplementationDefined,
 // NameNotResolved,
 // and the reasons for which nothing can be concluded (ChangedDuringProbe,
-// Flapping, IdentityDivergence, NoPositiveControl, NoSourceMatched,
-// NoTargetMatched, PathBroken, PortNotFound, ProbeFailed, ProbeRefused,
+// Flapping, IdentityDivergence, NoPositiveControl, NoSharedFamily,
+// NoSourceMatched, NoTargetMatched, PathBroken, PortNotFound, ProbeFailed, ProbeRefused,
 // SourceNamespaceRefused, SourceNotReady, TargetNotListening, TargetNotReady,
 // TooManyChecks, Unsupported).
 const ConditionReady = "Ready"

@@ -31,6 +31,12 @@
 //	└──────────────────────────┘   │ pods 10.244.2.0/24  │   └──────────────────────┘
 //	                               └─────────────────────┘
 //
+// Every port and every pod has an IPv6 address beside the IPv4 one, which stays the
+// first. Those inside are unique local ones: 172.31.250.11 is fd70:6174:6870:250::11,
+// too, 10.244.1.0/24 is fd70:6174:6870:2401::/64, and Services that ask for both
+// families get an address of fd70:6174:6870:96::/112. The outside world is at
+// 2001:db8:203::10 and ::20. The control plane uses IPv4 alone.
+//
 // Every pod has a routed veth of its own (the ptp plugin), so the forward hook
 // of its node sees all its traffic, that between pods of one node too, after
 // Service addresses were translated. Pods keep their address as the source,

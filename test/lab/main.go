@@ -14,14 +14,18 @@ import (
 
 	"github.com/pathproof/pathproof/test/lab/cluster"
 	"github.com/pathproof/pathproof/test/lab/gate"
+	"github.com/pathproof/pathproof/test/lab/nodad"
 )
 
 // usageError marks a mistake of the caller: exit status 2.
 type usageError struct{ error }
 
 func main() {
-	if filepath.Base(os.Args[0]) == gate.PluginName {
+	switch filepath.Base(os.Args[0]) {
+	case gate.PluginName:
 		os.Exit(gate.Main())
+	case nodad.PluginName:
+		os.Exit(nodad.Main())
 	}
 	os.Exit(run())
 }

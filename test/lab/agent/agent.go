@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,8 +48,8 @@ type enforcer struct {
 	serial  int       // counts the texts that nft took
 	late    []pending // slow mode: texts that wait for their moment
 	pinned  map[types.UID]map[string]string
-	early   map[types.UID]netip.Addr // addresses that the gate announced
-	waiting []request                // pods at the gate that the watch has not shown yet
+	early   map[types.UID][]netip.Addr // addresses that the gate announced
+	waiting []request                  // pods at the gate that the watch has not shown yet
 }
 
 // everything lists a store unfiltered.
@@ -62,7 +63,7 @@ type pending struct {
 // Run enforces until ctx ends. The table is left in place then, as an agent
 // that stops leaves it in a real cluster.
 func Run(ctx context.Context, o Options) error {
-	e := &enforcer{Options: o, early: map[types.UID]netip.Addr{}}
+	e := &enforcer{Options: o, early: map[types.UID][]netip.Addr{}}
 	order, err := readOrder(o.Dir)
 	if err != nil {
 		return err
@@ -252,18 +253,16 @@ func (e *enforcer) snapshot() Snapshot {
 	return s
 }
 
-// earlyAddrs returns the address that the gate announced for a pod, until the
-// kubelet has reported the same one.
+// earlyAddrs returns the addresses that the gate announced for a pod, until the
+// kubelet has reported all of them.
 func (e *enforcer) earlyAddrs(p *corev1.Pod) []netip.Addr {
-	addr, ok := e.early[p.UID]
-	if !ok {
-		return nil
-	}
-	for _, reported := range statusAddrs(p) {
-		if reported == addr {
-			delete(e.early, p.UID)
-			return nil
+	announced := e.early[p.UID]
+	reported := statusAddrs(p)
+	for _, addr := range announced {
+		if !slices.Contains(reported, addr) {
+			return announced
 		}
 	}
-	return []netip.Addr{addr}
+	delete(e.early, p.UID)
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -28,15 +29,15 @@ func TestPodOf(t *testing.T) {
 		change(p)
 		return p
 	}
-	addr := netip.MustParseAddr("10.244.1.2")
+	addr, addr6 := netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("fd00::2")
 	for name, tc := range map[string]struct {
 		pod       *corev1.Pod
 		early     []netip.Addr
 		wantAddrs []netip.Addr
 		wantPorts []NamedPort
 	}{
-		"a running pod has its IPv4 address": {
-			pod: base(func(*corev1.Pod) {}), wantAddrs: []netip.Addr{addr},
+		"a running pod has an address of each family": {
+			pod: base(func(*corev1.Pod) {}), wantAddrs: []netip.Addr{addr, addr6},
 		},
 		"a pod on the host's network has none":  {pod: base(func(p *corev1.Pod) { p.Spec.HostNetwork = true })},
 		"a pod that succeeded has none":         {pod: base(func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded })},
@@ -44,7 +45,7 @@ func TestPodOf(t *testing.T) {
 		"a pod that has no address yet is none": {pod: base(func(p *corev1.Pod) { p.Status.PodIPs = nil })},
 		"a pod being deleted still counts": {
 			pod:       base(func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: time.Unix(0, 0)} }),
-			wantAddrs: []netip.Addr{addr},
+			wantAddrs: []netip.Addr{addr, addr6},
 		},
 		"an announced address comes before the reported one": {
 			pod: base(func(*corev1.Pod) {}), early: []netip.Addr{addr.Next()}, wantAddrs: []netip.Addr{addr.Next()},
@@ -59,7 +60,7 @@ func TestPodOf(t *testing.T) {
 					{Ports: port("setup", 3)}, {Ports: port("sidecar", 4), RestartPolicy: &always},
 				}
 			}),
-			wantAddrs: []netip.Addr{addr},
+			wantAddrs: []netip.Addr{addr, addr6},
 			wantPorts: []NamedPort{{"main", corev1.ProtocolTCP, 1}, {"sidecar", corev1.ProtocolTCP, 4}},
 		},
 	} {
@@ -143,7 +144,7 @@ func newEnforcer(t *testing.T, pods ...*corev1.Pod) (*enforcer, cache.Indexer) {
 		pods:       corelisters.NewPodLister(store),
 		namespaces: corelisters.NewNamespaceLister(index()),
 		policies:   networkinglisters.NewNetworkPolicyLister(index()),
-		early:      map[types.UID]netip.Addr{},
+		early:      map[types.UID][]netip.Addr{},
 	}, store
 }
 
@@ -196,7 +197,8 @@ func TestSlowQueuesTextsInOrder(t *testing.T) {
 func TestGateAdmitsAPodOnceTheWatchShowsIt(t *testing.T) {
 	e, store := newEnforcer(t)
 	done := make(chan struct{})
-	r := request{addr: netip.MustParseAddr("10.244.1.9"), expires: time.Now().Add(time.Hour), done: done}
+	r := request{expires: time.Now().Add(time.Hour), done: done}
+	r.Addrs = []netip.Addr{netip.MustParseAddr("10.244.1.9"), netip.MustParseAddr("fd00::9")}
 	r.Namespace, r.Name, r.UID = "shop", "web", "1"
 	e.waiting = []request{r}
 
@@ -215,11 +217,16 @@ func TestGateAdmitsAPodOnceTheWatchShowsIt(t *testing.T) {
 	default:
 		t.Fatal("the pod still waits")
 	}
-	if got := e.snapshot().Pods[0].Addrs[0]; got != r.addr {
-		t.Errorf("address %s, want the announced %s", got, r.addr)
+	// Until the kubelet has reported both addresses, the announcement is what counts.
+	for _, reported := range [][]string{nil, {"10.244.1.9"}} {
+		if err := store.Update(labelled("a", reported...)); err != nil {
+			t.Fatal(err)
+		}
+		if got := e.snapshot().Pods[0].Addrs; !slices.Equal(got, r.Addrs) {
+			t.Errorf("with %v reported, addresses %s, want the announced %s", reported, got, r.Addrs)
+		}
 	}
-	// Once the kubelet reports the address, the announcement is done with.
-	if err := store.Update(labelled("a", "10.244.1.9")); err != nil {
+	if err := store.Update(labelled("a", "10.244.1.9", "fd00::9")); err != nil {
 		t.Fatal(err)
 	}
 	e.snapshot()

@@ -18,8 +18,14 @@ type Ruleset struct {
 	// Denial is the mode whose form of refusal is used: ModeReject,
 	// ModeRejectRST, or else a silent drop.
 	Denial string
-	// Unpoliced lists protocols that pass whatever the policies say.
-	Unpoliced []corev1.Protocol
+	// Unpoliced lists protocols that pass whatever the policies say, and
+	// IPv6Unpoliced says that all of IPv6 does.
+	Unpoliced     []corev1.Protocol
+	IPv6Unpoliced bool
+	// RepliesDropped says that the answers on the connections that policies allow
+	// are dropped: what reaches an isolated pod cannot be answered, and what it asks
+	// cannot be answered to it.
+	RepliesDropped bool
 	// Guards are the local pods that some policy isolates, by address.
 	Guards []Guard
 }
@@ -87,6 +93,10 @@ func Compile(s Snapshot, mode Mode) Ruleset {
 		r.Unpoliced = []corev1.Protocol{corev1.ProtocolUDP}
 	case ModeSCTPIgnored:
 		r.Unpoliced = []corev1.Protocol{corev1.ProtocolSCTP}
+	case ModeIPv6Ignored:
+		r.IPv6Unpoliced = true
+	case ModeRepliesDropped:
+		r.RepliesDropped = true
 	}
 	c := compiler{Snapshot: s, mode: mode.Name}
 	c.Policies = slices.SortedFunc(slices.Values(s.Policies), func(a, b *networkingv1.NetworkPolicy) int {
@@ -302,10 +312,10 @@ func (c compiler) isPeer(namespace string, peer networkingv1.NetworkPolicyPeer, 
 	return peer.PodSelector == nil || selects(peer.PodSelector, pod.Labels)
 }
 
-// ipBlock reads a block. An IPv6 one matches nothing in an IPv4 cluster.
+// ipBlock reads a block of either family.
 func (c compiler) ipBlock(block *networkingv1.IPBlock) (Peer, bool) {
 	prefix, err := netip.ParsePrefix(block.CIDR)
-	if err != nil || !prefix.Addr().Is4() {
+	if err != nil {
 		return Peer{}, false
 	}
 	peer := Peer{Prefix: prefix.Masked()}

@@ -1,7 +1,9 @@
 package agent
 
 import (
+	stdcmp "cmp"
 	"flag"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -22,9 +24,11 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func snapshotWith(t *testing.T, policies string) Snapshot {
 	t.Helper()
 	pod := func(ns, name, node, addr string, ports ...NamedPort) Pod {
+		// 10.244.1.2 is fd00:1::2, too.
+		four := netip.MustParseAddr(addr).As4()
 		return Pod{
-			Namespace: ns, Name: name, Node: node, Ports: ports,
-			Labels: map[string]string{"app": name}, Addrs: []netip.Addr{netip.MustParseAddr(addr)},
+			Namespace: ns, Name: name, Node: node, Ports: ports, Labels: map[string]string{"app": name},
+			Addrs: []netip.Addr{netip.AddrFrom4(four), netip.MustParseAddr(fmt.Sprintf("fd00:%d::%d", four[2], four[3]))},
 		}
 	}
 	s := Snapshot{
@@ -54,11 +58,11 @@ func policy(spec string) string {
 		strings.ReplaceAll(strings.TrimSpace(spec), "\n", "\n  ") + "\n"
 }
 
-// chainLines returns what the ruleset says of shop/web in one direction, one
-// condition a line, or "not isolated".
-func chainLines(r Ruleset, d direction) string {
+// chainLines returns what the ruleset says of shop/web in one direction and family,
+// one condition a line, or "not isolated".
+func chainLines(r Ruleset, d direction, f family) string {
 	for _, g := range r.Guards {
-		if g.Pod != "shop/web" {
+		if g.Pod != "shop/web" || g.Addr.Is4() != f.is4 {
 			continue
 		}
 		chain, field := g.Egress, "daddr"
@@ -70,7 +74,7 @@ func chainLines(r Ruleset, d direction) string {
 		}
 		var lines []string
 		for _, a := range chain.Allow {
-			for _, line := range a.lines(field) {
+			for _, line := range a.lines(f, field) {
 				lines = append(lines, strings.TrimSpace(line))
 			}
 		}
@@ -149,7 +153,7 @@ func TestCompile(t *testing.T) {
 			wantIngress: "ip saddr 10.0.0.0/8 ip saddr != { 10.1.0.0/16 }\nip saddr { 10.1.2.3 }",
 			wantEgress:  "not isolated",
 		},
-		"an IPv6 block matches nothing": {
+		"an IPv6 block matches no IPv4 packet": {
 			spec: `ingress: [{from: [{ipBlock: {cidr: "2001:db8::/32"}}]}]`, wantIngress: "", wantEgress: "not isolated",
 		},
 		"mode ingress-ignored": {spec: `egress: [{}]`, mode: "ingress-ignored", wantIngress: "not isolated", wantEgress: ""},
@@ -184,11 +188,54 @@ func TestCompile(t *testing.T) {
 			r := Compile(snapshotWith(t, policy(tc.spec)), mode)
 			// `egress: [{}]` allows everything: one line without a condition,
 			// which reads as no line at all here.
-			if diff := cmp.Diff(tc.wantIngress, chainLines(r, ingress)); diff != "" {
+			if diff := cmp.Diff(tc.wantIngress, chainLines(r, ingress, families[0])); diff != "" {
 				t.Errorf("ingress (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(tc.wantEgress, chainLines(r, egress)); diff != "" {
+			if diff := cmp.Diff(tc.wantEgress, chainLines(r, egress, families[0])); diff != "" {
 				t.Errorf("egress (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestCompileIPv6(t *testing.T) {
+	for name, tc := range map[string]struct {
+		spec        string
+		mode        string
+		wantIngress string
+		wantEgress  string
+	}{
+		"pods are allowed at both of their addresses": {
+			spec:        `ingress: [{from: [{podSelector: {}}]}]`,
+			wantIngress: "ip6 saddr { fd00:1::2, fd00:2::2 }", wantEgress: "not isolated",
+		},
+		"a rule without peers allows every address": {
+			spec: `ingress: [{ports: [{port: 80}]}]`, wantIngress: "tcp dport { 80 }", wantEgress: "not isolated",
+		},
+		"except narrows its own block only": {
+			spec: `ingress: [{from: [{ipBlock: {cidr: "2001:db8::/32", except: ["2001:db8:1::/48", "2001:db8:1:2::/64"]}}, ` +
+				`{ipBlock: {cidr: "2001:db8:1::7/128"}}]}]`,
+			wantIngress: "ip6 saddr 2001:db8::/32 ip6 saddr != { 2001:db8:1::/48 }\nip6 saddr { 2001:db8:1::7 }", wantEgress: "not isolated",
+		},
+		"an IPv4 block matches no IPv6 packet": {
+			spec: `ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0}}]}]`, wantIngress: "", wantEgress: "not isolated",
+		},
+		"a named port of an egress rule is each destination's": {
+			spec:        `policyTypes: [Egress]` + "\n" + `egress: [{to: [{podSelector: {matchLabels: {app: db}}}], ports: [{port: http}]}]`,
+			wantIngress: "not isolated", wantEgress: "ip6 daddr { fd00:2::2 } tcp dport { 9999 }",
+		},
+		"mode except-ignored": {
+			spec: `ingress: [{from: [{ipBlock: {cidr: "2001:db8::/32", except: ["2001:db8:1::/48"]}}]}]`, mode: "except-ignored",
+			wantIngress: "ip6 saddr 2001:db8::/32", wantEgress: "not isolated",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := Compile(snapshotWith(t, policy(tc.spec)), Mode{Name: stdcmp.Or(tc.mode, ModeCorrect)})
+			if got := chainLines(r, ingress, families[1]); got != tc.wantIngress {
+				t.Errorf("ingress %q, want %q", got, tc.wantIngress)
+			}
+			if got := chainLines(r, egress, families[1]); got != tc.wantEgress {
+				t.Errorf("egress %q, want %q", got, tc.wantEgress)
 			}
 		})
 	}
@@ -209,7 +256,7 @@ func TestOnlyLocalPodsAreGuarded(t *testing.T) {
 	for _, g := range r.Guards {
 		got = append(got, g.Pod)
 	}
-	if diff := cmp.Diff([]string{"shop/web"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"shop/web", "shop/web"}, got); diff != "" {
 		t.Errorf("guarded pods (-want +got):\n%s", diff)
 	}
 }
@@ -220,7 +267,8 @@ spec:
   podSelector: {matchLabels: {app: web}}
   policyTypes: [Ingress, Egress]
   ingress:
-  - from: [{podSelector: {matchLabels: {app: db}}}, {ipBlock: {cidr: 203.0.113.0/24, except: [203.0.113.20/32]}}]
+  - from: [{podSelector: {matchLabels: {app: db}}}, {ipBlock: {cidr: 203.0.113.0/24, except: [203.0.113.20/32]}},
+      {ipBlock: {cidr: "2001:db8::/32", except: ["2001:db8:1::/48"]}}]
     ports: [{port: http}, {port: 9000, endPort: 9010}, {port: 5, protocol: SCTP}]
   egress:
   - to: [{namespaceSelector: {}, podSelector: {matchLabels: {app: scraper}}}]

@@ -21,7 +21,10 @@
 //   - an ipBlock matches pod addresses as well as outside ones;
 //   - a pod on the host's network is neither selected nor a peer;
 //   - a connection that was accepted once is kept when a policy changes;
-//   - what is denied is denied for every IP protocol, ICMP too;
+//   - what is denied is denied for every IP protocol, ICMP too, but for IPv6's
+//     neighbour discovery;
+//   - a rule that allows pods allows both of their addresses, an ipBlock those of
+//     its own family only;
 //   - what the pod's own node sends is never denied: it leaves through the
 //     output hook, and only the forward hook is policed.
 package agent

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -24,13 +23,12 @@ const gatePatience = time.Second
 // request is a pod that waits at the gate.
 type request struct {
 	gate.Announcement
-	addr    netip.Addr
 	expires time.Time
 	done    chan<- struct{}
 }
 
 // serveGate listens for pods that are about to start. The kubelet reports a
-// pod's address only after its containers run; an agent that learned it from
+// pod's addresses only after its containers run; an agent that learned them from
 // the API server alone would leave every new pod open for that long.
 func serveGate(ctx context.Context, dir string, log *slog.Logger) (<-chan request, error) {
 	path := filepath.Join(dir, gate.SocketName)
@@ -70,13 +68,9 @@ func answer(ctx context.Context, conn net.Conn, requests chan<- request) error {
 	if err := json.NewDecoder(conn).Decode(&a); err != nil {
 		return fmt.Errorf("reading an announcement: %w", err)
 	}
-	addr, err := netip.ParseAddr(a.Addr)
-	if err != nil {
-		return err
-	}
 	done := make(chan struct{})
 	select {
-	case requests <- request{Announcement: a, addr: addr, expires: deadline, done: done}:
+	case requests <- request{Announcement: a, expires: deadline, done: done}:
 	case <-ctx.Done():
 		return nil
 	}
@@ -87,7 +81,7 @@ func answer(ctx context.Context, conn net.Conn, requests chan<- request) error {
 		_, _ = conn.Write([]byte{'.'})
 		return log
 	}
-	_, err = conn.Write([]byte{'.'})
+	_, err := conn.Write([]byte{'.'})
 	return err
 }
 
@@ -96,7 +90,7 @@ func answer(ctx context.Context, conn net.Conn, requests chan<- request) error {
 func (e *enforcer) admit() {
 	for _, r := range e.waiting {
 		if p, err := e.pods.Pods(r.Namespace).Get(r.Name); err == nil && p.UID == types.UID(r.UID) {
-			e.early[p.UID] = r.addr
+			e.early[p.UID] = r.Addrs
 		}
 	}
 	e.forget()

@@ -24,11 +24,13 @@ const (
 	ModeEgressIgnored            = "egress-ignored"
 	ModeUDPIgnored               = "udp-ignored"
 	ModeSCTPIgnored              = "sctp-ignored"
+	ModeIPv6Ignored              = "ipv6-ignored"
 	ModeEndPortIgnored           = "endport-ignored"
 	ModeEndPortSingle            = "endport-single"
 	ModeExceptIgnored            = "except-ignored"
 	ModeNamespaceSelectorIgnored = "namespaceselector-ignored"
 	ModeNamedPortsUnresolved     = "named-ports-unresolved"
+	ModeRepliesDropped           = "replies-dropped"
 	ModeSlow                     = "slow"
 	ModeStale                    = "stale"
 )
@@ -54,11 +56,13 @@ var Modes = []ModeInfo{
 	{ModeEgressIgnored, false, "enforces ingress only (also called ingress-only)"},
 	{ModeUDPIgnored, false, "lets all UDP pass"},
 	{ModeSCTPIgnored, false, "lets all SCTP pass"},
+	{ModeIPv6Ignored, false, "lets all IPv6 pass"},
 	{ModeEndPortIgnored, false, "reads port..endPort as port and everything above: allows too much"},
 	{ModeEndPortSingle, false, "reads port..endPort as port alone: blocks too much"},
 	{ModeExceptIgnored, false, "reads an ipBlock without its except list"},
 	{ModeNamespaceSelectorIgnored, false, "reads every namespaceSelector as all namespaces"},
 	{ModeNamedPortsUnresolved, false, "reads a named port as every port of its protocol"},
+	{ModeRepliesDropped, false, "drops the answers to what policies allow, from pods isolated for ingress and to pods isolated for egress: blocks too much"},
 	{ModeSlow, false, "applies every change 3s late; slow=DURATION chooses another delay"},
 	{ModeStale, false, "never sees a pod's labels change after the first sight of the pod"},
 }

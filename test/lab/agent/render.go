@@ -19,26 +19,42 @@ const Table = "pathproof-lab"
 func (r Ruleset) Text() string {
 	var b strings.Builder
 	// Declaring the table first makes the deletion valid where there is none.
-	fmt.Fprintf(&b, "table ip %[1]s\ndelete table ip %[1]s\n", Table)
+	fmt.Fprintf(&b, "table inet %[1]s\ndelete table inet %[1]s\n", Table)
 	if r.Off {
 		return b.String()
 	}
-	fmt.Fprintf(&b, "table ip %s {\n", Table)
+	fmt.Fprintf(&b, "table inet %s {\n", Table)
 	fmt.Fprintf(&b, "\tchain deny {\n%s\t}\n", denial(r.Denial))
 	for _, g := range r.Guards {
 		g.write(&b)
 	}
-	r.writeMap(&b, "egress", func(g Guard) *Chain { return g.Egress })
-	r.writeMap(&b, "ingress", func(g Guard) *Chain { return g.Ingress })
+	for _, f := range families {
+		r.writeMap(&b, "egress", f, func(g Guard) *Chain { return g.Egress })
+		r.writeMap(&b, "ingress", f, func(g Guard) *Chain { return g.Ingress })
+	}
 	// Service addresses are rewritten in prerouting, so that this chain sees
 	// pod ports. A jump that returns falls through to the next line: both the
 	// source's egress and the destination's ingress must allow a flow.
 	b.WriteString("\tchain forward {\n\t\ttype filter hook forward priority filter; policy accept;\n")
+	if r.RepliesDropped {
+		for _, f := range families {
+			r.writeReplies(&b, "saddr", f, func(g Guard) *Chain { return g.Ingress })
+			r.writeReplies(&b, "daddr", f, func(g Guard) *Chain { return g.Egress })
+		}
+	}
 	b.WriteString("\t\tct state established,related accept\n")
+	// IPv6 does not work without: a policy is about what pods say to each other.
+	b.WriteString("\t\ticmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect } accept\n")
+	if r.IPv6Unpoliced {
+		b.WriteString("\t\tmeta nfproto ipv6 accept\n")
+	}
 	for _, p := range r.Unpoliced {
 		fmt.Fprintf(&b, "\t\tmeta l4proto %s accept\n", protocolName(p))
 	}
-	b.WriteString("\t\tip saddr vmap @egress\n\t\tip daddr vmap @ingress\n\t}\n}\n")
+	for _, f := range families {
+		fmt.Fprintf(&b, "\t\t%[1]s saddr vmap @%[2]s\n\t\t%[1]s daddr vmap @%[3]s\n", f.keyword, f.mapName("egress"), f.mapName("ingress"))
+	}
+	b.WriteString("\t}\n}\n")
 	return b.String()
 }
 
@@ -46,29 +62,67 @@ func (r Ruleset) Text() string {
 func denial(mode string) string {
 	switch mode {
 	case ModeReject:
-		return "\t\treject with icmp type port-unreachable\n"
+		return "\t\treject with icmpx type port-unreachable\n"
 	case ModeRejectRST:
-		return "\t\tmeta l4proto tcp reject with tcp reset\n\t\treject with icmp type port-unreachable\n"
+		return "\t\tmeta l4proto tcp reject with tcp reset\n\t\treject with icmpx type port-unreachable\n"
 	default:
 		return "\t\tdrop\n"
 	}
 }
 
-func (r Ruleset) writeMap(b *strings.Builder, name string, chain func(Guard) *Chain) {
+// family is an address family, as nft writes it.
+type family struct {
+	keyword, addrType, suffix string
+	is4                       bool
+}
+
+var families = []family{{"ip", "ipv4_addr", "", true}, {"ip6", "ipv6_addr", "6", false}}
+
+func familyOf(addr netip.Addr) family {
+	if addr.Is4() {
+		return families[0]
+	}
+	return families[1]
+}
+
+// mapName names the map of a direction: one of nft holds one type of address.
+func (f family) mapName(direction string) string { return direction + f.suffix }
+
+// chainName names the chain of a guard. The name of a chain has no colons.
+func chainName(direction string, addr netip.Addr) string {
+	return direction + "-" + strings.ReplaceAll(addr.String(), ":", "_")
+}
+
+func (r Ruleset) writeMap(b *strings.Builder, direction string, f family, chain func(Guard) *Chain) {
 	var elements []string
 	for _, g := range r.Guards {
-		if chain(g) != nil {
-			elements = append(elements, fmt.Sprintf("%[1]s : jump %[2]s-%[1]s", g.Addr, name))
+		if chain(g) != nil && g.Addr.Is4() == f.is4 {
+			elements = append(elements, fmt.Sprintf("%s : jump %s", g.Addr, chainName(direction, g.Addr)))
 		}
 	}
-	fmt.Fprintf(b, "\tmap %s {\n\t\ttype ipv4_addr : verdict\n", name)
+	fmt.Fprintf(b, "\tmap %s {\n\t\ttype %s : verdict\n", f.mapName(direction), f.addrType)
 	if len(elements) > 0 {
 		fmt.Fprintf(b, "\t\telements = { %s }\n", strings.Join(elements, ", "))
 	}
 	b.WriteString("\t}\n")
 }
 
+// writeReplies drops what answers on a connection, from or to the addresses of
+// isolated pods.
+func (r Ruleset) writeReplies(b *strings.Builder, field string, f family, chain func(Guard) *Chain) {
+	var addrs []netip.Addr
+	for _, g := range r.Guards {
+		if chain(g) != nil && g.Addr.Is4() == f.is4 {
+			addrs = append(addrs, g.Addr)
+		}
+	}
+	if len(addrs) > 0 {
+		fmt.Fprintf(b, "\t\tct direction reply %s %s %s drop\n", f.keyword, field, set(addrs))
+	}
+}
+
 func (g Guard) write(b *strings.Builder) {
+	f := familyOf(g.Addr)
 	for _, side := range []struct {
 		name, field string
 		chain       *Chain
@@ -76,12 +130,12 @@ func (g Guard) write(b *strings.Builder) {
 		if side.chain == nil {
 			continue
 		}
-		fmt.Fprintf(b, "\tchain %s-%s { # %s\n", side.name, g.Addr, g.Pod)
+		fmt.Fprintf(b, "\tchain %s { # %s\n", chainName(side.name, g.Addr), g.Pod)
 		// "A pod cannot block access to itself". Only a Service can bring a
 		// pod's own packet here.
-		fmt.Fprintf(b, "\t\tip %s %s return\n", side.field, g.Addr)
+		fmt.Fprintf(b, "\t\t%s %s %s return\n", f.keyword, side.field, g.Addr)
 		for _, allow := range side.chain.Allow {
-			for _, line := range allow.lines(side.field) {
+			for _, line := range allow.lines(f, side.field) {
 				fmt.Fprintf(b, "\t\t%sreturn # %s\n", line, allow.Policy)
 			}
 		}
@@ -89,11 +143,11 @@ func (g Guard) write(b *strings.Builder) {
 	}
 }
 
-// lines writes the conditions of an Allow: one line for each pair of a peer
-// expression and a port expression.
-func (a Allow) lines(field string) []string {
+// lines writes the conditions of an Allow for the packets of a family: one line for
+// each pair of a peer expression and a port expression.
+func (a Allow) lines(f family, field string) []string {
 	var out []string
-	for _, peers := range peerExpressions(field, a.Peers) {
+	for _, peers := range peerExpressions(f, field, a.Peers) {
 		for _, ports := range portExpressions(a.Ports) {
 			out = append(out, peers+ports)
 		}
@@ -101,9 +155,9 @@ func (a Allow) lines(field string) []string {
 	return out
 }
 
-// peerExpressions puts single addresses into one set. Blocks have a line each,
-// because nft refuses a set whose intervals overlap.
-func peerExpressions(field string, peers []Peer) []string {
+// peerExpressions puts the single addresses of a family into one set. Blocks have a
+// line each, because nft refuses a set whose intervals overlap.
+func peerExpressions(f family, field string, peers []Peer) []string {
 	if peers == nil {
 		return []string{""}
 	}
@@ -111,6 +165,7 @@ func peerExpressions(field string, peers []Peer) []string {
 	var out []string
 	for _, p := range peers {
 		switch {
+		case p.Prefix.Addr().Is4() != f.is4:
 		case len(p.Except) > 0:
 			var except []netip.Prefix
 			for _, e := range p.Except {
@@ -123,16 +178,16 @@ func peerExpressions(field string, peers []Peer) []string {
 				}
 			}
 			slices.SortFunc(except, netip.Prefix.Compare)
-			out = append(out, fmt.Sprintf("ip %[1]s %[2]s ip %[1]s != %[3]s ", field, p.Prefix, set(slices.Compact(except))))
+			out = append(out, fmt.Sprintf("%[1]s %[2]s %[3]s %[1]s %[2]s != %[4]s ", f.keyword, field, p.Prefix, set(slices.Compact(except))))
 		case p.Prefix.IsSingleIP():
 			addrs = append(addrs, p.Prefix.Addr())
 		default:
-			out = append(out, fmt.Sprintf("ip %s %s ", field, p.Prefix))
+			out = append(out, fmt.Sprintf("%s %s %s ", f.keyword, field, p.Prefix))
 		}
 	}
 	if len(addrs) > 0 {
 		slices.SortFunc(addrs, netip.Addr.Compare)
-		out = append(out, fmt.Sprintf("ip %s %s ", field, set(slices.Compact(addrs))))
+		out = append(out, fmt.Sprintf("%s %s %s ", f.keyword, field, set(slices.Compact(addrs))))
 	}
 	return out
 }

@@ -60,12 +60,11 @@ func podOf(p *corev1.Pod, early []netip.Addr) (Pod, bool) {
 	}, true
 }
 
-// statusAddrs returns the IPv4 addresses that the kubelet reported. The lab is
-// an IPv4 cluster.
+// statusAddrs returns the addresses of both families that the kubelet reported.
 func statusAddrs(p *corev1.Pod) []netip.Addr {
 	var addrs []netip.Addr
 	for _, ip := range p.Status.PodIPs {
-		if a, err := netip.ParseAddr(ip.IP); err == nil && a.Is4() {
+		if a, err := netip.ParseAddr(ip.IP); err == nil {
 			addrs = append(addrs, a)
 		}
 	}

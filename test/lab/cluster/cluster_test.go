@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -11,7 +12,7 @@ import (
 func TestNodesHaveDistinctAddresses(t *testing.T) {
 	seen := map[string]bool{}
 	for _, n := range nodes(MaxNodes) {
-		for _, value := range []string{n.Name, n.Netns, n.Addr.String(), n.PodCIDR.String(), n.Dir} {
+		for _, value := range []string{n.Name, n.Netns, n.Addr.String(), n.Addr6.String(), n.PodCIDR.String(), n.PodCIDR6.String(), n.Dir} {
 			if seen[value] {
 				t.Errorf("%s is used twice", value)
 			}
@@ -19,6 +20,9 @@ func TestNodesHaveDistinctAddresses(t *testing.T) {
 		}
 		if !fabricPrefix.Contains(n.Addr) || !podRange.Overlaps(n.PodCIDR) {
 			t.Errorf("%s: %s or %s is out of range", n.Name, n.Addr, n.PodCIDR)
+		}
+		if !fabricPrefix6.Contains(n.Addr6) || !podRange6.Overlaps(n.PodCIDR6) {
+			t.Errorf("%s: %s or %s is out of range", n.Name, n.Addr6, n.PodCIDR6)
 		}
 		if !strings.HasPrefix(n.Netns, prefix+"-") {
 			t.Errorf("`down` would not find %s", n.Netns)
@@ -58,13 +62,17 @@ func TestEveryProcessIsNamedOnce(t *testing.T) {
 	}
 }
 
-func TestUnfinishedStateIsNotComplete(t *testing.T) {
+func TestOnlyAFinishedLabOfThisLayoutIsComplete(t *testing.T) {
 	for text, want := range map[string]bool{
-		`{}`:                               false,
-		`{"complete":true}`:                false,
-		`{"complete":true,"boot":"other"}`: false,
+		`{}`:                              false,
+		`{"complete":true,"boot":"this"}`: false, // the first layout
+		`{"layout":2}`:                    false,
+		`{"layout":2,"boot":"other"}`:     false,
+		`{"layout":1,"boot":"this"}`:      false,
+		`{"layout":2,"boot":"this"}`:      true,
 	} {
 		l := New(nil)
+		text := strings.Replace(text, `"this"`, strconv.Quote(l.processes.Boot()), 1)
 		l.state = state{}
 		if err := json.Unmarshal([]byte(text), &l.state); err != nil {
 			t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"text/template"
 
 	"github.com/pathproof/pathproof/test/lab/gate"
+	"github.com/pathproof/pathproof/test/lab/nodad"
 	"github.com/pathproof/pathproof/test/lab/process"
 )
 
@@ -32,7 +33,7 @@ func (l *Lab) controlPlane() []process.Spec {
 			"--etcd-servers=" + etcd,
 			"--bind-address=" + hostAddr.String(), "--advertise-address=" + hostAddr.String(),
 			"--secure-port=" + strconv.Itoa(apiPort),
-			"--service-cluster-ip-range=" + serviceRange.String(),
+			"--service-cluster-ip-range=" + both(serviceRange, serviceRange6),
 			"--tls-cert-file=" + pki("apiserver.crt"), "--tls-private-key-file=" + pki("apiserver.key"),
 			"--client-ca-file=" + pki("ca.crt"),
 			"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
@@ -59,7 +60,7 @@ func (l *Lab) controlPlane() []process.Spec {
 			"--root-ca-file=" + pki("ca.crt"),
 			"--cluster-signing-cert-file=" + pki("ca.crt"), "--cluster-signing-key-file=" + pki("ca.key"),
 			// The nodes come with their ranges, which the routes depend on.
-			"--allocate-node-cidrs=false", "--cluster-cidr=" + podRange.String(),
+			"--allocate-node-cidrs=false", "--cluster-cidr=" + both(podRange, podRange6),
 			"--flex-volume-plugin-dir=" + filepath.Join(State, "volume-plugins"),
 			"--leader-elect=false", "--secure-port=0"}},
 		{Name: "kube-scheduler", Command: []string{bin("kube-scheduler"),
@@ -92,10 +93,14 @@ func (l *Lab) nodeProcesses(n Node) []process.Spec {
 			"--kubeconfig", kubeconfigOf(n.Name),
 			"--root-dir", filepath.Join(n.Dir, "kubelet"),
 			"--cert-dir", filepath.Join(n.Dir, "kubelet-pki"),
-			"--hostname-override", n.Name, "--node-ip", n.Addr.String(),
+			"--hostname-override", n.Name, "--node-ip", both(n.Addr, n.Addr6),
 		}},
 	}
 }
+
+// both lists the values of the two families in the cluster's order, as the
+// components take them.
+func both[T fmt.Stringer](v4, v6 T) string { return v4.String() + "," + v6.String() }
 
 func externalSpec() process.Spec {
 	command := []string{selfPath, "external"}
@@ -123,7 +128,8 @@ func (l *Lab) all() []process.Spec {
 func (l *Lab) configure(n Node) error {
 	values := map[string]string{
 		"Name": n.Name, "Addr": n.Addr.String(), "Dir": n.Dir, "Socket": n.containerd(),
-		"PKI": pkiDir, "PodCIDR": n.PodCIDR.String(), "PodRange": podRange.String(), "DNS": DNSAddr.String(),
+		"PKI": pkiDir, "PodCIDR": n.PodCIDR.String(), "PodCIDR6": n.PodCIDR6.String(),
+		"PodRanges": both(podRange, podRange6), "DNS": DNSAddr.String(), "NoDAD": nodad.PluginName,
 		"CgroupRoot": "/" + cgroupName + "/" + n.Name, "Plugins": pluginLinks, "PauseImage": pauseImage,
 		"Snapshotter": snapshotter(), "Network": prefix, "Gate": gate.PluginName,
 		"GateSocket": filepath.Join(n.AgentDir(), gate.SocketName),
@@ -200,12 +206,13 @@ func snapshotter() string {
 }
 
 // linkPlugins gathers the CNI plugins in one folder, which is all that
-// containerd 1.6 can be given. The gate is this very program.
+// containerd 1.6 can be given. The first and the last of the chain are this very
+// program.
 func (l *Lab) linkPlugins() error {
 	if err := os.MkdirAll(pluginLinks, 0o755); err != nil {
 		return err
 	}
-	targets := map[string]string{gate.PluginName: selfPath}
+	targets := map[string]string{gate.PluginName: selfPath, nodad.PluginName: selfPath}
 	for _, name := range []string{"ptp", "host-local", "loopback"} {
 		targets[name] = filepath.Join(l.binaries.CNI, name)
 	}

@@ -27,18 +27,29 @@ const (
 	cgroupName = prefix + "-lab"
 )
 
-// Addresses. The external ones are TEST-NET-3, which no real host has.
+// Addresses of both families; IPv4 is the first one, which the cluster gives to
+// everything that does not ask. The external addresses are of the ranges for
+// documentation, which no real host has. The IPv6 addresses inside are unique local
+// ones, whose random part spells "pathp".
 var (
-	hostAddr      = netip.MustParseAddr("172.31.250.1")
-	fabricPrefix  = netip.MustParsePrefix("172.31.250.0/24")
-	externalGate  = netip.MustParseAddr("172.31.250.200")
-	externalRange = netip.MustParsePrefix("203.0.113.0/24")
-	podRange      = netip.MustParsePrefix("10.244.0.0/16")
-	serviceRange  = netip.MustParsePrefix("10.96.0.0/16")
-	apiService    = netip.MustParseAddr("10.96.0.1")
+	hostAddr       = netip.MustParseAddr("172.31.250.1")
+	fabricPrefix   = netip.MustParsePrefix("172.31.250.0/24")
+	fabricPrefix6  = netip.MustParsePrefix("fd70:6174:6870:250::/64")
+	externalGate   = netip.MustParseAddr("172.31.250.200")
+	externalGate6  = netip.MustParseAddr("fd70:6174:6870:250::200")
+	externalRange  = netip.MustParsePrefix("203.0.113.0/24")
+	externalRange6 = netip.MustParsePrefix("2001:db8:203::/64")
+	podRange       = netip.MustParsePrefix("10.244.0.0/16")
+	podRange6      = netip.MustParsePrefix("fd70:6174:6870:2400::/56")
+	serviceRange   = netip.MustParsePrefix("10.96.0.0/16")
+	serviceRange6  = netip.MustParsePrefix("fd70:6174:6870:96::/112")
+	apiService     = netip.MustParseAddr("10.96.0.1")
 
 	// ExternalAddrs are the addresses of the outside world's echo server.
-	ExternalAddrs = []netip.Addr{netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("203.0.113.20")}
+	ExternalAddrs = []netip.Addr{
+		netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("203.0.113.20"),
+		netip.MustParseAddr("2001:db8:203::10"), netip.MustParseAddr("2001:db8:203::20"),
+	}
 	// DNSAddr is the cluster address of DNS.
 	DNSAddr = netip.MustParseAddr("10.96.0.10")
 )
@@ -62,11 +73,13 @@ const MaxNodes = 3
 
 // Node is one of the lab's machines: a network namespace with a kubelet.
 type Node struct {
-	Name    string
-	Netns   string
-	Addr    netip.Addr
-	PodCIDR netip.Prefix
-	Dir     string
+	Name     string
+	Netns    string
+	Addr     netip.Addr
+	Addr6    netip.Addr
+	PodCIDR  netip.Prefix
+	PodCIDR6 netip.Prefix
+	Dir      string
 }
 
 // nodes returns the first n nodes: node-a, node-b, …
@@ -75,11 +88,13 @@ func nodes(n int) []Node {
 	for i := range out {
 		name := "node-" + string(rune('a'+i))
 		out[i] = Node{
-			Name:    name,
-			Netns:   prefix + "-" + name,
-			Addr:    netip.MustParseAddr(fmt.Sprintf("172.31.250.%d", 11+i)),
-			PodCIDR: netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", 1+i)),
-			Dir:     filepath.Join(State, "nodes", name),
+			Name:     name,
+			Netns:    prefix + "-" + name,
+			Addr:     netip.MustParseAddr(fmt.Sprintf("172.31.250.%d", 11+i)),
+			Addr6:    netip.MustParseAddr(fmt.Sprintf("fd70:6174:6870:250::%d", 11+i)),
+			PodCIDR:  netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", 1+i)),
+			PodCIDR6: netip.MustParsePrefix(fmt.Sprintf("fd70:6174:6870:24%02d::/64", 1+i)),
+			Dir:      filepath.Join(State, "nodes", name),
 		}
 	}
 	return out

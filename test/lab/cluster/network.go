@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
@@ -16,30 +17,37 @@ func (l *Lab) network(ctx context.Context) error {
 	b.add("", "netns add "+fabricNetns)
 	b.add(fabricNetns, "link set lo up", "link add bridge type bridge", "link set bridge up")
 
-	// The machine's port. It reaches the pods by the nodes.
+	// The machine's port. It reaches the pods by the nodes, at their IPv4 addresses:
+	// the control plane needs no others.
 	b.add("", fmt.Sprintf("link add %s type veth peer name host netns %s", hostLink, fabricNetns))
 	b.add(fabricNetns, "link set host master bridge", "link set host up")
 	b.add("", fmt.Sprintf("addr add %s/%d dev %s", hostAddr, fabricPrefix.Bits(), hostLink), "link set "+hostLink+" up")
 	// The root namespace gets no route to the external range: documentation ranges
 	// may be in real use on the host (by a module proxy, say), and only pods need
 	// to reach it.
-	l.podRoutes(&b, "", hostLink, "")
+	for _, n := range l.nodes {
+		b.add("", fmt.Sprintf("route add %s via %s dev %s", n.PodCIDR, n.Addr, hostLink))
+	}
 
 	for _, n := range l.nodes {
-		b.port(n.Netns, strings.TrimPrefix(n.Netns, prefix+"-"), n.Addr.String())
+		b.port(n.Netns, strings.TrimPrefix(n.Netns, prefix+"-"), n.Addr, n.Addr6)
 		// There is no default route: what is not in the lab is unreachable.
-		b.add(n.Netns, fmt.Sprintf("route add %s via %s dev eth0", externalRange, externalGate))
+		b.add(n.Netns,
+			fmt.Sprintf("route add %s via %s dev eth0", externalRange, externalGate),
+			fmt.Sprintf("route add %s via %s dev eth0", externalRange6, externalGate6))
 		// The node's own processes use Services too. This route only makes the
 		// kernel consider the packet; kube-proxy then rewrites it.
-		b.add(n.Netns, fmt.Sprintf("route add %s dev eth0 scope link", serviceRange))
-		l.podRoutes(&b, n.Netns, "eth0", n.Name)
+		b.add(n.Netns,
+			fmt.Sprintf("route add %s dev eth0 scope link", serviceRange),
+			fmt.Sprintf("route add %s dev eth0", serviceRange6))
+		l.podRoutes(&b, n.Netns, n.Name)
 	}
 
-	b.port(externalNetns, "external", externalGate.String())
+	b.port(externalNetns, "external", externalGate, externalGate6)
 	for _, a := range ExternalAddrs {
-		b.add(externalNetns, fmt.Sprintf("addr add %s/%d dev eth0", a, externalRange.Bits()))
+		b.address(externalNetns, a, externalRange.Bits(), externalRange6.Bits())
 	}
-	l.podRoutes(&b, externalNetns, "eth0", "")
+	l.podRoutes(&b, externalNetns, "")
 
 	if err := b.run(ctx); err != nil {
 		return fmt.Errorf("building the network: %w", err)
@@ -48,7 +56,10 @@ func (l *Lab) network(ctx context.Context) error {
 		// A node routes between its pods and the fabric, and refuses every
 		// denied packet in the rejecting modes, not only a few each second. All
 		// these settings exist per namespace; the machine's own stay as they are.
-		const settings = "cd /proc/sys/net/ipv4; echo 1 >ip_forward; echo 0 >conf/all/rp_filter; echo 0 >icmp_ratelimit"
+		// Nobody else can have the address of a pod, so that no pod waits until the
+		// kernel has made sure of that (duplicate address detection, DAD).
+		const settings = "cd /proc/sys/net/ipv4; echo 1 >ip_forward; echo 0 >conf/all/rp_filter; echo 0 >icmp_ratelimit; " +
+			"cd ../ipv6; echo 1 >conf/all/forwarding; echo 0 >icmp/ratelimit; echo 0 >conf/all/accept_dad; echo 0 >conf/default/accept_dad"
 		if err := run(ctx, "nsenter", "--net=/run/netns/"+n.Netns, "sh", "-ec", settings); err != nil {
 			return err
 		}
@@ -57,10 +68,12 @@ func (l *Lab) network(ctx context.Context) error {
 }
 
 // podRoutes routes every node's pods by that node, except by itself.
-func (l *Lab) podRoutes(b *script, netns, dev, except string) {
+func (l *Lab) podRoutes(b *script, netns, except string) {
 	for _, n := range l.nodes {
 		if n.Name != except {
-			b.add(netns, fmt.Sprintf("route add %s via %s dev %s", n.PodCIDR, n.Addr, dev))
+			b.add(netns,
+				fmt.Sprintf("route add %s via %s dev eth0", n.PodCIDR, n.Addr),
+				fmt.Sprintf("route add %s via %s dev eth0", n.PodCIDR6, n.Addr6))
 		}
 	}
 }
@@ -78,12 +91,25 @@ func (s *script) add(netns string, commands ...string) {
 }
 
 // port makes a namespace whose eth0 is plugged into the bridge.
-func (s *script) port(netns, peer, addr string) {
+func (s *script) port(netns, peer string, addrs ...netip.Addr) {
 	s.add("", "netns add "+netns)
 	s.add(fabricNetns,
 		fmt.Sprintf("link add %s type veth peer name eth0 netns %s", peer, netns),
 		fmt.Sprintf("link set %s master bridge", peer), fmt.Sprintf("link set %s up", peer))
-	s.add(netns, "link set lo up", fmt.Sprintf("addr add %s/%d dev eth0", addr, fabricPrefix.Bits()), "link set eth0 up")
+	s.add(netns, "link set lo up")
+	for _, a := range addrs {
+		s.address(netns, a, fabricPrefix.Bits(), fabricPrefix6.Bits())
+	}
+	s.add(netns, "link set eth0 up")
+}
+
+// address gives eth0 an address of either family. An IPv6 one is usable at once.
+func (s *script) address(netns string, addr netip.Addr, bits, bits6 int) {
+	if addr.Is4() {
+		s.add(netns, fmt.Sprintf("addr add %s/%d dev eth0", addr, bits))
+		return
+	}
+	s.add(netns, fmt.Sprintf("addr add %s/%d dev eth0 nodad", addr, bits6))
 }
 
 // run runs the steps in order, neighbours in the same namespace as one batch.

@@ -38,7 +38,8 @@ type state struct {
 	Boot     string          `json:"boot"`
 	Nodes    int             `json:"nodes"`
 	Binaries assets.Binaries `json:"binaries"`
-	Complete bool            `json:"complete"`
+	// Layout is the layout that the lab was built with; zero until it is complete.
+	Layout int `json:"layout"`
 	// Sysctls are the machine's settings before the kubelets changed them.
 	Sysctls map[string]string `json:"sysctls"`
 	// OwnsKubeletDir tells that this machine had no kubelet before.
@@ -68,9 +69,15 @@ func (l *Lab) save() error {
 	return os.Rename(stateFile+".new", stateFile)
 }
 
-// Complete tells whether an `up` has come to its end since the machine booted.
+// layout numbers how the lab is built: the networks, and what its programs expect
+// of each other. A lab of another layout cannot be repaired, only replaced. (One of
+// the first layout, with IPv4 alone, has a mark of another name in its state.)
+const layout = 2
+
+// Complete tells whether an `up` of this layout has come to its end since the
+// machine booted.
 func (l *Lab) Complete() bool {
-	return l.state.Complete && l.state.Boot == l.processes.Boot()
+	return l.state.Layout == layout && l.state.Boot == l.processes.Boot()
 }
 
 // NotUpError says that there is no lab to work with.

@@ -18,7 +18,7 @@ func (l *Lab) Status(ctx context.Context, w io.Writer) (healthy bool, _ error) {
 			fmt.Fprintln(w, "down")
 			return false, nil
 		}
-		fmt.Fprintf(w, "unfinished: %d things of an earlier run are left; `up` starts afresh, `down` clears them away\n", len(remains))
+		fmt.Fprintf(w, "unfinished, or of another version: %d things of an earlier run are left; `up` starts afresh, `down` clears them away\n", len(remains))
 		return false, nil
 	}
 	client, err := l.Client()
@@ -29,7 +29,7 @@ func (l *Lab) Status(ctx context.Context, w io.Writer) (healthy bool, _ error) {
 	defer cancel()
 	healthy = true
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "NODE\tADDRESS\tPODS\tREADY\tMODE")
+	fmt.Fprintln(table, "NODE\tADDRESSES\tPODS\tREADY\tMODE")
 	for _, n := range l.nodes {
 		ready := "yes"
 		if err := nodeReady(ctx, client, n.Name); err != nil {
@@ -42,7 +42,7 @@ func (l *Lab) Status(ctx context.Context, w io.Writer) (healthy bool, _ error) {
 				mode += " (not in effect yet)"
 			}
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", n.Name, n.Addr, n.PodCIDR, ready, mode)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", n.Name, both(n.Addr, n.Addr6), both(n.PodCIDR, n.PodCIDR6), ready, mode)
 	}
 	if err := table.Flush(); err != nil {
 		return false, err

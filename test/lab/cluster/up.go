@@ -26,7 +26,7 @@ var manifests embed.FS
 
 // Up brings the lab up, or back to health. An interrupted `up` takes down what
 // it had built; one that failed leaves it, for its logs, and the next `up`
-// clears it away.
+// clears it away, as it does with a lab of another layout.
 func (l *Lab) Up(ctx context.Context, count int) error {
 	unlock, err := lock(ctx)
 	if err != nil {
@@ -80,7 +80,7 @@ func (l *Lab) build(ctx context.Context, count int) error {
 			return err
 		}
 	}
-	l.state.Complete = true
+	l.state.Layout = layout
 	if err := l.save(); err != nil {
 		return err
 	}
@@ -169,10 +169,9 @@ func (l *Lab) start(s process.Spec) error {
 // node can be given its range of pod addresses.
 func (l *Lab) createNodes(ctx context.Context, client kubernetes.Interface) error {
 	for _, n := range l.nodes {
-		cidr := n.PodCIDR.String()
 		_, err := client.CoreV1().Nodes().Create(ctx, &corev1.Node{
 			ObjectMeta: metav1.ObjectMeta{Name: n.Name},
-			Spec:       corev1.NodeSpec{PodCIDR: cidr, PodCIDRs: []string{cidr}},
+			Spec:       corev1.NodeSpec{PodCIDR: n.PodCIDR.String(), PodCIDRs: []string{n.PodCIDR.String(), n.PodCIDR6.String()}},
 		}, metav1.CreateOptions{})
 		if err != nil && !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("registering %s: %w", n.Name, err)

@@ -1,5 +1,5 @@
 // Package gate is the last plugin in the lab's CNI chain. It tells the node's
-// enforcement agent the address of a pod that is about to start and waits until
+// enforcement agent the addresses of a pod that is about to start and waits until
 // the agent has programmed the pod's isolation, so that a pod which a policy
 // selects never runs unprotected.
 //
@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -28,10 +29,10 @@ const patience = 3 * time.Second
 
 // Announcement is what the plugin tells the agent.
 type Announcement struct {
-	Namespace string `json:"namespace"`
-	Name      string `json:"name"`
-	UID       string `json:"uid"`
-	Addr      string `json:"addr"`
+	Namespace string       `json:"namespace"`
+	Name      string       `json:"name"`
+	UID       string       `json:"uid"`
+	Addrs     []netip.Addr `json:"addrs"`
 }
 
 type config struct {
@@ -42,7 +43,7 @@ type config struct {
 
 type result struct {
 	IPs []struct {
-		Address string `json:"address"`
+		Address netip.Prefix `json:"address"`
 	} `json:"ips"`
 }
 
@@ -76,7 +77,7 @@ func run(command string, stdin io.Reader, stdout io.Writer) error {
 		if len(r.IPs) == 0 {
 			return fmt.Errorf("the previous result %q has no address", c.PrevResult)
 		}
-		if err := announce(c.Socket, announcement(os.Getenv("CNI_ARGS"), r.IPs[0].Address)); err != nil {
+		if err := announce(c.Socket, announcement(os.Getenv("CNI_ARGS"), r)); err != nil {
 			fmt.Fprintln(os.Stderr, "pod starts without the agent:", err)
 		}
 		_, err := stdout.Write(c.PrevResult)
@@ -87,19 +88,21 @@ func run(command string, stdin io.Reader, stdout io.Writer) error {
 }
 
 // announcement reads CNI_ARGS, which holds KEY=VALUE pairs split by semicolons.
-func announcement(args, address string) Announcement {
+func announcement(args string, r result) Announcement {
 	values := map[string]string{}
 	for pair := range strings.SplitSeq(args, ";") {
 		key, value, _ := strings.Cut(pair, "=")
 		values[key] = value
 	}
-	addr, _, _ := strings.Cut(address, "/")
-	return Announcement{
+	a := Announcement{
 		Namespace: values["K8S_POD_NAMESPACE"],
 		Name:      values["K8S_POD_NAME"],
 		UID:       values["K8S_POD_UID"],
-		Addr:      addr,
 	}
+	for _, ip := range r.IPs {
+		a.Addrs = append(a.Addrs, ip.Address.Addr())
+	}
+	return a
 }
 
 func announce(socket string, a Announcement) error {

@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"encoding/json"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-const previous = `{"cniVersion":"0.4.0","ips":[{"version":"4","address":"10.244.1.5/24"}]}`
+const previous = `{"cniVersion":"0.4.0","ips":[{"version":"4","address":"10.244.1.5/24"},{"version":"6","address":"fd70::5/64"}]}`
 
 func TestAddAnnouncesAndPassesTheResultOn(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), SocketName)
@@ -38,9 +42,9 @@ func TestAddAnnouncesAndPassesTheResultOn(t *testing.T) {
 	if out.String() != previous {
 		t.Errorf("result %s, want the previous plugin's", out.String())
 	}
-	want := Announcement{Namespace: "shop", Name: "web", UID: "u1", Addr: "10.244.1.5"}
-	if got := <-announced; got != want {
-		t.Errorf("announced %+v, want %+v", got, want)
+	want := Announcement{Namespace: "shop", Name: "web", UID: "u1", Addrs: []netip.Addr{netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("fd70::5")}}
+	if diff := cmp.Diff(want, <-announced, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Errorf("announced (-want +got):\n%s", diff)
 	}
 }
 
