@@ -106,10 +106,11 @@ func expectLatency(ctx context.Context, key types.NamespacedName, direction v1al
 		l = e.Status.EnforcementLatency
 		return l != nil && l.Direction == direction && l.ChangedAt.After(since)
 	})
+	flipped := l.ChangedAt.Add(time.Duration(l.Milliseconds) * time.Millisecond)
 	var applied []string
 	nearest := time.Hour
-	for _, at := range appliedSince(since) {
-		off := l.ChangedAt.Add(time.Duration(l.Milliseconds) * time.Millisecond).Sub(at)
+	for _, a := range appliedSince(since) {
+		off := a.off(flipped)
 		applied = append(applied, fmt.Sprintf("%+dms", off.Milliseconds()))
 		if off.Abs() < nearest.Abs() {
 			nearest = off
@@ -119,19 +120,35 @@ func expectLatency(ctx context.Context, key types.NamespacedName, direction v1al
 	Expect(nearest.Abs()).To(BeNumerically("<", 100*time.Millisecond), "%v", applied)
 }
 
+// application is the time in which an agent put its rules into the kernel.
+type application struct{ begun, ended time.Time }
+
+// off tells how far a moment is from it: the kernel took the rules somewhere in between.
+func (a application) off(at time.Time) time.Duration {
+	switch {
+	case at.Before(a.begun):
+		return at.Sub(a.begun)
+	case at.After(a.ended):
+		return at.Sub(a.ended)
+	}
+	return 0
+}
+
 // appliedSince returns when the agents have applied changes, by their logs.
-func appliedSince(since time.Time) []time.Time {
+func appliedSince(since time.Time) []application {
 	GinkgoHelper()
-	line := regexp.MustCompile(`(?m)^time=(\S+) level=INFO msg=applied `)
-	var out []time.Time
+	line := regexp.MustCompile(`(?m)^time=(\S+) level=INFO msg=applied .* took=(\S+)`)
+	var out []application
 	for _, node := range []string{"node-a", "node-b"} {
 		text, err := os.ReadFile("/var/lib/pathproof-lab/logs/agent-" + node + ".log")
 		Expect(err).NotTo(HaveOccurred())
 		for _, m := range line.FindAllStringSubmatch(string(text), -1) {
 			at, err := time.Parse(time.RFC3339Nano, m[1])
 			Expect(err).NotTo(HaveOccurred())
+			took, err := time.ParseDuration(m[2])
+			Expect(err).NotTo(HaveOccurred())
 			if at.After(since) {
-				out = append(out, at)
+				out = append(out, application{at.Add(-took), at})
 			}
 		}
 	}
