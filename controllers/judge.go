@@ -56,6 +56,11 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 	s.track.inFlight.Store(int32(len(s.residents)))
 	r.residents.forgetReports(s.exp.UID)
 	s.again(nextRunAt(s).Sub(s.now))
+	if trigger, _ := due(s); trigger != "" || overtaken {
+		// What was asked for or changed in the meantime has woken the operator already,
+		// and pods that stay will not do so by their end.
+		s.again(0)
+	}
 	return false, nil
 }
 

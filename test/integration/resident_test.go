@@ -87,6 +87,20 @@ var _ = Describe("an expectation with resident pods", func() {
 		w.leavesNothing(ctx)
 	}, SpecTimeout(2*time.Minute))
 
+	It("answers a request that comes in the midst of a run", func(ctx SpecContext) {
+		startOperator(patient)
+		w := newWorld(ctx, nil)
+		w.kubelet.set(func(k *kubelet) { k.hold = everyPod })
+		w.expect(ctx, residentSpec)
+		Eventually(func() map[string]string { return uids(ctx, w) }).WithTimeout(10 * time.Second).ShouldNot(BeEmpty())
+		exp := w.get(ctx)
+		patch(ctx, exp, func() { metav1.SetMetaDataAnnotation(&exp.ObjectMeta, v1alpha1.RequestedAtAnnotation, "midst") })
+		w.kubelet.set(func(k *kubelet) { k.hold = nil })
+		// No pod goes, and nothing else happens that would wake the operator.
+		Eventually(func() string { return w.get(ctx).Status.LastHandledRequest }).WithTimeout(15 * time.Second).Should(Equal("midst"))
+		met(w.get(ctx))
+	}, SpecTimeout(time.Minute))
+
 	It("replaces a pod that is deleted, and gives back those that it does not need", func(ctx SpecContext) {
 		startOperator(patient)
 		w := newWorld(ctx, nil)
