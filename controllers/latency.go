@@ -36,10 +36,14 @@ type latency struct {
 	seen []seenFlip
 }
 
-// subject identifies what a prediction is about, over runs: it does not change when a
-// responder gets another address.
+// subject identifies what a prediction is about, over runs. Of a target with two addresses,
+// each is predicted for itself; those of a responder are not known when it is predicted.
 func subject(e *plan.Edge) string {
-	return flow.ID(e.Path, e.Source.Key, e.Target.Name, string(e.Transport), flow.PortRange{First: e.Port, Last: e.Port}.String(), e.QueryName)
+	family := ""
+	if e.Target.Kind != plan.TargetResponder && e.Target.Addr.IsValid() {
+		family = plan.FamilyOf(e.Target.Addr)
+	}
+	return flow.ID(e.Path, e.Source.Key, e.Target.Name, family, string(e.Transport), flow.PortRange{First: e.Port, Last: e.Port}.String(), e.QueryName)
 }
 
 // watchedCheck is a check of one pod.

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -62,5 +63,33 @@ func TestLatencyExplainsFlips(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tc.want)
 			}
 		})
+	}
+}
+
+// Each address of a target is predicted for itself: what a policy does to one is no change
+// of the other, now or later.
+func TestLatencyKeepsFamiliesApart(t *testing.T) {
+	start := time.Unix(1_700_000_000, 0)
+	edges := func(v4, v6 evaluator.Verdict) []*plan.Edge {
+		var out []*plan.Edge
+		for addr, v := range map[string]evaluator.Verdict{"10.0.0.1": v4, "fd00::1": v6} {
+			out = append(out, &plan.Edge{
+				Path: "p", Source: &plan.Source{Key: "web"}, Prediction: evaluator.Decision{Verdict: v},
+				Target: plan.Target{Kind: plan.TargetPod, Name: "db", Addr: netip.MustParseAddr(addr)},
+			})
+		}
+		return out
+	}
+	l := &latency{expected: map[string]*expectedFlip{}, watched: map[watchedCheck]string{}}
+	l.predict(edges(evaluator.Allowed, evaluator.Allowed), start)
+	l.predict(edges(evaluator.Denied, evaluator.Allowed), start.Add(time.Second))
+	l.predict(edges(evaluator.Denied, evaluator.Allowed), start.Add(time.Minute))
+	if len(l.expected) != 1 {
+		t.Fatalf("%d flips are expected, want that of IPv4", len(l.expected))
+	}
+	for _, want := range l.expected {
+		if want.open || !want.at.Equal(start.Add(time.Second)) {
+			t.Errorf("got %+v, want the path to close since the first change", want)
+		}
 	}
 }

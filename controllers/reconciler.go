@@ -155,7 +155,7 @@ func (r *ExpectationReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 
 // forget ends what is left of an expectation that is gone.
 func (r *ExpectationReconciler) forget(ctx context.Context, key types.NamespacedName) error {
-	r.tracker.drop(key)
+	r.residents.forget(r.tracker.drop(key))
 	r.metrics.Forget(key)
 	r.metrics.ProbePods.Set(float64(r.tracker.allInFlight()))
 	pods := &corev1.PodList{}
@@ -163,28 +163,26 @@ func (r *ExpectationReconciler) forget(ctx context.Context, key types.Namespaced
 		return fmt.Errorf("listing probe pods: %w", err)
 	}
 	for i := range pods.Items {
-		// The pod is looked up by an annotation that anybody may write; only an owner
-		// reference to an expectation that is gone makes it ours to delete.
-		pod := &pods.Items[i]
-		for _, o := range pod.OwnerReferences {
-			if !plan.IsExpectationRef(o) || o.Name != key.Name {
-				continue
-			}
-			if err := r.abandon(ctx, pod, o.UID); err != nil {
-				return err
-			}
+		if err := r.abandon(ctx, &pods.Items[i], key.Name); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 // abandon ends with a pod of an expectation that is gone.
-func (r *ExpectationReconciler) abandon(ctx context.Context, pod *corev1.Pod, owner types.UID) error {
-	r.residents.forget(owner)
-	if isResident(pod) {
-		return r.leave(ctx, pod, owner)
+func (r *ExpectationReconciler) abandon(ctx context.Context, pod *corev1.Pod, name string) error {
+	if !isResident(pod) {
+		return r.deletePod(ctx, pod)
 	}
-	return r.deletePod(ctx, pod)
+	for _, o := range pod.OwnerReferences {
+		if plan.IsExpectationRef(o) && o.Name == name {
+			if err := r.leave(ctx, pod, o.UID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (r *ExpectationReconciler) deletePod(ctx context.Context, pod *corev1.Pod) error {

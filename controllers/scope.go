@@ -186,10 +186,16 @@ func (t *tracker) policyChanged(exp *v1alpha1.ConnectivityExpectation, at time.T
 	}
 }
 
-func (t *tracker) drop(key types.NamespacedName) {
+// drop forgets an expectation and returns its UID; empty if nothing was remembered.
+func (t *tracker) drop(key types.NamespacedName) types.UID {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	var uid types.UID
+	if e := t.m[key]; e != nil {
+		uid = e.uid
+	}
 	delete(t.m, key)
+	return uid
 }
 
 func (t *tracker) allInFlight() int {

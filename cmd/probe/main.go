@@ -5,7 +5,7 @@
 // in a pod that stays, or answers the probes of others.
 //
 // Exit codes: 0 when a report was written (whatever is in it: the container must
-// not be restarted) or when serving was ended by a signal; 1 when the report
+// not be restarted) or when serving or staying was ended by a signal; 1 when the report
 // could not be written or a port could not be opened; 2 for wrong usage; 3 when
 // this kernel lacks a protocol to listen on, which no restart can change.
 package main

@@ -419,6 +419,8 @@ var _ = Describe("an expectation", func() {
 			strings.Replace(paths, "matchLabels: {app: db}", "", 1):    "an empty selector would select everything",
 			strings.Replace(paths, "to: {", "to: {host: a.b, ", 1):     "to takes exactly one of",
 			strings.Replace(paths, "name: denied", "name: allowed", 1): "Duplicate value",
+			"probe: {watchMilliseconds: 40}\n" + paths:                 "write mode: Resident beside it",
+			"probe: {mode: Resident, watchMilliseconds: 5}\n" + paths:  "should be greater than or equal to 20",
 			"paths: []":                "should have at least 1 items",
 			"paths:\n" + many(65):      "must have at most 64 items",
 			address("192.0.2.1/24"):    "the range has bits set behind its prefix length",

@@ -1,0 +1,94 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+
+	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/verdict"
+)
+
+func messageLine(t *testing.T, m wire.Message) string {
+	t.Helper()
+	line, err := wire.EncodeMessage(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return line + "\n"
+}
+
+// A log is opened again when it ends or cannot be read, until its pod is gone. What it says
+// of a plan that somebody waits for wakes that expectation, once.
+func TestResidentsFollowALog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		exp := podExpectation()
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "p", UID: "pod-1"}}
+		forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "pods/log"}, "p", errors.New("no"))
+		text := "probe: words for people\n" +
+			messageLine(t, wire.Message{Report: &wire.Report{Version: wire.Version, ID: "other"}}) +
+			messageLine(t, wire.Message{Report: &wire.Report{Version: wire.Version, ID: "plan-1"}}) +
+			messageLine(t, wire.Message{Flip: &wire.Flip{Version: wire.Version, Owner: string(exp.UID), Check: "c"}}) +
+			messageLine(t, wire.Message{Flip: &wire.Flip{Version: wire.Version, Owner: "stranger", Check: "c"}})
+		var opened []error
+		answers := []error{forbidden, nil, nil, apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, "p")}
+		r := newResidents(clock.RealClock{}, func(context.Context, types.NamespacedName, string, time.Time) (io.ReadCloser, error) {
+			err := answers[len(opened)]
+			opened = append(opened, err)
+			return io.NopCloser(strings.NewReader(text)), err
+		})
+		r.lifetime = t.Context
+		r.expect(exp, "plan-1")
+		r.follow(pod)
+		r.follow(pod) // one reader is enough
+		synctest.Wait()
+		if report, err := r.report(exp.UID, pod.UID, "plan-1"); report != nil || !apierrors.IsForbidden(err) {
+			t.Errorf("got %v, %v, want no report and the reason", report, err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if len(opened) != len(answers) {
+			t.Errorf("the log was opened %d times, want %d", len(opened), len(answers))
+		}
+		if report, err := r.report(exp.UID, pod.UID, "plan-1"); report == nil || err != nil {
+			t.Errorf("got %v, %v, want the report", report, err)
+		}
+		if flips := r.takeFlips(exp.UID); len(flips) != 1 || flips[0].pod != pod.UID || len(r.takeFlips(exp.UID)) != 0 {
+			t.Errorf("got flips %v, want one, once", flips)
+		}
+		if got := len(r.changed); got != 2 {
+			t.Errorf("the expectation was woken %d times, want once for the report and once for the flip", got)
+		}
+		if len(r.pods) != 0 {
+			t.Error("a pod that is gone is still followed")
+		}
+		r.forget(exp.UID)
+		if report, _ := r.report(exp.UID, pod.UID, "plan-1"); report != nil {
+			t.Error("a report outlived its expectation")
+		}
+	})
+}
+
+// Without the permission, the reason is said, and nothing is waited for.
+func TestResidentWithoutPermissionToReadLogs(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	r := &ExpectationReconciler{residents: newResidents(nil, nil), options: DefaultOptions()}
+	r.residents.pods["pod-1"] = &followed{failed: apierrors.NewForbidden(schema.GroupResource{Resource: "pods/log"}, "p", errors.New("no"))}
+	s := &scope{now: now, exp: podExpectation(), track: &tracked{run: &run{resident: true}}}
+	p := &probeRun{podRun: podRun{uid: "pod-1", createdAt: now}, plan: wire.Plan{ID: "plan-1"}, armedAt: now}
+	r.read(s, p, &corev1.Pod{})
+	if !p.done || p.obstacle != verdict.ProbeFailed || !strings.Contains(p.detail, "permission to get pods/log") {
+		t.Errorf("got done=%v %s %q", p.done, p.obstacle, p.detail)
+	}
+}
