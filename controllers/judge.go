@@ -138,7 +138,7 @@ func (r *run) check(p *probeRun, i int, e *plan.Edge) verdict.Check {
 		c.Obstacle, c.ObstacleDetail = p.obstacle, p.detail
 	case p.report != nil:
 		result := p.report.Results[i]
-		c.Result, c.SourceProbed = &result, p.report.KubeletProbes > 0
+		c.Result, c.SourceProbed, c.SourceTrouble = &result, p.report.KubeletProbes > 0, p.report.Trouble
 	}
 	target := e.Target.Addr
 	if e.Target.Kind == plan.TargetHost && len(tried) > 0 {

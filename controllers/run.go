@@ -63,6 +63,8 @@ type podRun struct {
 	detail   string
 	node     string
 	addrs    []netip.Addr
+	// disruption is why the pod was asked to go, if it was.
+	disruption string
 }
 
 type responderRun struct {

@@ -17,6 +17,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,6 +58,8 @@ type Runner struct {
 	socket socketFunc
 	// try makes one attempt; nil means on the wire.
 	try func(context.Context, wire.Check) attempt
+	// look finds what is wrong with the pod's network; nil means by its interfaces.
+	look func() string
 }
 
 // Run runs a plan with the zero Runner.
@@ -105,22 +108,31 @@ func (r *Runner) Run(ctx context.Context, plan wire.Plan) wire.Report {
 		}
 		report.KubeletProbes = r.Kubelet.Count() - before
 	}
+	if !answered(report.Results) {
+		report.Trouble = r.trouble()
+	}
 	report.ElapsedMilliseconds = int(time.Since(start).Milliseconds())
 	return report
+}
+
+// trouble says what is wrong with the pod's own network.
+func (r *Runner) trouble() string {
+	if r.look == nil {
+		return trouble()
+	}
+	return r.look()
+}
+
+// answered tells whether a run got an answer at all.
+func answered(results []wire.Result) bool {
+	return slices.ContainsFunc(results, func(r wire.Result) bool { return r.Outcomes.Any(wire.Outcome.Answered) })
 }
 
 // needsEvidence tells whether a run met silence or rejections and not one answer.
 // It proves something about the paths only if the pod's own interface is known
 // to work.
 func needsEvidence(results []wire.Result) bool {
-	closed := false
-	for _, r := range results {
-		if r.Outcomes.Any(wire.Outcome.Answered) {
-			return false
-		}
-		closed = closed || r.Outcomes.Any(wire.Outcome.Closed)
-	}
-	return closed
+	return !answered(results) && slices.ContainsFunc(results, func(r wire.Result) bool { return r.Outcomes.Any(wire.Outcome.Closed) })
 }
 
 // session is the state of one run.

@@ -106,7 +106,7 @@ func TestInconclusiveReasons(t *testing.T) {
 			[]Check{silentDeny(), with(control(), ended(wire.Connected, wire.Replied))}, Blocked,
 		},
 		"the control was reset": {
-			[]Check{silentDeny(), with(control(), ended(wire.Refused))}, NoPositiveControl,
+			[]Check{silentDeny(), with(control(), ended(wire.Refused))}, TargetNotListening,
 			[]Check{silentDeny(), with(control(), ended(wire.Connected))}, Blocked,
 		},
 		"a responder that died": {
@@ -154,7 +154,7 @@ func TestInconclusiveReasons(t *testing.T) {
 			[]Check{with(silentDeny(), func(c *Check) { c.TargetNode = "" }, ended(wire.Connected))}, Open,
 		},
 		"a host whose resolver is silent": {
-			[]Check{with(silentDeny(), unresolved, ended(wire.DNSTimedOut))}, NameNotResolved,
+			[]Check{with(silentDeny(), unresolved, ended(wire.DNSTimedOut))}, ResolverSilent,
 			[]Check{with(silentDeny(), func(c *Check) { c.TargetNode = "" }), control()}, Blocked,
 		},
 	}
@@ -299,7 +299,7 @@ func TestDNSAnswers(t *testing.T) {
 		"a host that does not exist, denied":                      {host(Deny, wire.NameNotFound), Inconclusive, Unknown, Unknown, NameNotResolved},
 		"a host whose resolver fails":                             {host(Deny, wire.ServerFailure), Inconclusive, Unknown, Unknown, NameNotResolved},
 		"a host of changing addresses, all silent":                {host(Deny, wire.TimedOut), Inconclusive, Unknown, Unknown, NoPositiveControl},
-		"a host whose resolver is out of reach":                   {host(Deny, wire.DNSTimedOut), Inconclusive, Unknown, Unknown, NameNotResolved},
+		"a host whose resolver is out of reach":                   {host(Deny, wire.DNSTimedOut), Inconclusive, Unknown, Unknown, ResolverSilent},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -137,8 +137,11 @@ type Report struct {
 	// KubeletProbes is the number of readiness probes that reached the pod while
 	// the plan ran. One is enough to know that the pod's interface works in both
 	// directions: policies cannot block the pod's own node.
-	KubeletProbes int      `json:"k,omitempty"`
-	Results       []Result `json:"r,omitempty"`
+	KubeletProbes int `json:"k,omitempty"`
+	// Trouble says what is wrong with the pod's own network when no check was answered,
+	// as in "eth0 is down"; empty if that is nothing. At most 120 bytes.
+	Trouble string   `json:"t,omitempty"`
+	Results []Result `json:"r,omitempty"`
 	// Trimmed says that details or times were left out so that the report fits.
 	Trimmed bool `json:"x,omitempty"`
 }
