@@ -41,7 +41,7 @@ func (s *session) watch(ctx context.Context, c wire.Check, every time.Duration, 
 			t := state.begin(time.Now())
 			underWay++
 			go func() {
-				a := s.guarded(ctx, c)
+				a := agreed(s.attempts(ctx, c))
 				t.outcome, t.end = a.outcome, time.Now()
 				if a.rtt > 0 {
 					t.end = t.start.Add(a.rtt)
@@ -60,6 +60,21 @@ func (s *session) watch(ctx context.Context, c wire.Check, every time.Duration, 
 			return
 		}
 	}
+}
+
+// agreed is what the attempts at all addresses of a host come to: a path to it is open
+// when all are answered, and closed when none is. Those that disagree tell nothing.
+func agreed(at []attempt) attempt {
+	last := at[0]
+	for _, a := range at[1:] {
+		if a.outcome.Answered() != last.outcome.Answered() || a.outcome.Closed() != last.outcome.Closed() {
+			return attempt{outcome: wire.ProbeError}
+		}
+		if a.rtt > last.rtt {
+			last = a
+		}
+	}
+	return last
 }
 
 // trial is one attempt of a watched check.
