@@ -37,6 +37,10 @@ type stack struct {
 	// they are connected to.
 	used  map[portUse]struct{}
 	peers map[netip.Addr]*rawPeer
+	// remembered bounds used: ports that were used longer ago may be used again. Zero means
+	// no bound. order holds them by their age then.
+	remembered int
+	order      []portUse
 }
 
 type portUse struct {
@@ -65,6 +69,13 @@ func (s *stack) claim(u portUse) bool {
 		return false
 	}
 	s.used[u] = struct{}{}
+	if s.remembered > 0 {
+		s.order = append(s.order, u)
+		if len(s.order) > s.remembered {
+			delete(s.used, s.order[0])
+			s.order = s.order[1:]
+		}
+	}
 	return true
 }
 
