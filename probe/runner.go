@@ -168,6 +168,13 @@ func (r *Runner) session(plan wire.Plan) *session {
 	return s
 }
 
+// rememberPorts lets attempts use a source port again after n others.
+func (s *session) rememberPorts(n int) {
+	if s.stack != nil {
+		s.remembered = n
+	}
+}
+
 // close closes what the attempts have in common.
 func (s *session) close() {
 	if s.stack != nil {

@@ -19,6 +19,11 @@ const (
 	watchPace = 5 * time.Millisecond
 	// maxOverlap bounds the attempts of a watched check that are under way.
 	maxOverlap = 100
+	// watchedPorts is how many source ports of a watched check are not used again. The kernel
+	// has 28,000 of them by default, which would last for twenty minutes. At the closest
+	// distance of attempts these are more than two minutes, after which a network has
+	// forgotten a closed connection (nf_conntrack_tcp_timeout_time_wait).
+	watchedPorts = 8192
 )
 
 // flipFunc is told that a path is open, or closed, since a time, and how much earlier
