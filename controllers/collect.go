@@ -96,7 +96,7 @@ func (r *ExpectationReconciler) read(s *scope, p *probeRun, pod *corev1.Pod) {
 		// It was to live on, and may have been in the way of a drain: another one takes its
 		// place in the same run.
 		p.podRun = podRun{name: p.name, node: p.Node, again: true}
-		p.armedAt = time.Time{}
+		p.armedAt, p.runningAt = time.Time{}, time.Time{}
 		s.again(0)
 	case pod == nil && p.seen:
 		p.fail(verdict.ProbeFailed, "the probe pod was deleted by somebody else")
@@ -122,11 +122,14 @@ func (r *ExpectationReconciler) awaitReport(s *scope, p *probeRun, pod *corev1.P
 	running := pod != nil && containerRunning(pod) != nil
 	deadline := p.createdAt.Add(r.options.StartTimeout)
 	if running {
-		started := containerRunning(pod).StartedAt.Time
-		if p.armedAt.After(started) {
-			started = p.armedAt
+		if p.runningAt.IsZero() {
+			p.runningAt = s.now
 		}
-		deadline = started.Add(s.options.bound(s.exp.Spec.Probe))
+		from := p.runningAt
+		if p.armedAt.After(from) {
+			from = p.armedAt
+		}
+		deadline = from.Add(s.options.bound(s.exp.Spec.Probe))
 	}
 	switch {
 	case s.now.Before(deadline):

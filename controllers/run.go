@@ -79,8 +79,9 @@ type probeRun struct {
 	// plan has no checks until the run is placed, and for a spare pod.
 	plan   wire.Plan
 	report *wire.Report
-	// armedAt is when the pod was given its plan.
-	armedAt time.Time
+	// armedAt is when the pod was given its plan, and runningAt when it was first seen to
+	// run: by the operator's clock, since that of a node may be another.
+	armedAt, runningAt time.Time
 }
 
 // spare tells whether the pod has nothing to check: it was started before the

@@ -193,14 +193,12 @@ func setWaiting(s *scope, message string) {
 	case v1alpha1.ReasonPending:
 		setPending(s, message)
 	case v1alpha1.ReasonStale:
-		setCondition(s, v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonStale, message)
+		s.setStale(message)
 	}
 }
 
-func setStale(s *scope) {
-	age := s.now.Sub(s.track.last.finishedAt).Round(time.Second)
-	setCondition(s, v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonStale,
-		fmt.Sprintf("the last result is %s old, and the interval is %s", age, interval(s.exp)))
+func (s *scope) setStale(message string) {
+	setCondition(s, v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonStale, message)
 }
 
 func setCondition(s *scope, t string, status metav1.ConditionStatus, reason, message string) {

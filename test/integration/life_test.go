@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
@@ -173,7 +174,7 @@ var _ = Describe("the operator", func() {
 	It("does not lose a result when its write conflicts", func(ctx SpecContext) {
 		w := newWorld(ctx, nil)
 		conflicts := 0
-		startOperatorWith(nil, func(c client.Client) client.Client {
+		startOperatorWith(clock.RealClock{}, nil, func(c client.Client) client.Client {
 			return &front{Client: c, before: func(exp *v1alpha1.ConnectivityExpectation) {
 				if exp.Status.LastRun == nil || conflicts == 3 {
 					return
@@ -194,7 +195,7 @@ var _ = Describe("the operator", func() {
 
 	It("writes no status when there is nothing new", func(ctx SpecContext) {
 		var f *front
-		startOperatorWith(nil, func(c client.Client) client.Client {
+		startOperatorWith(clock.RealClock{}, nil, func(c client.Client) client.Client {
 			f = &front{Client: c}
 			return f
 		})
