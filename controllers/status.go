@@ -182,6 +182,21 @@ func setPending(s *scope, message string) {
 	setCondition(s, v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonPending, message)
 }
 
+// setWaiting says what an expectation without a fresh result waits for. Others go on to
+// show the one that they have.
+func setWaiting(s *scope, message string) {
+	ready := meta.FindStatusCondition(s.exp.Status.Conditions, v1alpha1.ConditionReady)
+	if ready == nil {
+		return
+	}
+	switch ready.Reason {
+	case v1alpha1.ReasonPending:
+		setPending(s, message)
+	case v1alpha1.ReasonStale:
+		s.setStale(message)
+	}
+}
+
 func (s *scope) setStale(message string) {
 	setCondition(s, v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonStale, message)
 }

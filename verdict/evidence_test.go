@@ -129,6 +129,14 @@ func TestInconclusiveReasons(t *testing.T) {
 			[]Check{with(silentDeny(), unproved), control()}, SourceNotReady,
 			[]Check{with(silentDeny(), unproved), with(control(), func(c *Check) { c.Pod = "pod-x" })}, Blocked,
 		},
+		"silence at an address that the name had in some attempts only": {
+			[]Check{with(silentDeny(), func(c *Check) { c.Elsewhere = 1 }), control()}, NoPositiveControl,
+			[]Check{silentDeny(), control()}, Blocked,
+		},
+		"an answer at an address that the name had in some attempts only": {
+			[]Check{with(silentDeny(), func(c *Check) { c.Elsewhere = 1 }), control()}, NoPositiveControl,
+			[]Check{with(silentDeny(), ended(wire.Connected), func(c *Check) { c.Elsewhere = 1 })}, Open,
+		},
 		"a check without a report": {
 			[]Check{with(silentDeny(), noReport), control()}, ProbeFailed,
 			[]Check{silentDeny(), control()}, Blocked,

@@ -281,8 +281,8 @@ func listenerMissing(c Check, ev evidence) (Cause, string) {
 		return TargetNotListening, "the connection was reset and nobody else reached this port in this run: nothing listens there, or a filter resets"
 	case !c.Responder && !heard && c.Transport == wire.UDP && outcomes.All(func(o wire.Outcome) bool { return o == wire.Rejected }):
 		return TargetNotListening, "the datagram was rejected and nobody else reached this port in this run: nothing listens there, or a filter rejects" + detail(c)
-	case !c.Responder && !c.Addr.IsValid():
-		return NoPositiveControl, "the name resolved to different addresses from attempt to attempt, so that no other check is known to have reached the same"
+	case c.Elsewhere > 0:
+		return NoPositiveControl, fmt.Sprintf("the name resolved to this address in %d attempts and not in %d others, so that one lost packet could be all there is to see", len(outcomes), c.Elsewhere)
 	case !c.Responder && !heard:
 		return unheard(c, ev)
 	case c.Endpoints > 1:

@@ -193,9 +193,12 @@ type Check struct {
 	SourceNode, TargetNode string
 	Transport              wire.Transport
 	// Addr is the address that was probed; it is zero for a host that did not
-	// resolve, or that resolved to different ones.
+	// resolve.
 	Addr netip.Addr
 	Port uint16
+	// Elsewhere is the number of attempts of a check by host in which the name did not
+	// resolve to Addr, so that Result has no outcome of theirs.
+	Elsewhere int
 
 	// Pod names the probe pod whose report holds the Result.
 	Pod string

@@ -137,12 +137,12 @@ func TestDecodeReportRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	cases := map[string]struct{ text, wantErr string }{
-		"a stack trace":             {"panic: runtime error", "not an encoded message"},
-		"nothing":                   {"", "not an encoded message"},
-		"broken base64":             {"pp1:%%%", "illegal base64"},
-		"another version":           {other, "version 7"},
-		"a decompression bomb":      {bomb, "larger than"},
-		"an outcome of the future":  {unknown, "unknown outcome 'Z'"},
+		"a stack trace":            {"panic: runtime error", "not an encoded message"},
+		"nothing":                  {"", "not an encoded message"},
+		"broken base64":            {"pp1:%%%", "illegal base64"},
+		"another version":          {other, "version 7"},
+		"a decompression bomb":     {bomb, "larger than"},
+		"an outcome of the future": {unknown, "unknown outcome 'Z'"},
 	}
 	// Wherever it is cut, behind its prefix: no part of a message passes for a whole one.
 	for n := len(prefix); n < len(other); n++ {
