@@ -27,6 +27,9 @@ type run struct {
 	// resident is set if the pods stay for the runs to come.
 	resident bool
 
+	// foreseen is what the expectation was last resolved to. While nothing changes, that
+	// is what the run was planned on.
+	foreseen *foreseen
 	// predictor answers over the snapshot that the run was planned on.
 	predictor *plan.Predictor
 	nodes     []*corev1.Node
@@ -99,7 +102,7 @@ func newRun(s *scope, trigger string) *run {
 		provenance: s.resolution.Provenance, predictor: s.resolution.Predictor, nodes: s.snapshot.Nodes,
 		edges: s.resolution.Edges, obstacles: s.resolution.Obstacles,
 		sourcesMatched: s.resolution.SourcesMatched, targetsMatched: s.resolution.TargetsMatched, targetsProbed: s.resolution.TargetsProbed,
-		resident: resident(s.exp),
+		resident: resident(s.exp), foreseen: s.foreseen,
 	}
 	for _, resp := range plan.Responders(r.edges, r.nodes) {
 		x := &responderRun{Responder: resp}
