@@ -55,7 +55,7 @@ func cancelled(ctx context.Context) error {
 }
 
 // attempt makes one attempt of a check on the wire.
-func (s *session) attempt(ctx context.Context, c wire.Check) attempt {
+func (s *session) attempt(ctx context.Context, c *wire.Check) attempt {
 	if c.Host == "" {
 		return s.target(ctx, c, netip.AddrPortFrom(c.Addr.Unmap(), c.Port))
 	}
@@ -69,7 +69,7 @@ func (s *session) attempt(ctx context.Context, c wire.Check) attempt {
 	return a
 }
 
-func (s *session) target(ctx context.Context, c wire.Check, target netip.AddrPort) attempt {
+func (s *session) target(ctx context.Context, c *wire.Check, target netip.AddrPort) attempt {
 	switch c.Transport {
 	case wire.TCP:
 		return s.stream(ctx, flow.TCP, target, c.Nonce)
