@@ -20,6 +20,9 @@ import (
 // last one.
 func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, error) {
 	current := s.track.run
+	if current.followUp != nil {
+		return r.attribute(ctx, s)
+	}
 	checks, moved := current.checks(s.resolution.Predictor)
 	overtaken := current.provenance != s.resolution.Provenance
 	if overtaken {
@@ -36,6 +39,7 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 		current.provenance = plan.Resolve(s.input).Provenance
 	}
 	s.verdicts = verdict.Judge(checks)
+	s.recallAttributions(current.trigger)
 	summary := verdict.Summarize(s.verdicts)
 	s.summary = &summary
 	s.duration, s.trigger = s.now.Sub(current.startedAt), current.trigger
@@ -52,11 +56,11 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 	if s.track.latency != nil {
 		s.track.latency.rewatch(current.probes)
 	}
-	s.track.run = nil
+	s.track.run, s.track.attribution = nil, current.attribution(s.verdicts)
 	s.track.inFlight.Store(int32(len(s.residents)))
 	r.residents.forgetReports(s.exp.UID)
 	s.again(nextRunAt(s).Sub(s.now))
-	if trigger, _ := due(s); trigger != "" || overtaken {
+	if trigger, _ := due(s); trigger != "" || overtaken || s.track.attribution != nil {
 		// What was asked for or changed in the meantime has woken the operator already,
 		// and pods that stay will not do so by their end.
 		s.again(0)
