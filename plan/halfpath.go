@@ -128,12 +128,15 @@ func (h *halfPaths) listen(r Responder, port flow.PortRange) {
 }
 
 // ingress makes the check to the suspect's target from a source without egress policies.
-// The suspect's own source may be one.
+// The suspect's own source is none, whatever its policies: it is what is in question.
 func (h *halfPaths) ingress(s Suspect) HalfPath {
 	if !s.Addr.IsValid() {
 		return HalfPath{Missing: "the name resolved to different addresses, so that no other source is known to reach the same"}
 	}
-	for _, source := range append(slices.Clone(h.predictor.controlSources(h.namespace)), s.Edge.Source) {
+	for _, source := range h.predictor.controlSources(h.namespace) {
+		if source.Key == s.Edge.Source.Key {
+			continue
+		}
 		e := h.to(s, source)
 		if h.predicted(e, s.Decision.Verdict) && unpoliced(e.Prediction.Egress) {
 			if s.Responder != nil {
@@ -143,7 +146,7 @@ func (h *halfPaths) ingress(s Suspect) HalfPath {
 			return h.add(Placed{Edge: e, Node: h.near(s.Node), Responder: s.Responder})
 		}
 	}
-	return HalfPath{Missing: "no identity of the namespace is free of egress policies and " + verb(s.Decision.Verdict) + " by the target's ingress policies"}
+	return HalfPath{Missing: "no other identity of the namespace is free of egress policies and " + verb(s.Decision.Verdict) + " by the target's ingress policies"}
 }
 
 // to returns an edge from a source to the address of a suspect's target.

@@ -39,7 +39,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 		Expect(bed.Heal(ctx)).To(Succeed())
 	}
 	// A suite that was killed has left its namespaces.
-	Expect(bed.Kubectl(ctx, "delete", "namespace", "production", "features", "life", "dualstack", "--ignore-not-found", "--timeout=120s")).To(Succeed())
+	Expect(bed.Kubectl(ctx, "delete", "namespace", "production", "features", "life", "dualstack", "attribution", "--ignore-not-found", "--timeout=120s")).To(Succeed())
 	Expect(bed.Install(ctx)).To(Succeed())
 }, NodeTimeout(40*time.Minute))
 
@@ -90,6 +90,9 @@ func describe(exp *v1alpha1.ConnectivityExpectation) string {
 		s += "\n  " + f.Cause + ": " + f.Message
 		if f.Observed != nil {
 			s += " [" + f.Observed.Outcomes + "; " + f.Observed.Evidence + "]"
+		}
+		for _, a := range f.Attributions {
+			s += " [" + string(a.Direction) + ": " + a.Evidence + "]"
 		}
 	}
 	return s
