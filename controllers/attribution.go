@@ -176,8 +176,7 @@ func (r *ExpectationReconciler) attribute(ctx context.Context, s *scope) (bool, 
 		}
 	}
 	ctrl.LoggerFrom(ctx).V(1).Info("Attributing violations", "run", current.id, "violations", len(a.of))
-	first := s.verdicts[a.of[0]]
-	s.track.news = &news{reason: string(first.Cause), note: verdict.Message(first)}
+	s.setNews(s.verdicts[a.of[0]])
 	s.exp.Status.Findings = findings(s)
 	for t, side := range conditionSides(verdict.Summarize(s.verdicts)) {
 		// What was taken back since stays so.
@@ -252,6 +251,20 @@ func attributions(v verdict.Verdict) []v1alpha1.Attribution {
 
 // news is what a follow-up found out, as an event.
 type news struct{ reason, note string }
+
+// setNews notes what is to be told about the worst violation, unless that was told
+// already: of one state of Ready, there is one event for each thing that is found out.
+func (s *scope) setNews(v verdict.Verdict) {
+	directions := ""
+	for _, a := range v.Attributions {
+		directions += string(a.Direction) + " " + a.Node + ","
+	}
+	if s.track.told.directions == directions {
+		return
+	}
+	s.track.told.directions = directions
+	s.track.news = &news{reason: string(v.Cause), note: verdict.Message(v)}
+}
 
 // tell tells what a follow-up found out.
 func (r *ExpectationReconciler) tell(s *scope) {

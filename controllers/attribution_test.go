@@ -287,7 +287,14 @@ func TestAttributeAddsToTheFindings(t *testing.T) {
 	}
 	r.tell(s)
 	r.tell(s) // once
+	s.setNews(s.verdicts[0])
+	r.tell(s) // nor when it is found out again
 	if len(recorder.Events) != 1 {
 		t.Errorf("%d events", len(recorder.Events))
+	}
+	s.verdicts[0].Attributions[0].Node = "elsewhere"
+	s.setNews(s.verdicts[0])
+	if r.tell(s); len(recorder.Events) != 2 {
+		t.Errorf("%d events, although another node fails", len(recorder.Events))
 	}
 }
