@@ -74,18 +74,26 @@ func (r *run) placedChecks() map[string]placedCheck {
 			continue
 		}
 		for i, e := range p.Edges {
-			c := placedCheck{
-				Placed:   plan.Placed{Edge: e, Node: p.node},
-				listener: flow.ID(e.Target.Key, string(e.Transport), flow.Port{Protocol: e.Transport.Protocol(), Number: e.Port}.String()),
-				answered: p.report.Results[i].Outcomes.All(wire.Outcome.Answered),
+			id, result := flow.ID(e.ID(), p.Node), p.report.Results[i]
+			for _, at := range result.Addresses {
+				out[hostCheckID(id, at.Addr)] = newPlacedCheck(plan.Placed{Edge: e.AtAddress(at.Addr), Node: p.node}, at.Outcomes)
 			}
+			c := newPlacedCheck(plan.Placed{Edge: e, Node: p.node}, result.Outcomes)
 			if e.Target.Kind == plan.TargetResponder {
 				c.Placed = r.responderOf(e).again(e, p.node)
 			}
-			out[flow.ID(e.ID(), p.Node)] = c
+			out[id] = c
 		}
 	}
 	return out
+}
+
+func newPlacedCheck(p plan.Placed, outcomes wire.Outcomes) placedCheck {
+	e := p.Edge
+	return placedCheck{
+		Placed: p, answered: outcomes.All(wire.Outcome.Answered),
+		listener: flow.ID(e.Target.Key, flow.Port{Protocol: e.Transport.Protocol(), Number: e.Port}.String()),
+	}
 }
 
 // again returns an edge to the responder as it is before the responder has an address:

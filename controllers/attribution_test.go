@@ -298,3 +298,20 @@ func TestAttributeAddsToTheFindings(t *testing.T) {
 		t.Errorf("%d events, although another node fails", len(recorder.Events))
 	}
 }
+
+// Each address of a host is a check of its own, and is probed again as that address.
+func TestSuspectsOfHostsAreAddresses(t *testing.T) {
+	one, two := netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("203.0.113.2")
+	e := &plan.Edge{Path: "p", Source: &plan.Source{Key: "s"}, Target: plan.Target{Kind: plan.TargetHost, Key: "h", Host: "x.example.org."}, Transport: wire.TCP, Port: 443}
+	r := placedRun("a", nil, e)
+	r.probes[0].report.Results[0] = wire.Result{
+		Outcomes:  wire.Outcomes{wire.Connected, wire.TimedOut},
+		Addresses: []wire.AddressResult{{Addr: one, Outcomes: wire.Outcomes{wire.Connected}}, {Addr: two, Outcomes: wire.Outcomes{wire.TimedOut}}},
+	}
+	v := openVerdict(hostCheckID(flow.ID(e.ID(), "a"), two), "p", "a")
+	v.Check.Addr = two
+	a := r.attribution([]verdict.Verdict{v})
+	if a == nil || a.suspects[0].Edge.Target.Kind != plan.TargetAddress || a.suspects[0].Edge.Target.Addr != two || a.suspects[0].Answered != nil {
+		t.Errorf("got %+v", a)
+	}
+}

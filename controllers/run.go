@@ -29,6 +29,9 @@ type run struct {
 	// followUp is set if the run is about what the last one found.
 	followUp *plan.FollowUp
 
+	// foreseen is what the expectation was last resolved to. While nothing changes, that
+	// is what the run was planned on.
+	foreseen *foreseen
 	// predictor answers over the snapshot that the run was planned on.
 	predictor *plan.Predictor
 	nodes     []*corev1.Node
@@ -65,6 +68,8 @@ type podRun struct {
 	detail   string
 	node     string
 	addrs    []netip.Addr
+	// disruption is why the pod was asked to go, if it was.
+	disruption string
 }
 
 type responderRun struct {
@@ -81,8 +86,9 @@ type probeRun struct {
 	// plan has no checks until the run is placed, and for a spare pod.
 	plan   wire.Plan
 	report *wire.Report
-	// armedAt is when the pod was given its plan.
-	armedAt time.Time
+	// armedAt is when the pod was given its plan, and runningAt when it was first seen to
+	// run: by the operator's clock, since that of a node may be another.
+	armedAt, runningAt time.Time
 }
 
 // spare tells whether the pod has nothing to check: it was started before the
@@ -107,6 +113,7 @@ func startRun(s *scope, trigger string) *run {
 		id: id, trigger: trigger, generation: s.exp.Generation, startedAt: started,
 		request:    truncate(s.exp.Annotations[v1alpha1.RequestedAtAnnotation], maxRequest),
 		provenance: s.resolution.Provenance, predictor: s.resolution.Predictor, nodes: s.snapshot.Nodes,
+		foreseen: s.foreseen,
 	}
 }
 

@@ -25,9 +25,9 @@ type Placed struct {
 // denied and open, or allowed and closed.
 type Suspect struct {
 	// Placed is the check as the expectation resolves to it: the edge to a responder has
-	// no address yet.
+	// no address yet. One to a host is to the address that was probed.
 	Placed
-	// Addr is the address that was probed; zero for a host with several.
+	// Addr is the address that was probed.
 	Addr netip.Addr
 	// Decision is the prediction that the network contradicts.
 	Decision evaluator.Decision
@@ -130,9 +130,6 @@ func (h *halfPaths) listen(r Responder, port flow.PortRange) {
 // ingress makes the check to the suspect's target from a source without egress policies.
 // The suspect's own source is none, whatever its policies: it is what is in question.
 func (h *halfPaths) ingress(s Suspect) HalfPath {
-	if !s.Addr.IsValid() {
-		return HalfPath{Missing: "the name resolved to different addresses, so that no other source is known to reach the same"}
-	}
 	for _, source := range h.predictor.controlSources(h.namespace) {
 		if source.Key == s.Edge.Source.Key {
 			continue
@@ -156,15 +153,20 @@ func (h *halfPaths) to(s Suspect, source *Source) *Edge {
 	if known := h.sources[source.Key]; known != nil {
 		e.Source = known // one identity is one probe pod on a node
 	}
-	e.Backends = slices.Clone(e.Backends)
-	switch e.Target.Kind {
-	case TargetHost:
-		e.Target = Target{Kind: TargetAddress, Key: flow.ID("address", s.Addr.String()), Name: s.Addr.String(), Addr: s.Addr, Ready: true}
-	case TargetResponder:
+	if s.Responder != nil {
+		e.Backends = slices.Clone(e.Backends)
 		e.Target.Addr, e.Backends[0].Endpoint.Addr = s.Addr, s.Addr
-	case TargetPod, TargetService, TargetAddress:
 	}
 	return &e
+}
+
+// AtAddress returns the edge to one address of a host: a resolver may return others the
+// next time.
+func (e *Edge) AtAddress(addr netip.Addr) *Edge {
+	at := *e
+	at.Target = Target{Kind: TargetAddress, Key: flow.ID("address", addr.String()), Name: e.Target.Name, Addr: addr, Ready: true}
+	at.Backends = []Backend{{Endpoint: flow.Endpoint{Addr: addr}, Port: e.Port}}
+	return &at
 }
 
 // egress makes the check from the suspect's source to a responder without ingress
@@ -199,7 +201,7 @@ func (h *halfPaths) egress(s Suspect) HalfPath {
 
 // port returns the port that policies see of a suspect; false if there are several.
 func (h *halfPaths) port(s Suspect) (uint16, bool) {
-	backends := h.predictor.Backends(s.Edge, []netip.Addr{s.Addr})
+	backends := h.predictor.Backends(s.Edge, nil)
 	for _, b := range backends {
 		if b.Port != backends[0].Port {
 			return 0, false
@@ -249,7 +251,7 @@ func (h *halfPaths) unpolicedTo(e *Edge) *Edge {
 func (h *halfPaths) predictedAt(e *Edge, end flow.Endpoint, s Suspect) bool {
 	at := end
 	for _, pod := range h.predictor.pods {
-		if i := slices.IndexFunc(podAddrs(pod), func(a netip.Addr) bool { return FamilyOf(a) == FamilyOf(s.Addr) }); s.Addr.IsValid() && i >= 0 && !pod.Spec.HostNetwork {
+		if i := slices.IndexFunc(podAddrs(pod), func(a netip.Addr) bool { return FamilyOf(a) == FamilyOf(s.Addr) }); i >= 0 && !pod.Spec.HostNetwork {
 			at.Addr = podAddrs(pod)[i]
 		}
 	}

@@ -271,7 +271,7 @@ func TestHalfPathsAvoidNodesThatTakeNoPods(t *testing.T) {
 	}
 }
 
-// A host has no address that another source is known to reach, unless it resolved to one.
+// Of a host, the address that was probed is probed again, and by others.
 func TestHalfPathsToAHost(t *testing.T) {
 	spec := "paths: [{name: p, expect: Deny, from: {podSelector: {matchLabels: {app: web}}}, to: {host: example.org}, ports: [{port: 443}]}]"
 	change := func(s *Snapshot) { s.NetworkPolicies = append(s.NetworkPolicies, only("app", "web")) }
@@ -279,19 +279,18 @@ func TestHalfPathsToAHost(t *testing.T) {
 	change(&s)
 	res := resolve(t, spec, change)
 	p := predict(s, res.Edges)
-	e := res.Edges[0]
-	allowed := evaluator.Decision{Verdict: evaluator.Allowed}
-	for _, tc := range []struct{ addr, want string }{
-		{"203.0.113.1", "ns/{} on a to 203.0.113.1 TCP 443: Allowed"},
-		{"", "the name resolved to different addresses, so that no other source is known to reach the same"},
-	} {
-		var addr netip.Addr
-		if tc.addr != "" {
-			addr = netip.MustParseAddr(tc.addr)
-		}
-		f := p.HalfPaths("ns", []Suspect{{Placed: Placed{Edge: e, Node: "a"}, Addr: addr, Decision: allowed}}, s.Nodes)
-		if got := half(f, f.Halves[0].Ingress); got != tc.want {
-			t.Errorf("at %q: %s", tc.addr, got)
+	addr := netip.MustParseAddr("203.0.113.1")
+	e := res.Edges[0].AtAddress(addr)
+	p.Predict([]*Edge{e})
+	f := p.HalfPaths("ns", []Suspect{{Placed: Placed{Edge: e, Node: "a"}, Addr: addr, Decision: evaluator.Decision{Verdict: evaluator.Allowed}}}, s.Nodes)
+	h := f.Halves[0]
+	want := []string{"ns/{app=web} on a to example.org. TCP 443: Denied", "ns/{} on a to example.org. TCP 443: Allowed"}
+	if diff := cmp.Diff(want, []string{half(f, h.Again), half(f, h.Ingress)}); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for _, e := range f.Edges {
+		if e.Target.Kind == TargetHost || (e.Target.Kind == TargetAddress && e.Target.Addr != addr) {
+			t.Errorf("the edge to %s is to whatever a resolver says", e.Target.Name)
 		}
 	}
 }
