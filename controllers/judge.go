@@ -20,6 +20,9 @@ import (
 // last one.
 func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, error) {
 	current := s.track.run
+	if current.followUp != nil {
+		return r.attribute(ctx, s)
+	}
 	checks, moved := current.checks(s.resolution.Predictor)
 	overtaken := current.provenance != s.resolution.Provenance
 	if overtaken {
@@ -36,6 +39,7 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 		current.provenance = plan.Resolve(s.input).Provenance
 	}
 	s.verdicts = verdict.Judge(checks)
+	s.recallAttributions(current.trigger)
 	summary := verdict.Summarize(s.verdicts)
 	s.summary = &summary
 	s.duration, s.trigger = s.now.Sub(current.startedAt), current.trigger
@@ -52,11 +56,11 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 	if s.track.latency != nil {
 		s.track.latency.rewatch(current.probes)
 	}
-	s.track.run = nil
+	s.track.run, s.track.attribution = nil, current.attribution(s.verdicts)
 	s.track.inFlight.Store(int32(len(s.residents)))
 	r.residents.forgetReports(s.exp.UID)
 	s.again(nextRunAt(s).Sub(s.now))
-	if trigger, _ := due(s); trigger != "" || overtaken {
+	if trigger, _ := due(s); trigger != "" || overtaken || s.track.attribution != nil {
 		// What was asked for or changed in the meantime has woken the operator already,
 		// and pods that stay will not do so by their end.
 		s.again(0)
@@ -142,7 +146,7 @@ func (r *run) check(p *probeRun, i int, e *plan.Edge) []verdict.Check {
 	for _, at := range result.Addresses {
 		unresolved -= len(at.Outcomes)
 		c := r.checkAt(p, i, e, []netip.Addr{at.Addr})
-		c.ID, c.Addr = flow.ID(c.ID, at.Addr.String()), at.Addr
+		c.ID, c.Addr = hostCheckID(c.ID, at.Addr), at.Addr
 		c.Result.Outcomes = at.Outcomes
 		if len(result.Addresses) > 1 {
 			c.Target = fmt.Sprintf("%s at %s", c.Target, at.Addr)
@@ -162,6 +166,9 @@ func (r *run) check(p *probeRun, i int, e *plan.Edge) []verdict.Check {
 	}
 	return out
 }
+
+// hostCheckID returns the ID of the check of a host that is about one of its addresses.
+func hostCheckID(id string, addr netip.Addr) string { return flow.ID(id, addr.String()) }
 
 // checkAt joins an edge with what a pod reported of it. tried holds the address of a host
 // that it is about.

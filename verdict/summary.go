@@ -140,8 +140,16 @@ func side(verdicts []Verdict, reason, message string, of func(Verdict) (Status, 
 }
 
 // Message says in one sentence what a verdict means, naming both ends, their
-// nodes and the policy.
+// nodes, the policy, and the direction that fails if it is known.
 func Message(v Verdict) string {
+	s := message(v)
+	for _, a := range v.Attributions {
+		s += "; " + a.words(v.Observed == Open)
+	}
+	return s
+}
+
+func message(v Verdict) string {
 	ends := describe(v.Check)
 	policy := decidedBy(v.Check.Prediction)
 	switch v.Cause {

@@ -239,6 +239,9 @@ type Verdict struct {
 	// Aligned compares declared and predicted, Enforced predicted and observed,
 	// Satisfied declared and observed.
 	Aligned, Enforced, Satisfied Status
+	// Attributions say which directions fail where Enforced does. Judge leaves them out:
+	// they are found out by checks of their own.
+	Attributions []Attribution
 }
 
 // Met tells whether all sides hold.

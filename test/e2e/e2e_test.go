@@ -40,7 +40,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 		healFaults(ctx)
 	}
 	// A suite that was killed has left its namespaces.
-	Expect(bed.Kubectl(ctx, "delete", "namespace", "production", "features", "life", "dualstack", "evidence", "--ignore-not-found", "--timeout=120s")).To(Succeed())
+	Expect(bed.Kubectl(ctx, "delete", "namespace", "production", "features", "life", "dualstack", "evidence", "attribution", "--ignore-not-found", "--timeout=120s")).To(Succeed())
 	Expect(bed.Install(ctx)).To(Succeed())
 }, NodeTimeout(40*time.Minute))
 
@@ -91,6 +91,9 @@ func describe(exp *v1alpha1.ConnectivityExpectation) string {
 		s += "\n  " + f.Cause + ": " + f.Message
 		if f.Observed != nil {
 			s += " [" + f.Observed.Outcomes + "; " + f.Observed.Evidence + "]"
+		}
+		for _, a := range f.Attributions {
+			s += " [" + string(a.Direction) + ": " + a.Evidence + "]"
 		}
 	}
 	return s
