@@ -70,10 +70,13 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 func (r *run) checks(now *plan.Predictor) (out []verdict.Check, moved bool) {
 	for _, p := range r.probes {
 		for i, e := range p.Edges {
+			if !p.Asks(e, p.nameservers(), p.addrs) {
+				continue
+			}
 			c := r.check(p, i, e)
-			if tried := p.tried(i); e.Target.Kind == plan.TargetHost && r.predictor.Grounds(e, tried) != now.Grounds(e, tried) {
+			if tried := p.tried(i); e.Learns() && r.predictor.Grounds(e, tried) != now.Grounds(e, tried) {
 				c.Obstacle, moved = verdict.ChangedDuringProbe, true
-				c.ObstacleDetail = fmt.Sprintf("what is at the addresses of %s changed while it was probed", e.Target.Host)
+				c.ObstacleDetail = fmt.Sprintf("what is at the addresses of %s changed while it was probed", e.TargetName(tried))
 			}
 			out = append(out, c)
 		}
@@ -98,7 +101,16 @@ func (r *run) checks(now *plan.Predictor) (out []verdict.Check, moved bool) {
 	return out, moved
 }
 
-// tried returns the addresses that the pod tried of the host of a check.
+// nameservers returns those of the pod, in the order of its resolver configuration.
+func (p *probeRun) nameservers() []netip.Addr {
+	if p.report == nil {
+		return nil
+	}
+	return p.report.Nameservers
+}
+
+// tried returns the addresses that the pod tried of the host, or found for the
+// nameserver, of a check.
 func (p *probeRun) tried(i int) []netip.Addr {
 	if p.report == nil {
 		return nil
@@ -106,17 +118,19 @@ func (p *probeRun) tried(i int) []netip.Addr {
 	return p.report.Results[i].Tried
 }
 
-// learned collects the addresses that probes tried of each host.
+// learned collects the addresses that probes tried of each host, and the nameservers of
+// the pods of each source.
 func (r *run) learned() map[string][]netip.Addr {
 	out := map[string][]netip.Addr{}
 	for _, p := range r.probes {
 		for i, e := range p.Edges {
-			if e.Target.Kind != plan.TargetHost {
+			if !e.Learns() {
 				continue
 			}
+			key := e.LearnedAs()
 			for _, addr := range p.tried(i) {
-				if !slices.Contains(out[e.Target.Host], addr) {
-					out[e.Target.Host] = append(out[e.Target.Host], addr)
+				if !slices.Contains(out[key], addr) {
+					out[key] = append(out[key], addr)
 				}
 			}
 		}
@@ -141,11 +155,15 @@ func (r *run) check(p *probeRun, i int, e *plan.Edge) verdict.Check {
 		c.Result, c.SourceProbed = &result, p.report.KubeletProbes > 0
 	}
 	target := e.Target.Addr
-	if e.Target.Kind == plan.TargetHost && len(tried) > 0 {
+	if e.Learns() && len(tried) > 0 {
 		target = tried[0]
+		c.Target = e.TargetName(tried)
 		if len(tried) == 1 {
 			c.Addr = target // otherwise the check is about no one address
 		}
+	}
+	if r.predictor.OnOwnNode(e, tried) {
+		c.OnSourceNode, c.TargetNode = true, c.SourceNode
 	}
 	c.Endpoints = len(r.predictor.Backends(e, tried))
 	from := sameFamily(p.addrs, target)
@@ -179,6 +197,7 @@ func edgeCheck(e *plan.Edge) verdict.Check {
 		ID: e.ID(), Path: e.Path, Control: e.Control, Declared: declared(e.Declared), Prediction: e.Prediction,
 		Source: e.Source.Name, Target: e.Target.Name, TargetNode: e.Target.Node, Transport: e.Transport,
 		Addr: e.Target.Addr, Port: e.Port, TargetReady: e.Target.Ready, Endpoints: len(e.Backends),
+		Question: e.Question(), Answer: e.Answer, Via: e.Via,
 	}
 }
 

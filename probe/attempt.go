@@ -5,6 +5,7 @@ package probe
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -56,7 +57,20 @@ func cancelled(ctx context.Context) error {
 
 // attempt makes one attempt of a check on the wire.
 func (s *session) attempt(ctx context.Context, c wire.Check) attempt {
-	if c.Host == "" {
+	switch {
+	case c.Nameserver > 0:
+		conf, err := s.resolver()
+		if err != nil {
+			return failed(err)
+		}
+		if c.Nameserver > len(conf.servers) {
+			return attempt{outcome: wire.ProbeError, detail: fmt.Sprintf("the resolver configuration has %d nameservers", len(conf.servers))}
+		}
+		addr := conf.servers[c.Nameserver-1]
+		a := s.target(ctx, c, netip.AddrPortFrom(addr, c.Port))
+		a.tried = addr
+		return a
+	case c.Host == "":
 		return s.target(ctx, c, netip.AddrPortFrom(c.Addr.Unmap(), c.Port))
 	}
 	resolved, err := s.resolve(ctx, c.Host)
@@ -78,8 +92,7 @@ func (s *session) target(ctx context.Context, c wire.Check, target netip.AddrPor
 	case wire.UDP:
 		return s.datagram(ctx, target, c.Nonce)
 	case wire.DNSUDP, wire.DNSTCP:
-		a, _ := s.query(ctx, c.Transport, target, c.QueryName, c.QueryType, s.timeout)
-		return a
+		return s.ask(ctx, c, target)
 	}
 	return attempt{outcome: wire.ProbeError, detail: "unknown transport " + string(c.Transport)}
 }
