@@ -108,7 +108,11 @@ func wantedAnswer(a *v1alpha1.DNSAnswer) wire.Answer {
 // pod itself can tell.
 func (r *resolver) resolvers(p *v1alpha1.Path, transport wire.Transport, sources []*Source) []partial {
 	var out []partial
-	if cluster := slices.DeleteFunc(slices.Clone(sources), func(s *Source) bool { return !s.usesClusterDNS() }); len(cluster) > 0 {
+	clusterAddrs := r.clusterAddrs()
+	asksCluster := func(s *Source) bool {
+		return s.usesClusterDNS() || slices.ContainsFunc(s.ownNameservers(), func(a netip.Addr) bool { return slices.Contains(clusterAddrs, a) })
+	}
+	if cluster := slices.DeleteFunc(slices.Clone(sources), func(s *Source) bool { return !asksCluster(s) }); len(cluster) > 0 {
 		for _, to := range r.servicePort(p, r.in.ClusterDNS, transport, intstr.FromInt32(dnsPort)) {
 			to.of = cluster
 			to.edge.Target.Name = "cluster DNS"
@@ -127,6 +131,9 @@ func (r *resolver) resolvers(p *v1alpha1.Path, transport wire.Transport, sources
 	}
 	for _, s := range sources {
 		for _, addr := range s.ownNameservers() {
+			if slices.Contains(clusterAddrs, addr) {
+				continue
+			}
 			out = append(out, partial{of: []*Source{s}, edge: Edge{
 				Target: Target{Kind: TargetAddress, Key: flow.ID("address", addr.String()), Name: nameserverName(addr), Addr: addr, Ready: true},
 				Via:    addr, Backends: []Backend{{Endpoint: flow.Endpoint{Addr: addr}, Port: dnsPort}}, Transport: transport, Port: dnsPort,
@@ -137,6 +144,21 @@ func (r *resolver) resolvers(p *v1alpha1.Path, transport wire.Transport, sources
 				Target:     Target{Kind: TargetNameserver, Key: flow.ID("nameserver", s.Key, fmt.Sprint(i)), Name: fmt.Sprintf("nameserver %d of the pod", i), Ready: true},
 				Nameserver: i, Transport: transport, Port: dnsPort,
 			}})
+		}
+	}
+	return out
+}
+
+// clusterAddrs returns the addresses of the cluster DNS.
+func (r *resolver) clusterAddrs() []netip.Addr {
+	svc := r.service(r.in.ClusterDNS)
+	if svc == nil {
+		return nil
+	}
+	var out []netip.Addr
+	for _, ip := range svc.Spec.ClusterIPs {
+		if addr, err := netip.ParseAddr(ip); err == nil {
+			out = append(out, addr)
 		}
 	}
 	return out

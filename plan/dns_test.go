@@ -104,7 +104,7 @@ func TestEveryResolverIsACheckOfItsOwn(t *testing.T) {
 		"nameservers in place of the cluster's": {change: bringing(corev1.DNSNone, "10.9.9.9", "fd00::9", "10.9.9.9"), want: []string{"nameserver 10.9.9.9 10.9.9.9:53 ×1"}},
 		"nameservers beside the cluster's": {change: bringing(corev1.DNSClusterFirst, "10.9.9.9"), check: true,
 			want: []string{service, "nameserver 10.9.9.9 10.9.9.9:53 ×1"}},
-		"the cluster DNS, written as a pod's own":     {change: bringing(corev1.DNSNone, "10.96.0.10"), want: []string{"nameserver 10.96.0.10 10.96.0.10:53 ×1"}},
+		"the cluster DNS, written as a pod's own":     {change: bringing(corev1.DNSNone, "10.96.0.10"), want: []string{service, endpoint}},
 		"the nameservers of the node":                 {change: bringing(corev1.DNSDefault), want: []string{own1, own2, own3}},
 		"the nameservers of the node, without probes": {change: bringing(corev1.DNSDefault), check: true, want: []string{own1}},
 		"no cluster DNS, and none needed": {change: func(s *Snapshot) { bringing(corev1.DNSNone, "10.9.9.9")(s); s.Services = nil },
@@ -191,19 +191,20 @@ func TestChecksOfResolversThatAPodDoesNotHave(t *testing.T) {
 		want        []string
 		addrs       []netip.Addr
 	}{
-		"the cluster DNS":               {nil, []netip.Addr{clusterDNSAddr}, []string{"cluster DNS", "cluster DNS endpoint kube-system/dns-1"}, nil},
-		"NodeLocal DNSCache":            {nil, []netip.Addr{nodeLocalAddr}, []string{"NodeLocal DNSCache 169.254.20.10"}, nil},
-		"both":                          {nil, []netip.Addr{nodeLocalAddr, clusterDNSAddr}, []string{"cluster DNS", "cluster DNS endpoint kube-system/dns-1", "NodeLocal DNSCache 169.254.20.10"}, nil},
-		"one of the pod's own":          {bringing(corev1.DNSClusterFirst, "10.9.9.9"), []netip.Addr{clusterDNSAddr, second}, []string{"cluster DNS", "cluster DNS endpoint kube-system/dns-1", "nameserver 10.9.9.9"}, nil},
-		"one of its own was cut off":    {bringing(corev1.DNSNone, "10.8.8.8", "10.9.9.9"), []netip.Addr{other}, []string{"nameserver 10.8.8.8"}, nil},
-		"the node's":                    {bringing(corev1.DNSDefault), []netip.Addr{other, second}, []string{"nameserver 10.8.8.8", "nameserver 10.9.9.9"}, nil},
-		"the same twice":                {bringing(corev1.DNSDefault), []netip.Addr{other, other}, []string{"nameserver 10.8.8.8"}, nil},
-		"an endpoint of the cluster's":  {bringing(corev1.DNSDefault), []netip.Addr{netip.MustParseAddr("10.0.1.4")}, []string{"nameserver 10.0.1.4"}, nil},
-		"they are not known":            {nil, nil, []string{"cluster DNS", "cluster DNS endpoint kube-system/dns-1", "nameserver 1 of the pod"}, nil},
-		"the node's are not known":      {bringing(corev1.DNSDefault), nil, []string{"nameserver 1 of the pod"}, nil},
-		"a family that the pod has not": {bringing(corev1.DNSDefault), []netip.Addr{six, other}, []string{"nameserver 10.8.8.8"}, []netip.Addr{second}},
-		"no family that the pod has":    {bringing(corev1.DNSDefault), []netip.Addr{six}, []string{"nameserver fd00::9"}, []netip.Addr{second}},
-		"both families":                 {bringing(corev1.DNSDefault), []netip.Addr{six, other}, []string{"nameserver fd00::9", "nameserver 10.8.8.8"}, []netip.Addr{second, six}},
+		"the cluster DNS":                  {nil, []netip.Addr{clusterDNSAddr}, []string{"cluster DNS", "cluster DNS endpoint kube-system/dns-1"}, nil},
+		"NodeLocal DNSCache":               {nil, []netip.Addr{nodeLocalAddr}, []string{"NodeLocal DNSCache 169.254.20.10"}, nil},
+		"both":                             {nil, []netip.Addr{nodeLocalAddr, clusterDNSAddr}, []string{"cluster DNS", "cluster DNS endpoint kube-system/dns-1", "NodeLocal DNSCache 169.254.20.10"}, nil},
+		"one of the pod's own":             {bringing(corev1.DNSClusterFirst, "10.9.9.9"), []netip.Addr{clusterDNSAddr, second}, []string{"cluster DNS", "cluster DNS endpoint kube-system/dns-1", "nameserver 10.9.9.9"}, nil},
+		"one of its own was cut off":       {bringing(corev1.DNSNone, "10.8.8.8", "10.9.9.9"), []netip.Addr{other}, []string{"nameserver 10.8.8.8"}, nil},
+		"the node's":                       {bringing(corev1.DNSDefault), []netip.Addr{other, second}, []string{"nameserver 10.8.8.8", "nameserver 10.9.9.9"}, nil},
+		"the cluster DNS as the pod's own": {bringing(corev1.DNSNone, "10.96.0.10", "10.9.9.9"), []netip.Addr{clusterDNSAddr, second}, []string{"cluster DNS", "cluster DNS endpoint kube-system/dns-1", "nameserver 10.9.9.9"}, nil},
+		"the same twice":                   {bringing(corev1.DNSDefault), []netip.Addr{other, other}, []string{"nameserver 10.8.8.8"}, nil},
+		"an endpoint of the cluster's":     {bringing(corev1.DNSDefault), []netip.Addr{netip.MustParseAddr("10.0.1.4")}, []string{"nameserver 10.0.1.4"}, nil},
+		"they are not known":               {nil, nil, []string{"cluster DNS", "cluster DNS endpoint kube-system/dns-1", "nameserver 1 of the pod"}, nil},
+		"the node's are not known":         {bringing(corev1.DNSDefault), nil, []string{"nameserver 1 of the pod"}, nil},
+		"a family that the pod has not":    {bringing(corev1.DNSDefault), []netip.Addr{six, other}, []string{"nameserver 10.8.8.8"}, []netip.Addr{second}},
+		"no family that the pod has":       {bringing(corev1.DNSDefault), []netip.Addr{six}, []string{"nameserver fd00::9"}, []netip.Addr{second}},
+		"both families":                    {bringing(corev1.DNSDefault), []netip.Addr{six, other}, []string{"nameserver fd00::9", "nameserver 10.8.8.8"}, []netip.Addr{second, six}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
