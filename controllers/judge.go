@@ -119,7 +119,7 @@ func (p *probeRun) tried(i int) []netip.Addr {
 }
 
 // learned collects the addresses that probes tried of each host, and the nameservers of
-// the pods of each source.
+// the pods of each source that no other check is about.
 func (r *run) learned() map[string][]netip.Addr {
 	out := map[string][]netip.Addr{}
 	for _, p := range r.probes {
@@ -128,6 +128,12 @@ func (r *run) learned() map[string][]netip.Addr {
 				continue
 			}
 			key := e.LearnedAs()
+			if e.Target.Kind == plan.TargetNameserver && p.report != nil {
+				out[key] = out[key] // known, even if there are none
+				if !p.Asks(e, p.nameservers(), p.addrs) {
+					continue
+				}
+			}
 			for _, addr := range p.tried(i) {
 				if !slices.Contains(out[key], addr) {
 					out[key] = append(out[key], addr)

@@ -359,9 +359,10 @@ func (p *Predictor) backendsAt(addr netip.Addr, t wire.Transport, port uint16) [
 // is with a nameserver before the first run.
 func (p *Predictor) Flows(e *Edge) (flows []flow.Flow, whole bool) {
 	var learned []netip.Addr
+	whole = !e.Learns()
 	if e.Target.Kind == TargetNameserver {
 		// A host may turn out to be another one every time. The nameservers of a pod stay.
-		learned = p.learned[e.LearnedAs()]
+		learned, whole = p.learned[e.LearnedAs()]
 	}
 	targets := p.targets(e, learned)
 	for _, from := range e.Source.identities() {
@@ -369,7 +370,7 @@ func (p *Predictor) Flows(e *Edge) (flows []flow.Flow, whole bool) {
 			flows = append(flows, flow.Flow{From: from, To: to.Endpoint, Protocol: e.Transport.Protocol(), Port: to.Port})
 		}
 	}
-	return flows, !e.Learns() || len(learned) > 0
+	return flows, whole
 }
 
 // identities lists what policies may see of the pods that the source stands for, and of
