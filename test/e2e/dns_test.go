@@ -129,3 +129,30 @@ var _ = Describe("name resolution", Ordered, func() {
 		}
 	}, SpecTimeout(3*time.Minute))
 })
+
+var _ = Describe("NodeLocal DNSCache", Ordered, func() {
+	key := types.NamespacedName{Namespace: "cached", Name: "cached"}
+
+	BeforeAll(func(ctx SpecContext) {
+		requireLab() // the nameserver of the nodes is the lab's
+		Expect(bed.Kubectl(ctx, "apply", "-f", bed.Path("test/e2e/testdata/nodelocaldns.yaml"))).To(Succeed())
+		DeferCleanup(func(ctx SpecContext) {
+			Expect(bed.Kubectl(ctx, "delete", "-f", bed.Path("test/e2e/testdata/nodelocaldns.yaml"), "--timeout=120s")).To(Succeed())
+		})
+		Expect(bed.Kubectl(ctx, "-n", "kube-system", "rollout", "status", "daemonset/node-local-dns", "--timeout=60s")).To(Succeed())
+		Expect(bed.Kubectl(ctx, "-n", "cached", "wait", "--for=condition=Ready", "--timeout=60s", "pod/free", "pod/isolated")).To(Succeed())
+	}, NodeTimeout(3*time.Minute))
+
+	It("is what pods ask that have it, on their own node, and nothing else is", func(ctx SpecContext) {
+		exp := probe(ctx, key)
+		Expect(exp.Status.Summary).To(HaveValue(Equal(v1alpha1.Summary{Checks: 3, Met: 2, Unknown: 1})), describe(exp))
+		// Whether policies keep a pod from its own node is up to the implementation.
+		Expect(verdicts(exp)).To(Equal(violations("ImplementationDefined", "isolated")), describe(exp))
+		f := exp.Status.Findings[0]
+		Expect(f.Target).To(Equal("NodeLocal DNSCache 169.254.20.10 for kubernetes.default.svc.cluster.local."))
+		Expect(f.TargetNode).To(And(Equal(f.SourceNode), Not(BeEmpty())))
+		Expect(f.Predicted.Rule).To(Equal("S14"))
+		Expect(f.Observed.Result).To(Equal("Open"))
+		Expect(exp.Status.Coverage.PairsPercent).To(BeEquivalentTo(100))
+	}, SpecTimeout(3*time.Minute))
+})
