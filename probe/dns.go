@@ -202,6 +202,10 @@ func (s *stack) queryTCP(ctx context.Context, server netip.AddrPort, q *dns.Msg,
 	a := judge(q, answer)
 	a.rtt = c.elapsed()
 	c.finish(ctx)
+	if answer.Truncated {
+		// There is nothing else to ask over, and part of an answer is none.
+		return attempt{outcome: wire.Truncated, rtt: a.rtt, detail: "truncated over TCP"}, nil
+	}
 	return a, answer
 }
 

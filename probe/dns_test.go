@@ -83,6 +83,9 @@ func misbehave(t *testing.T, label string, w dns.ResponseWriter, m *dns.Msg) boo
 		if m.Truncated = !overTCP; overTCP {
 			answer(t, m, "10.0.0.1", "10.0.0.2")
 		}
+	case "never":
+		m.Truncated = true
+		answer(t, m, "10.0.0.1")
 	case "cut":
 		answer(t, m, "10.0.0.1", "10.0.0.2")
 		if _, overTCP := w.RemoteAddr().(*net.TCPAddr); overTCP {
@@ -161,6 +164,7 @@ func TestOutcomesOfDNS(t *testing.T) {
 		"any other code is refused":                       {"notimp.test.", "A", wire.DNSRefused, "NOTIMP", "NOTIMP"},
 		"a truncated answer is asked for over TCP":        {"big.test.", "A", wire.Connected, "truncated; over TCP: NOERROR 10.0.0.1,10.0.0.2", "NOERROR 10.0.0.1,10.0.0.2"},
 		"so is one that is cut within a record":           {"cut.test.", "A", wire.Connected, "truncated; over TCP: NOERROR 10.0.0.1,10.0.0.2", "NOERROR 10.0.0.1,10.0.0.2"},
+		"an answer that is truncated over TCP is none":    {"never.test.", "A", wire.Truncated, "truncated; over TCP: Truncated truncated over TCP", "truncated over TCP"},
 		"a server that says nothing is silence":           {"silent.test.", "A", wire.TimedOut, "", "tcp connected, no answer: silence"},
 		"an answer with another id is no answer":          {"otherid.test.", "A", wire.TimedOut, ignored, "tcp connected, no answer: silence"},
 		"an answer to another question is no answer":      {"otherquestion.test.", "A", wire.TimedOut, ignored, "tcp connected, no answer: silence"},

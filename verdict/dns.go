@@ -31,7 +31,7 @@ func answerCause(c Check) Cause {
 	switch {
 	case is(wire.AnswerDiffers):
 		return UnexpectedAnswer
-	case is(wire.Truncated):
+	case is(wire.Truncated) && c.Transport == wire.DNSUDP:
 		return DNSOverUDPOnly
 	}
 	return NameNotResolved

@@ -115,6 +115,7 @@ func TestAnswersAsDeclared(t *testing.T) {
 		"a name that must not exist, and does":    {want(absent, evaluator.Allowed, wire.AnswerDiffers), UnexpectedAnswer, True, False, "want that there is no such record"},
 		"a name of which nothing is known":        {want(absent, evaluator.Allowed, wire.ServerFailure), NameNotResolved, True, False, "does not resolve"},
 		"a resolver that takes the question only": {want(absent, evaluator.Allowed, wire.Unanswered), NameNotResolved, True, False, "does not resolve"},
+		"a truncated answer over TCP":             {with(want(addresses, evaluator.Allowed, wire.Truncated), over(wire.DNSTCP)), NameNotResolved, True, False, "does not resolve"},
 		"another answer, for want of policing":    {want(addresses, evaluator.Denied, wire.AnswerDiffers), DriftMasked, False, False, "only because the network does not enforce"},
 	}
 	for name, tc := range cases {
