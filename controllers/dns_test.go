@@ -147,7 +147,6 @@ func answers(edges []*plan.Edge, nameservers []netip.Addr, broken []string) []wi
 		}
 		if e.Nameserver > 0 {
 			addr = nameservers[e.Nameserver-1]
-			result.Tried = []netip.Addr{addr}
 		}
 		outcome := wire.Connected
 		if slices.Contains(broken, addr.String()) {

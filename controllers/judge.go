@@ -73,12 +73,15 @@ func (r *run) checks(now *plan.Predictor) (out []verdict.Check, moved bool) {
 			if !p.Asks(e, p.nameservers(), p.addrs) {
 				continue
 			}
-			c := r.check(p, i, e)
-			if tried := p.tried(i); e.Learns() && r.predictor.Grounds(e, tried) != now.Grounds(e, tried) {
-				c.Obstacle, moved = verdict.ChangedDuringProbe, true
-				c.ObstacleDetail = fmt.Sprintf("what is at the addresses of %s changed while it was probed", e.TargetName(tried))
+			judged := r.check(p, i, e)
+			if tried := p.tried(i, e); e.Learns() && r.predictor.Grounds(e, tried) != now.Grounds(e, tried) {
+				moved = true
+				for j := range judged {
+					judged[j].Obstacle = verdict.ChangedDuringProbe
+					judged[j].ObstacleDetail = fmt.Sprintf("what is at the addresses of %s changed while it was probed", e.TargetName(tried))
+				}
 			}
-			out = append(out, c)
+			out = append(out, judged...)
 		}
 	}
 	for _, e := range r.edges {
@@ -109,13 +112,22 @@ func (p *probeRun) nameservers() []netip.Addr {
 	return p.report.Nameservers
 }
 
-// tried returns the addresses that the pod tried of the host, or found for the
-// nameserver, of a check.
-func (p *probeRun) tried(i int) []netip.Addr {
+// tried returns the addresses that the pod tried of the host of a check, or the one that
+// it has for the nameserver.
+func (p *probeRun) tried(i int, e *plan.Edge) (out []netip.Addr) {
+	if e.Target.Kind == plan.TargetNameserver {
+		if list := p.nameservers(); e.Nameserver <= len(list) {
+			out = append(out, list[e.Nameserver-1])
+		}
+		return out
+	}
 	if p.report == nil {
 		return nil
 	}
-	return p.report.Results[i].Tried
+	for _, at := range p.report.Results[i].Addresses {
+		out = append(out, at.Addr)
+	}
+	return out
 }
 
 // learned collects the addresses that probes tried of each host, and the nameservers of
@@ -134,7 +146,7 @@ func (r *run) learned() map[string][]netip.Addr {
 					continue
 				}
 			}
-			for _, addr := range p.tried(i) {
+			for _, addr := range p.tried(i, e) {
 				if !slices.Contains(out[key], addr) {
 					out[key] = append(out[key], addr)
 				}
@@ -144,7 +156,46 @@ func (r *run) learned() map[string][]netip.Addr {
 	return out
 }
 
-func (r *run) check(p *probeRun, i int, e *plan.Edge) verdict.Check {
+// check returns what is to be judged of one check of a pod: of a host, each address that
+// was tried is judged by itself, and so is that none was, or not all.
+func (r *run) check(p *probeRun, i int, e *plan.Edge) []verdict.Check {
+	if e.Target.Kind != plan.TargetHost || p.report == nil || p.obstacle != "" {
+		c := r.checkAt(p, i, e, p.tried(i, e))
+		if e.Target.Kind == plan.TargetNameserver && len(p.tried(i, e)) > 0 {
+			c.Target, c.Addr = e.TargetName(p.tried(i, e)), p.tried(i, e)[0]
+		}
+		return []verdict.Check{c}
+	}
+	var out []verdict.Check
+	result := p.report.Results[i]
+	unresolved := len(result.Outcomes)
+	for _, at := range result.Addresses {
+		unresolved -= len(at.Outcomes)
+		c := r.checkAt(p, i, e, []netip.Addr{at.Addr})
+		c.ID, c.Addr = flow.ID(c.ID, at.Addr.String()), at.Addr
+		c.Result.Outcomes = at.Outcomes
+		if len(result.Addresses) > 1 {
+			c.Target = fmt.Sprintf("%s at %s", c.Target, at.Addr)
+		}
+		c.Elsewhere = p.plan.Attempts - len(at.Outcomes)
+		out = append(out, c)
+	}
+	if unresolved > 0 {
+		out = append(out, r.checkAt(p, i, e, nil))
+	}
+	if result.Untried > 0 {
+		c := r.checkAt(p, i, e, nil)
+		c.ID = flow.ID(c.ID, "untried")
+		c.Obstacle = verdict.TooManyChecks
+		c.ObstacleDetail = fmt.Sprintf("%s has %d addresses more than the %d that are tried of a host: declare them by to.address", e.Target.Host, result.Untried, wire.MaxHostAddresses)
+		out = append(out, c)
+	}
+	return out
+}
+
+// checkAt joins an edge with what a pod reported of it. tried holds the address of a host
+// or a nameserver that it is about.
+func (r *run) checkAt(p *probeRun, i int, e *plan.Edge, tried []netip.Addr) verdict.Check {
 	c := edgeCheck(e)
 	c.ID = flow.ID(c.ID, p.Node)
 	c.SourceNode, c.Pod = p.node, p.name
@@ -152,21 +203,16 @@ func (r *run) check(p *probeRun, i int, e *plan.Edge) verdict.Check {
 		c.Responder = true
 		c.ListenerAlive = r.responderOf(e).alive
 	}
-	tried := p.tried(i)
 	switch {
 	case p.obstacle != "":
 		c.Obstacle, c.ObstacleDetail = p.obstacle, p.detail
 	case p.report != nil:
 		result := p.report.Results[i]
-		c.Result, c.SourceProbed = &result, p.report.KubeletProbes > 0
+		c.Result, c.SourceProbed, c.SourceTrouble = &result, p.report.KubeletProbes > 0, p.report.Trouble
 	}
 	target := e.Target.Addr
-	if e.Learns() && len(tried) > 0 {
+	if len(tried) > 0 {
 		target = tried[0]
-		c.Target = e.TargetName(tried)
-		if len(tried) == 1 {
-			c.Addr = target // otherwise the check is about no one address
-		}
 	}
 	if r.predictor.OnOwnNode(e, tried) {
 		c.OnSourceNode, c.TargetNode = true, c.SourceNode

@@ -27,7 +27,7 @@ import (
 // list makes, as glibc does (resolver(3), res_search): the next name is asked for when
 // one does not exist, has no record of the type, or its server fails; whatever else
 // comes is the result. All of it takes one timeout at most.
-func (s *session) ask(ctx context.Context, c wire.Check, server netip.AddrPort) attempt {
+func (s *session) ask(ctx context.Context, c *wire.Check, server netip.AddrPort) attempt {
 	names := []string{dns.Fqdn(c.QueryName)}
 	if c.Search {
 		conf, err := s.resolver()
@@ -196,6 +196,9 @@ func (s *stack) queryTCP(ctx context.Context, server netip.AddrPort, q *dns.Msg,
 		if ctx.Err() != nil {
 			return failed(cancelled(ctx)), nil
 		}
+		if a := failed(c.silence()); late(ctx, err) && a.outcome == wire.ProbeError {
+			return a, nil
+		}
 		// The handshake succeeded, so that nothing on the path is in the way.
 		return attempt{outcome: wire.Unanswered, rtt: opened, detail: "tcp connected, no answer: " + reason(err)}, nil
 	}
@@ -227,16 +230,18 @@ func (c *conn) exchangeDNS(q *dns.Msg, packed []byte) (*dns.Msg, error) {
 	// One write: some servers expect length and message in one segment (RFC 7766,
 	// section 8).
 	out := binary.BigEndian.AppendUint16(nil, uint16(len(packed)))
+	c.sent = time.Time{} // what counts is the question
 	if _, err := c.file.Write(append(out, packed...)); err != nil {
 		return nil, err
 	}
+	c.sent = time.Now()
 	for {
 		var size [2]byte
-		if _, err := io.ReadFull(c.file, size[:]); err != nil {
+		if _, err := io.ReadFull(c, size[:]); err != nil {
 			return nil, err
 		}
 		in := make([]byte, binary.BigEndian.Uint16(size[:]))
-		if _, err := io.ReadFull(c.file, in); err != nil {
+		if _, err := io.ReadFull(c, in); err != nil {
 			return nil, err
 		}
 		if answer := parseAnswer(q, in); answer != nil {

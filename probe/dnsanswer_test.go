@@ -151,8 +151,10 @@ func TestSearchThatFoundNothingAndAFailure(t *testing.T) {
 
 func TestNameserversOfThePod(t *testing.T) {
 	l := newLab(t)
-	l.server.nameserver(serverV4, true, zone(t))
-	l.server.nameserver(serverV6, true, zone(t))
+	answers := map[netip.Addr]string{serverV4: "10.0.0.4", serverV6: "10.0.0.6"}
+	for addr, a := range answers {
+		l.server.nameserver(addr, true, records(t, nil, "a.test. 5 IN A "+a))
+	}
 	ask := func(n int) wire.Check {
 		return wire.Check{Transport: wire.DNSUDP, Nameserver: n, Port: dnsPort, QueryName: "a.test.", QueryType: "A", Goal: wire.GoalOpen}
 	}
@@ -180,10 +182,7 @@ func TestNameserversOfThePod(t *testing.T) {
 					}
 					continue
 				}
-				assertOutcome(t, got, wire.Connected, "NOERROR 10.91.2.2,10.91.2.3")
-				if !slices.Equal(got.Tried, tc.want[i:i+1]) {
-					t.Errorf("nameserver %d: tried %v, want %v", i+1, got.Tried, tc.want[i])
-				}
+				assertOutcome(t, got, wire.Connected, "NOERROR "+answers[tc.want[i]])
 			}
 		})
 	}

@@ -49,7 +49,7 @@ func TestOneTransportWorksAndTheOtherDoesNot(t *testing.T) {
 		"something else blocks TCP": {tcp(allow, evaluator.Allowed, wire.TimedOut), udp(allow, evaluator.Allowed, wire.Connected), true,
 			DNSOverUDPOnly, True, False, False, "UDP works, TCP does not, so that answers that do not fit a datagram fail: it is blocked although no policy denies it"},
 		"nobody gets through over TCP": {tcp(allow, evaluator.Allowed, wire.TimedOut), udp(allow, evaluator.Allowed, wire.Connected), false,
-			DNSOverUDPOnly, True, Unknown, Unknown, "UDP works, TCP does not, so that answers that do not fit a datagram fail: no other check of this run reached this address and port"},
+			DNSOverUDPOnly, True, Unknown, Unknown, "UDP works, TCP does not, so that answers that do not fit a datagram fail: ns/{app=dns} on node node-a got answers elsewhere and none here, although policies let it through: the target answers nobody"},
 		"the resolver does not listen on TCP": {tcp(allow, evaluator.Allowed, wire.Refused), udp(allow, evaluator.Allowed, wire.NameNotFound), false,
 			DNSOverUDPOnly, True, Unknown, Unknown, "nothing listens there, or a filter resets"},
 		"no policy lets UDP through": {udp(allow, evaluator.Denied, wire.TimedOut), tcp(allow, evaluator.Allowed, wire.Connected), true,
