@@ -159,12 +159,17 @@ func (r *run) learned() map[string][]netip.Addr {
 // check returns what is to be judged of one check of a pod: of a host, each address that
 // was tried is judged by itself, and so is that none was, or not all.
 func (r *run) check(p *probeRun, i int, e *plan.Edge) []verdict.Check {
-	if e.Target.Kind != plan.TargetHost || p.report == nil || p.obstacle != "" {
-		c := r.checkAt(p, i, e, p.tried(i, e))
-		if e.Target.Kind == plan.TargetNameserver && len(p.tried(i, e)) > 0 {
-			c.Target, c.Addr = e.TargetName(p.tried(i, e)), p.tried(i, e)[0]
+	switch {
+	case e.Target.Kind == plan.TargetNameserver:
+		tried := p.tried(i, e)
+		c := r.checkAt(p, i, e, tried)
+		c.Target = e.TargetName(tried)
+		if len(tried) > 0 {
+			c.Addr = tried[0]
 		}
 		return []verdict.Check{c}
+	case e.Target.Kind != plan.TargetHost || p.report == nil || p.obstacle != "":
+		return []verdict.Check{r.checkAt(p, i, e, nil)}
 	}
 	var out []verdict.Check
 	result := p.report.Results[i]
