@@ -40,7 +40,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 		healFaults(ctx)
 	}
 	// A suite that was killed has left its namespaces.
-	Expect(bed.Kubectl(ctx, "delete", "namespace", "production", "features", "life", "dualstack", "evidence", "attribution", "--ignore-not-found", "--timeout=120s")).To(Succeed())
+	Expect(bed.Kubectl(ctx, "delete", "namespace", "production", "features", "life", "dualstack", "evidence", "attribution", "names", "cached", "--ignore-not-found", "--timeout=120s")).To(Succeed())
 	Expect(bed.Install(ctx)).To(Succeed())
 }, NodeTimeout(40*time.Minute))
 
