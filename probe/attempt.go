@@ -57,7 +57,7 @@ func cancelled(ctx context.Context) error {
 }
 
 // attempt makes one attempt of a check on the wire, at the check's address.
-func (s *session) attempt(ctx context.Context, c wire.Check) attempt {
+func (s *session) attempt(ctx context.Context, c *wire.Check) attempt {
 	target := netip.AddrPortFrom(c.Addr.Unmap(), c.Port)
 	switch c.Transport {
 	case wire.TCP:

@@ -149,7 +149,7 @@ func (s *stack) reachable(addrs []netip.Addr) []netip.Addr {
 //
 // An attempt at a check's own address runs in the slot of the caller; one by host
 // takes a slot for the resolver and then one for each address.
-func (s *session) attempts(ctx context.Context, c wire.Check) []attempt {
+func (s *session) attempts(ctx context.Context, c *wire.Check) []attempt {
 	if c.Host == "" {
 		return []attempt{s.guarded(ctx, c)}
 	}
@@ -169,9 +169,9 @@ func (s *session) attempts(ctx context.Context, c wire.Check) []attempt {
 		wg.Go(func() {
 			if s.acquire(ctx) {
 				defer s.release()
-				at := c
+				at := *c
 				at.Host, at.Addr = "", addr
-				out[i] = s.guarded(ctx, at)
+				out[i] = s.guarded(ctx, &at)
 			} else {
 				out[i] = failed(cancelled(ctx))
 			}

@@ -37,9 +37,10 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	DeferCleanup(func(ctx SpecContext) { Expect(bed.Close(ctx)).To(Succeed()) })
 	if bed.Lab {
 		Expect(bed.Heal(ctx)).To(Succeed())
+		healFaults(ctx)
 	}
 	// A suite that was killed has left its namespaces.
-	Expect(bed.Kubectl(ctx, "delete", "namespace", "production", "features", "life", "dualstack", "attribution", "--ignore-not-found", "--timeout=120s")).To(Succeed())
+	Expect(bed.Kubectl(ctx, "delete", "namespace", "production", "features", "life", "dualstack", "evidence", "attribution", "--ignore-not-found", "--timeout=120s")).To(Succeed())
 	Expect(bed.Install(ctx)).To(Succeed())
 }, NodeTimeout(40*time.Minute))
 

@@ -33,12 +33,6 @@ var _ = Describe("a run", Ordered, func() {
 		})
 	}, NodeTimeout(3*time.Minute))
 
-	apply := func(ctx context.Context, text string) {
-		GinkgoHelper()
-		file := filepath.Join(GinkgoT().TempDir(), "object.yaml")
-		Expect(os.WriteFile(file, []byte(text), 0o600)).To(Succeed())
-		Expect(bed.Kubectl(ctx, "apply", "-f", file)).To(Succeed())
-	}
 	createWith := func(ctx context.Context, probe, paths string) {
 		GinkgoHelper()
 		apply(ctx, "apiVersion: pathproof.dev/v1alpha1\nkind: ConnectivityExpectation\nmetadata: {name: life, namespace: life}\nspec:\n"+
@@ -163,17 +157,9 @@ func killOperator(ctx context.Context) {
 	Expect(bed.Client.List(ctx, &pods, client.InNamespace("pathproof-system"), client.MatchingLabels{"app.kubernetes.io/component": "manager"})).To(Succeed())
 	Expect(pods.Items).NotTo(BeEmpty())
 	killed := 0
-	entries, err := os.ReadDir("/proc")
-	Expect(err).NotTo(HaveOccurred())
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-		cgroup, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-		for _, pod := range pods.Items {
-			if strings.TrimSpace(string(comm)) == "manager" && strings.Contains(string(cgroup), string(pod.UID)) {
+	for _, pod := range pods.Items {
+		for _, pid := range processesOf(&pod) {
+			if comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); strings.TrimSpace(string(comm)) == "manager" {
 				Expect(syscall.Kill(pid, syscall.SIGKILL)).To(Succeed())
 				killed++
 			}
