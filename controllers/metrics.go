@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -51,7 +52,7 @@ func NewMetrics(c clock.PassiveClock) *Metrics {
 			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
 		}, []string{"direction"}),
 		age: prometheus.NewDesc("pathproof_conclusive_run_age_seconds",
-			"Time since the last run in which every check was observed as open or blocked.", []string{"namespace", "expectation"}, nil),
+			"Time since the last run in which every check was observed as open or blocked; infinite if that is dated in the future.", []string{"namespace", "expectation"}, nil),
 		conclusive: map[types.NamespacedName]time.Time{},
 	}
 }
@@ -75,13 +76,18 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	defer m.mu.Unlock()
 	now := m.clock.Now()
 	for key, at := range m.conclusive {
-		ch <- prometheus.MustNewConstMetric(m.age, prometheus.GaugeValue, now.Sub(at).Seconds(), key.Namespace, key.Name)
+		age, known := ageAt(now, at)
+		seconds := age.Seconds()
+		if !known {
+			seconds = math.Inf(1) // what alerts on old results has to fire
+		}
+		ch <- prometheus.MustNewConstMetric(m.age, prometheus.GaugeValue, seconds, key.Namespace, key.Name)
 	}
 }
 
 // Observe records the result of a run.
 func (m *Metrics) Observe(key types.NamespacedName, s verdict.Summary, verdicts []verdict.Verdict, trigger string, d time.Duration) {
-	m.duration.WithLabelValues(trigger).Observe(d.Seconds())
+	m.Ran(trigger, d)
 	m.checks.DeletePartialMatch(labelsOf(key))
 	counts := map[[2]string]int{}
 	for _, v := range verdicts {
@@ -97,6 +103,11 @@ func (m *Metrics) Observe(key types.NamespacedName, s verdict.Summary, verdicts 
 	for k, n := range counts {
 		m.checks.WithLabelValues(key.Namespace, key.Name, k[0], k[1]).Set(float64(n))
 	}
+}
+
+// Ran records how long a run took.
+func (m *Metrics) Ran(trigger string, d time.Duration) {
+	m.duration.WithLabelValues(trigger).Observe(d.Seconds())
 }
 
 // Latency records how long a change of policy took to open or to close a watched path.

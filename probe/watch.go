@@ -33,7 +33,7 @@ type flipFunc func(open bool, at time.Time, gap time.Duration)
 // watch makes attempts of a check at equal distances until the context ends, and tells
 // when it opens or closes. They overlap: one does not wait for the silence of the one
 // before.
-func (s *session) watch(ctx context.Context, c wire.Check, every time.Duration, flip flipFunc) {
+func (s *session) watch(ctx context.Context, c *wire.Check, every time.Duration, flip flipFunc) {
 	every = max(every, s.timeout/maxOverlap)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -46,7 +46,7 @@ func (s *session) watch(ctx context.Context, c wire.Check, every time.Duration, 
 			t := state.begin(time.Now())
 			underWay++
 			go func() {
-				a := s.guarded(ctx, c)
+				a := agreed(s.attempts(ctx, c))
 				t.outcome, t.end = a.outcome, time.Now()
 				if a.rtt > 0 {
 					t.end = t.start.Add(a.rtt)
@@ -65,6 +65,21 @@ func (s *session) watch(ctx context.Context, c wire.Check, every time.Duration, 
 			return
 		}
 	}
+}
+
+// agreed is what the attempts at all addresses of a host come to: a path to it is open
+// when all are answered, and closed when none is. Those that disagree tell nothing.
+func agreed(at []attempt) attempt {
+	last := at[0]
+	for _, a := range at[1:] {
+		if a.outcome.Answered() != last.outcome.Answered() || a.outcome.Closed() != last.outcome.Closed() {
+			return attempt{outcome: wire.ProbeError}
+		}
+		if a.rtt > last.rtt {
+			last = a
+		}
+	}
+	return last
 }
 
 // trial is one attempt of a watched check.

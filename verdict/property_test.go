@@ -38,6 +38,9 @@ func aCheck(t *rapid.T, id string) Check {
 		Responder: rapid.IntRange(0, 3).Draw(t, "ours") == 0, ListenerAlive: rapid.Bool().Draw(t, "alive"),
 		Endpoints: rapid.SampledFrom([]int{1, 1, 1, 2}).Draw(t, "endpoints"),
 	}
+	if rapid.IntRange(0, 9).Draw(t, "troubled") == 0 {
+		c.SourceTrouble = "eth0 is down"
+	}
 	if rapid.IntRange(0, 9).Draw(t, "obstructed") == 0 {
 		c.Obstacle = rapid.SampledFrom([]Cause{ChangedDuringProbe, IdentityDivergence, ProbeRefused, NoTargetMatched}).Draw(t, "obstacle")
 		c.ObstacleDetail = "in words"
@@ -93,7 +96,7 @@ func proved(x Check, checks []Check) Observed {
 	if answered(x) {
 		return Open
 	}
-	if x.Result == nil || x.Obstacle != "" || len(x.Result.Outcomes) == 0 || !x.TargetReady {
+	if x.Result == nil || x.Obstacle != "" || len(x.Result.Outcomes) == 0 || !x.TargetReady || x.SourceTrouble != "" {
 		return Inconclusive
 	}
 	for _, o := range x.Result.Outcomes {

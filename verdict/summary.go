@@ -140,8 +140,16 @@ func side(verdicts []Verdict, reason, message string, of func(Verdict) (Status, 
 }
 
 // Message says in one sentence what a verdict means, naming both ends, their
-// nodes and the policy.
+// nodes, the policy, and the direction that fails if it is known.
 func Message(v Verdict) string {
+	s := message(v)
+	for _, a := range v.Attributions {
+		s += "; " + a.words(v.Observed == Open)
+	}
+	return s
+}
+
+func message(v Verdict) string {
 	ends := describe(v.Check)
 	policy := decidedBy(v.Check.Prediction)
 	switch v.Cause {
@@ -168,8 +176,8 @@ func Message(v Verdict) string {
 	case ImplementationDefined:
 		return fmt.Sprintf("%s is %s, and policies leave it open: %s", ends, strings.ToLower(v.Observed.String()), v.Check.Prediction.Reason)
 	case ChangedDuringProbe, Flapping, IdentityDivergence, NoPositiveControl, NoSharedFamily, NoSourceMatched, NoTargetMatched, PathBroken,
-		PortNotFound, ProbeFailed, ProbeRefused, SourceNamespaceRefused, SourceNotReady, TargetNotListening, TargetNotReady,
-		TooManyChecks, Unsupported:
+		PortNotFound, ProbeFailed, ProbeRefused, ResolverSilent, SourceNamespaceRefused, SourceNotReady, TargetNotListening, TargetNotReady,
+		TargetSilent, TooManyChecks, Unsupported:
 		return ends + ": " + v.Evidence
 	}
 	return ends + ": " + string(v.Cause)

@@ -36,6 +36,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	DeferCleanup(func(ctx SpecContext) { Expect(bed.Close(ctx)).To(Succeed()) })
 	if bed.Lab {
 		Expect(bed.Heal(ctx)).To(Succeed())
+		healFaults(ctx)
 	}
 	// A suite that was killed has left its namespaces.
 	Expect(bed.DeleteNamespaces(ctx)).To(Succeed())
@@ -150,6 +151,9 @@ func describe(exp *v1alpha1.ConnectivityExpectation) string {
 		if f.Observed != nil {
 			s += " [" + f.Observed.Outcomes + "; " + f.Observed.Evidence + "]"
 		}
+		for _, a := range f.Attributions {
+			s += " [" + string(a.Direction) + ": " + a.Evidence + "]"
+		}
 	}
 	return s
 }
@@ -166,8 +170,8 @@ func expectAllMet(exp *v1alpha1.ConnectivityExpectation) {
 	Expect(exp.Status.Summary.Checks).To(BeNumerically(">", 0))
 }
 
-// apply applies a scenario for as long as the container or the spec lasts.
-func apply(ctx context.Context, s testbed.Scenario) {
+// applyScenario applies a scenario for as long as the container or the spec lasts.
+func applyScenario(ctx context.Context, s testbed.Scenario) {
 	GinkgoHelper()
 	if s.LabOnly {
 		requireLab()

@@ -12,7 +12,7 @@ import (
 var _ = Describe("the features of NetworkPolicy", Ordered, func() {
 	var both pair
 	BeforeAll(func(ctx SpecContext) {
-		apply(ctx, testbed.Features)
+		applyScenario(ctx, testbed.Features)
 		both = pairOf(ctx, testbed.Features.Key)
 	}, NodeTimeout(2*time.Minute))
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -151,17 +150,9 @@ func killOperator(ctx context.Context) {
 	Expect(bed.Client.List(ctx, &pods, client.InNamespace("pathproof-system"), client.MatchingLabels{"app.kubernetes.io/component": "manager"})).To(Succeed())
 	Expect(pods.Items).NotTo(BeEmpty())
 	killed := 0
-	entries, err := os.ReadDir("/proc")
-	Expect(err).NotTo(HaveOccurred())
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-		cgroup, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-		for _, pod := range pods.Items {
-			if strings.TrimSpace(string(comm)) == "manager" && strings.Contains(string(cgroup), string(pod.UID)) {
+	for _, pod := range pods.Items {
+		for _, pid := range processesOf(&pod) {
+			if comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); strings.TrimSpace(string(comm)) == "manager" {
 				Expect(syscall.Kill(pid, syscall.SIGKILL)).To(Succeed())
 				killed++
 			}

@@ -23,7 +23,7 @@ var _ = Describe("resident probes", Ordered, func() {
 
 	BeforeAll(func(ctx SpecContext) {
 		requireLab()
-		apply(ctx, testbed.Production)
+		applyScenario(ctx, testbed.Production)
 		exp, err := bed.Expectation(ctx, production)
 		Expect(err).NotTo(HaveOccurred())
 		twin = inResidentPods(ctx, production, func(p *v1alpha1.ProbeSettings) {

@@ -120,6 +120,8 @@ func (s *soak) prepare(ctx context.Context) error {
 		if err := s.bed.Apply(ctx, scenario); err != nil {
 			return err
 		}
+	}
+	for _, scenario := range testbed.Scenarios {
 		twin, err := s.bed.Twin(ctx, scenario.Key, func(p *v1alpha1.ProbeSettings) { p.IntervalSeconds = 86400 })
 		if err != nil {
 			return err

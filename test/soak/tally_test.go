@@ -27,6 +27,13 @@ func result(ready metav1.ConditionStatus, violated int32, findings ...v1alpha1.F
 	return e
 }
 
+// unlisted makes one more check not met.
+func unlisted(e *v1alpha1.ConnectivityExpectation) *v1alpha1.ConnectivityExpectation {
+	e.Status.Summary.Met--
+	e.Status.Summary.Unknown++
+	return e
+}
+
 func TestTally(t *testing.T) {
 	met := testbed.Scenario{}
 	drift := testbed.Scenario{NotMet: map[string]testbed.Found{"p": {Cause: "PolicyDrift", Checks: 2}}}

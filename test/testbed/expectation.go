@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -105,4 +106,32 @@ func Condition(e *v1alpha1.ConnectivityExpectation, conditionType string) metav1
 // Ready returns the condition Ready.
 func Ready(e *v1alpha1.ConnectivityExpectation) metav1.Condition {
 	return Condition(e, v1alpha1.ConditionReady)
+}
+
+// Inconclusive returns an error unless there are findings about a path, all of them are
+// inconclusive by this cause and have these words for it, and nothing of the expectation
+// is a violation or makes it Ready.
+func Inconclusive(e *v1alpha1.ConnectivityExpectation, path, cause string, words ...string) error {
+	found := 0
+	for _, f := range e.Status.Findings {
+		if f.Path != path {
+			continue
+		}
+		found++
+		if f.Cause != cause || f.Observed == nil || f.Observed.Result != "Inconclusive" {
+			return fmt.Errorf("path %s: want Inconclusive by %s, got %s: %s", path, cause, f.Cause, f.Message)
+		}
+		for _, w := range words {
+			if !strings.Contains(f.Observed.Evidence, w) {
+				return fmt.Errorf("path %s: want %q in the evidence, got %q", path, w, f.Observed.Evidence)
+			}
+		}
+	}
+	switch ready := Ready(e); {
+	case found == 0:
+		return fmt.Errorf("path %s: there is no finding; Ready is %s %s: %s", path, ready.Status, ready.Reason, ready.Message)
+	case e.Status.Summary.Violated > 0 || ready.Status != metav1.ConditionUnknown:
+		return fmt.Errorf("path %s: Ready is %s %s with %d violations: %s", path, ready.Status, ready.Reason, e.Status.Summary.Violated, ready.Message)
+	}
+	return nil
 }

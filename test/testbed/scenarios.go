@@ -64,12 +64,35 @@ var (
 		Key: types.NamespacedName{Namespace: "dualstack", Name: "dualstack"}, Manifests: "test/e2e/testdata/dualstack.yaml", LabOnly: true,
 		Workloads: []string{"pod/server-a", "pod/server-b"},
 	}
+	// AsItIs and Evidence are in one file. Of what looks closed and is not, nothing is green.
+	AsItIs = Scenario{
+		Key: types.NamespacedName{Namespace: "evidence", Name: "as-it-is"}, Manifests: "test/e2e/testdata/evidence.yaml", LabOnly: true,
+		Workloads: []string{"pod/server", "pod/other", "pod/leaving"},
+		NotMet: map[string]Found{
+			"no-listener": {"TargetNotListening", 4}, "no-listener-for-friends": {"TargetNotListening", 4}, "for-nobody": {"NoPositiveControl", 4},
+			"not-ready": {"TargetNotReady", 4}, "without-sctp": withoutKernelSCTP(Found{"Unsupported", 4}, Found{"NoPositiveControl", 4}),
+			"no-such-name": {"NameNotResolved", 2},
+		},
+	}
+	Evidence = Scenario{
+		Key: types.NamespacedName{Namespace: "evidence", Name: "resident"}, Manifests: "test/e2e/testdata/evidence.yaml", LabOnly: true,
+		Workloads: []string{"pod/server", "pod/other"},
+	}
+	Attribution = Scenario{
+		Key: types.NamespacedName{Namespace: "attribution", Name: "attribution"}, Manifests: "test/e2e/testdata/attribution.yaml", LabOnly: true,
+		Workloads: []string{"pod/server", "pod/guarded", "pod/named", "pod/open", "pod/joined", "pod/freed", "pod/stranger", "pod/client"},
+	}
+	// Stale needs the pods of Attribution.
+	Stale = Scenario{
+		Key: types.NamespacedName{Namespace: "attribution", Name: "stale"}, Manifests: "test/e2e/testdata/attribution-stale.yaml", LabOnly: true,
+		NotMet: map[string]Found{"stranger-to-joined": {"PolicyDrift", 2}, "stranger-to-freed": {"PolicyDrift", 2}},
+	}
 	Open  = life("open", nil)
 	Alone = life("alone", nil)
 	// WrongPort: what is declared closed and is not is known whatever the wire says.
 	WrongPort = life("wrong-port", map[string]Found{"dns-wrong-port": {"TargetNotListening", 4}, "denied-wrong-port": {"PolicyDrift", 4}})
 	Nobody    = life("nobody", map[string]Found{"nobody": {"NoSourceMatched", 1}, "nowhere": {"NoTargetMatched", 1}})
-	SCTP      = life("sctp", withoutKernelSCTP(map[string]Found{"sctp": {"Unsupported", 1}}))
+	SCTP      = life("sctp", sctpNotMet())
 	SCTPRaw   = labOnly(life("sctp-raw", nil)) // its image has the file capability
 	Drift     = withWorkloads(life("drift", map[string]Found{
 		"open-tcp-declared-closed": {"PolicyDrift", 4}, "open-udp-declared-closed": {"PolicyDrift", 4},
@@ -78,7 +101,7 @@ var (
 )
 
 // Scenarios are all of them. A test compares them with the expectations in the manifests.
-var Scenarios = []Scenario{Production, Features, Dualstack, Open, Alone, WrongPort, Nobody, SCTP, SCTPRaw, Drift}
+var Scenarios = []Scenario{Production, Features, Dualstack, AsItIs, Evidence, Attribution, Stale, Open, Alone, WrongPort, Nobody, SCTP, SCTPRaw, Drift}
 
 func life(name string, notMet map[string]Found) Scenario {
 	return Scenario{
@@ -96,12 +119,19 @@ func withWorkloads(s Scenario, workloads ...string) Scenario {
 	return s
 }
 
-// withoutKernelSCTP is what is found where the kernel has no SCTP; elsewhere, nothing.
-func withoutKernelSCTP(found map[string]Found) map[string]Found {
+// withoutKernelSCTP chooses by whether the kernel has no SCTP.
+func withoutKernelSCTP(without, with Found) Found {
+	if KernelSCTP() {
+		return with
+	}
+	return without
+}
+
+func sctpNotMet() map[string]Found {
 	if KernelSCTP() {
 		return nil
 	}
-	return found
+	return map[string]Found{"sctp": {"Unsupported", 1}}
 }
 
 // KernelSCTP tells whether the kernel of this machine, which is that of the lab's nodes, has

@@ -66,7 +66,8 @@ func TestEveryExpectationIsAScenario(t *testing.T) {
 	}
 }
 
-// An expectation within the code of the end-to-end tests would be forgotten by the soak.
+// An expectation within the code of the end-to-end tests would be forgotten by the soak. One
+// may be there: it declares what Evidence does, with other times, for one fault each.
 func TestNoExpectationHidesInATest(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(root, "test/e2e/*.go"))
 	if err != nil {
@@ -81,25 +82,24 @@ func TestNoExpectationHidesInATest(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, sign := range []string{"kind: ConnectivityExpectation", "ConnectivityExpectationSpec{"} {
-			if strings.Contains(string(text), sign) {
+			allowed := 0
+			if filepath.Base(file) == "evidence_test.go" && sign == "kind: ConnectivityExpectation" {
+				allowed = 1
+			}
+			if strings.Count(string(text), sign) > allowed {
 				t.Errorf("%s holds an expectation (%s): put it into test/e2e/testdata and add it to testbed.Scenarios", file, sign)
 			}
 		}
 	}
 }
 
-// What is not met is few enough for all of it to be in the findings, which the soak reads.
-func TestScenariosFitIntoFindings(t *testing.T) {
-	const maxFindings = 20
+// What is right to find has a cause and a number.
+func TestScenariosSayWhatIsFound(t *testing.T) {
 	for _, s := range Scenarios {
-		n := 0
 		for path, f := range s.NotMet {
-			if n += f.Checks; f.Checks < 1 || f.Cause == "" {
+			if f.Checks < 1 || f.Cause == "" {
 				t.Errorf("%s: %s: got %+v, want a cause and a number of checks", s.Key, path, f)
 			}
-		}
-		if n > maxFindings {
-			t.Errorf("%s: %d checks are not met, of which %d can be findings", s.Key, n, maxFindings)
 		}
 	}
 }
