@@ -56,6 +56,7 @@ func TestTally(t *testing.T) {
 		"drift that was missed in part":     {drift, result(no, 1, finding("p", "PolicyDrift", "Open")), 3, 0, 1, nil},
 		"drift taken for something else":    {drift, result(no, 2, finding("p", "PolicyDrift", "Open"), finding("p", "EnforcementMissing", "Open")), 3, 1, 0, nil},
 		"drift and a false violation":       {drift, result(no, 3, finding("p", "PolicyDrift", "Open"), finding("p", "PolicyDrift", "Open"), finding("q", "UnexpectedBlock", "Blocked")), 3, 1, 0, nil},
+		"more than is listed":               {silent, unlisted(result(unknown, 0, finding("p", "TargetNotListening", "Inconclusive"))), 4, 0, 0, nil},
 		"nothing listens":                   {silent, result(unknown, 0, finding("p", "TargetNotListening", "Inconclusive"), finding("p", "TargetNotListening", "Inconclusive")), 4, 0, 0, nil},
 		"nothing listens, and a block":      {silent, result(no, 1, finding("p", "TargetNotListening", "Inconclusive"), finding("p", "UnexpectedBlock", "Blocked")), 3, 1, 0, nil},
 		"nothing listens, by another cause": {silent, result(unknown, 0, finding("p", "TargetNotListening", "Inconclusive"), finding("p", "ProbeFailed", "Inconclusive")), 3, 0, 0, map[string]int{"ProbeFailed": 1}},
