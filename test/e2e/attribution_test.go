@@ -1,61 +1,22 @@
 package e2e
 
 import (
-	"context"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/utils/ptr"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/test/testbed"
 )
 
-// stalePaths are paths to pods whose labels change while an agent does not look.
-const stalePaths = `apiVersion: pathproof.dev/v1alpha1
-kind: ConnectivityExpectation
-metadata: {name: stale, namespace: attribution}
-spec:
-  probe: {intervalSeconds: 86400, settleSeconds: 3}
-  paths:
-  - {name: friend-to-both, expect: Allow, from: {identity: {labels: {role: friend}}}, to: {podSelector: {matchExpressions: [{key: pod, operator: In, values: [joined, freed]}]}}, ports: [{port: 8080}]}
-  - {name: stranger-to-joined, expect: Deny, from: {podSelector: {matchLabels: {role: stranger}}}, to: {podSelector: {matchLabels: {pod: joined}}}, ports: [{port: 8080}]}
-  - {name: stranger-to-freed, expect: Allow, from: {podSelector: {matchLabels: {role: stranger}}}, to: {podSelector: {matchLabels: {pod: freed}}}, ports: [{port: 8080}]}
-`
-
 var _ = Describe("the direction and the node that fail", Ordered, ContinueOnFailure, func() {
-	key := types.NamespacedName{Namespace: "attribution", Name: "attribution"}
+	key := testbed.Attribution.Key
 	const broken = "node-b"
 
 	BeforeAll(func(ctx SpecContext) {
-		requireLab()
-		Expect(bed.Kubectl(ctx, "apply", "-f", bed.Path("test/e2e/testdata/attribution.yaml"))).To(Succeed())
-		DeferCleanup(func(ctx SpecContext) {
-			Expect(bed.Kubectl(ctx, "delete", "namespace", "attribution", "--timeout=120s")).To(Succeed())
-		})
-		pods := []*corev1.Pod{
-			attributionPod("server", broken, "app=server", "TCP/8080,UDP/5000,SCTP/9000"),
-			attributionPod("guarded", broken, "app=guarded", "TCP/8080,TCP/8081"),
-			attributionPod("named", broken, "app=named", "TCP/8080,TCP/8081"),
-			attributionPod("open", "node-a", "app=open", "TCP/8080,TCP/8081"),
-			attributionPod("joined", broken, "app=free", "TCP/8080"),
-			attributionPod("freed", broken, "app=server", "TCP/8080"),
-			attributionPod("stranger", "node-a", "role=stranger", "TCP/8080"),
-			attributionPod("client", broken, "role=client", "TCP/8080"),
-		}
-		for _, p := range pods {
-			Expect(bed.Client.Create(ctx, p)).To(Succeed())
-		}
-		Expect(bed.Kubectl(ctx, "-n", "attribution", "wait", "--for=condition=Ready", "--timeout=90s", "pod", "-l", "pod")).To(Succeed())
+		applyScenario(ctx, testbed.Attribution)
 	}, NodeTimeout(3*time.Minute))
 
 	AfterEach(func(ctx SpecContext) { Expect(bed.Heal(ctx)).To(Succeed()) })
@@ -108,10 +69,8 @@ var _ = Describe("the direction and the node that fail", Ordered, ContinueOnFail
 		Expect(bed.Break(ctx, "stale", broken)).To(Succeed())
 		Expect(bed.Kubectl(ctx, "-n", "attribution", "label", "--overwrite", "pod", "joined", "app=server")).To(Succeed())
 		Expect(bed.Kubectl(ctx, "-n", "attribution", "label", "--overwrite", "pod", "freed", "app=free")).To(Succeed())
-		file := filepath.Join(GinkgoT().TempDir(), "stale.yaml")
-		Expect(os.WriteFile(file, []byte(stalePaths), 0o600)).To(Succeed())
-		Expect(bed.Kubectl(ctx, "apply", "-f", file)).To(Succeed())
-		exp := await(ctx, types.NamespacedName{Namespace: "attribution", Name: "stale"}, func(e *v1alpha1.ConnectivityExpectation) bool {
+		Expect(bed.Apply(ctx, testbed.Stale)).To(Succeed())
+		exp := await(ctx, testbed.Stale.Key, func(e *v1alpha1.ConnectivityExpectation) bool {
 			return e.Status.LastRun != nil && attributed(e)
 		})
 		Expect(blamed(exp)).To(Equal(merge(
@@ -119,27 +78,6 @@ var _ = Describe("the direction and the node that fail", Ordered, ContinueOnFail
 		Eventually(func() []string { return oneShotPods(ctx, "attribution") }).WithTimeout(30 * time.Second).Should(BeEmpty())
 	}, SpecTimeout(3*time.Minute))
 })
-
-// attributionPod is a pod that listens, on a node. Its port 8080 has the name http.
-func attributionPod(name, node, label, listen string) *corev1.Pod {
-	k, v, _ := strings.Cut(label, "=")
-	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "attribution", Name: name, Labels: map[string]string{"pod": name, k: v}},
-		Spec: corev1.PodSpec{
-			NodeSelector: map[string]string{"kubernetes.io/hostname": node}, AutomountServiceAccountToken: ptr.To(false), TerminationGracePeriodSeconds: ptr.To[int64](1),
-			Containers: []corev1.Container{{
-				Name: "server", Image: "ghcr.io/pathproof/probe:latest", ImagePullPolicy: corev1.PullIfNotPresent,
-				Args:           []string{"serve", "--listen=" + listen, "--health-port=8099", "--raw-sctp"},
-				Ports:          []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}},
-				ReadinessProbe: &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/ready", Port: intstr.FromInt32(8099)}}},
-				SecurityContext: &corev1.SecurityContext{
-					RunAsUser: ptr.To[int64](65532), AllowPrivilegeEscalation: ptr.To(false),
-					Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_RAW"}},
-				},
-			}},
-		},
-	}
-}
 
 // contradicts tells whether a finding is about the network, and not about what is
 // declared or not known.
@@ -195,20 +133,6 @@ func blamed(exp *v1alpha1.ConnectivityExpectation) map[string]string {
 			s = known + " / " + s
 		}
 		out[f.Path] = s
-	}
-	return out
-}
-
-// oneShotPods returns the probe pods of runs that are under way, without those that stay.
-func oneShotPods(ctx context.Context, namespace string) []string {
-	GinkgoHelper()
-	var list corev1.PodList
-	Expect(bed.Client.List(ctx, &list, client.InNamespace(namespace))).To(Succeed())
-	var out []string
-	for _, p := range list.Items {
-		if p.Annotations["pathproof.dev/run"] != "" {
-			out = append(out, p.Name)
-		}
 	}
 	return out
 }

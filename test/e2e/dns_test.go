@@ -11,7 +11,6 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
@@ -21,23 +20,18 @@ import (
 var _ = Describe("name resolution", Ordered, func() {
 	// resolvers are the cluster DNS and its endpoints.
 	const endpoints, resolvers = 2, 1 + 2
-	asDeclared := types.NamespacedName{Namespace: "names", Name: "as-declared"}
-	otherwise := types.NamespacedName{Namespace: "names", Name: "otherwise"}
+	asDeclared, otherwise := testbed.AsDeclared.Key, testbed.Otherwise.Key
 	var pods []string
 
 	BeforeAll(func(ctx SpecContext) {
-		requireLab() // it takes a cluster DNS that is ours to scale
+		requireLab()
 		scale := func(ctx context.Context, n int) {
 			Expect(bed.Kubectl(ctx, "-n", "kube-system", "scale", "deployment/coredns", fmt.Sprintf("--replicas=%d", n))).To(Succeed())
 			Expect(bed.Kubectl(ctx, "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=60s")).To(Succeed())
 		}
 		scale(ctx, endpoints)
 		DeferCleanup(func(ctx SpecContext) { scale(ctx, 1) })
-		Expect(bed.Kubectl(ctx, "apply", "-f", bed.Path("test/e2e/testdata/dns.yaml"))).To(Succeed())
-		DeferCleanup(func(ctx SpecContext) {
-			Expect(bed.Kubectl(ctx, "delete", "namespace", "names", "--timeout=120s")).To(Succeed())
-		})
-		Expect(bed.Kubectl(ctx, "-n", "names", "wait", "--for=condition=Ready", "--timeout=60s", "pod/custom")).To(Succeed())
+		applyScenario(ctx, testbed.AsDeclared) // and Otherwise
 		var list corev1.PodList
 		Expect(bed.Client.List(ctx, &list, client.InNamespace("kube-system"), client.MatchingLabels{"k8s-app": "kube-dns"})).To(Succeed())
 		for _, p := range list.Items {
@@ -65,7 +59,8 @@ var _ = Describe("name resolution", Ordered, func() {
 	)
 
 	It("that works over UDP alone is a finding of its own, and so are answers", func(ctx SpecContext) {
-		exp := probe(ctx, otherwise)
+		exp, resident := pairOf(ctx, otherwise).probe(ctx)
+		expectTheSame(exp, resident)
 		Expect(verdicts(exp)).To(Equal(map[string][]string{
 			"forgets-tcp": {"DNSOverUDPOnly"}, "another-address": {"UnexpectedAnswer"}, "no-such-name": {"NameNotResolved"}, "short-without": {"NameNotResolved"},
 		}), describe(exp))
@@ -131,20 +126,20 @@ var _ = Describe("name resolution", Ordered, func() {
 })
 
 var _ = Describe("NodeLocal DNSCache", Ordered, func() {
-	key := types.NamespacedName{Namespace: "cached", Name: "cached"}
+	key := testbed.Cached.Key
 
 	BeforeAll(func(ctx SpecContext) {
 		requireLab() // the nameserver of the nodes is the lab's
-		Expect(bed.Kubectl(ctx, "apply", "-f", bed.Path("test/e2e/testdata/nodelocaldns.yaml"))).To(Succeed())
 		DeferCleanup(func(ctx SpecContext) {
-			Expect(bed.Kubectl(ctx, "delete", "-f", bed.Path("test/e2e/testdata/nodelocaldns.yaml"), "--timeout=120s")).To(Succeed())
+			Expect(bed.Kubectl(ctx, "delete", "-f", bed.Path(testbed.Cached.Manifests), "--ignore-not-found", "--timeout=120s")).To(Succeed())
 		})
+		applyScenario(ctx, testbed.Cached)
 		Expect(bed.Kubectl(ctx, "-n", "kube-system", "rollout", "status", "daemonset/node-local-dns", "--timeout=60s")).To(Succeed())
-		Expect(bed.Kubectl(ctx, "-n", "cached", "wait", "--for=condition=Ready", "--timeout=60s", "pod/free", "pod/isolated")).To(Succeed())
 	}, NodeTimeout(3*time.Minute))
 
 	It("is what pods ask that have it, on their own node, and nothing else is", func(ctx SpecContext) {
-		exp := probe(ctx, key)
+		exp, resident := pairOf(ctx, key).probe(ctx)
+		expectTheSame(exp, resident)
 		Expect(exp.Status.Summary).To(HaveValue(Equal(v1alpha1.Summary{Checks: 3, Met: 2, Unknown: 1})), describe(exp))
 		// Whether policies keep a pod from its own node is up to the implementation.
 		Expect(verdicts(exp)).To(Equal(violations("ImplementationDefined", "isolated")), describe(exp))

@@ -26,18 +26,16 @@ import (
 // which names the spec; none may be green, and none a violation.
 var _ = Describe("silence that proves nothing", Ordered, func() {
 	const namespace = "evidence"
-	asItIs := types.NamespacedName{Namespace: namespace, Name: "as-it-is"}
-	resident := types.NamespacedName{Namespace: namespace, Name: "resident"}
+	asItIs, resident := testbed.AsItIs.Key, testbed.Evidence.Key
 	ownKey := types.NamespacedName{Namespace: namespace, Name: "own"}
 
 	BeforeAll(func(ctx SpecContext) {
 		requireLab() // its nodes are network namespaces of this machine
-		Expect(bed.Kubectl(ctx, "apply", "-f", bed.Path("test/e2e/testdata/evidence.yaml"))).To(Succeed())
-		DeferCleanup(func(ctx SpecContext) {
-			Expect(bed.Kubectl(ctx, "delete", "namespace", namespace, "--timeout=120s")).To(Succeed())
-		})
-		Expect(bed.Kubectl(ctx, "-n", namespace, "wait", "--for=condition=Ready", "--timeout=60s", "pod/server", "pod/other", "pod/leaving")).To(Succeed())
-		probe(ctx, asItIs)
+		applyScenario(ctx, testbed.AsItIs)
+		both := pairOf(ctx, asItIs)
+		expectTheSame(both.probe(ctx))
+		// The faults are for the pods of the others.
+		Expect(bed.Kubectl(ctx, "-n", namespace, "delete", "cxp", both.resident.Name)).To(Succeed())
 		expectAllMet(probe(ctx, resident))
 	}, NodeTimeout(3*time.Minute))
 
