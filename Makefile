@@ -72,7 +72,7 @@ integration: assets ## Run the tests against a real API server
 e2e: ## Run the tests on the lab, or on the cluster of KUBECONFIG
 	@go run ./hack/testreport e2e: -timeout=60m -v ./test/e2e
 bench: ## Run the benchmarks; those of whole runs need root
-	go test -run='^$$' -bench=. -benchmem ./evaluator ./plan ./probe/... ./manifests ./cmd/pathproof
+	go test -run='^$$' -bench=. -benchmem ./evaluator ./plan ./probe/... ./controllers ./manifests ./cmd/pathproof
 bench-lab: ## Measure whole runs on the lab, or on the cluster of KUBECONFIG
 	go run ./test/bench
 fuzz: ## Fuzz each target for ten seconds
