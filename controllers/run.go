@@ -214,13 +214,13 @@ func wirePlan(id string, probe v1alpha1.ProbeSettings, o Options, edges []*plan.
 		Attempts:            attempts(probe),
 		WatchMilliseconds:   int(probe.WatchMilliseconds),
 	}
-	for _, e := range edges {
+	for i, e := range edges {
 		c := wire.Check{
 			Transport: e.Transport, Addr: e.Target.Addr, Host: e.Target.Host, Port: e.Port,
 			QueryName: e.QueryName, QueryType: e.QueryType, Goal: e.Goal(),
 		}
 		if e.Target.Labels != nil {
-			c.Nonce = flow.ID(id, e.ID())
+			c.Nonce = wire.Nonce(id, i)
 		}
 		p.Checks = append(p.Checks, c)
 	}
