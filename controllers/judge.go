@@ -128,10 +128,6 @@ func (r *run) check(p *probeRun, i int, e *plan.Edge) verdict.Check {
 	c := edgeCheck(e)
 	c.ID = flow.ID(c.ID, p.Node)
 	c.SourceNode, c.Pod = p.node, p.name
-	if e.Target.Kind == plan.TargetResponder {
-		c.Responder = true
-		c.ListenerAlive = r.responderOf(e).alive
-	}
 	tried := p.tried(i)
 	switch {
 	case p.obstacle != "":
@@ -149,6 +145,13 @@ func (r *run) check(p *probeRun, i int, e *plan.Edge) verdict.Check {
 	}
 	c.Endpoints = len(r.predictor.Backends(e, tried))
 	from := sameFamily(p.addrs, target)
+	if e.Target.Kind == plan.TargetResponder {
+		x := r.responderOf(e)
+		c.Responder, c.ListenerAlive = true, x.alive
+		if p.report != nil {
+			c.Recorded = r.recorded(x, p, i, from)
+		}
+	}
 	c.Prediction = r.predictor.Decide(e, from, tried)
 	if c.Obstacle == "" && len(p.addrs) > 0 && target.IsValid() && !from.IsValid() {
 		c.Obstacle = verdict.NoSharedFamily

@@ -106,7 +106,11 @@ func responderPod(exp *v1alpha1.ConnectivityExpectation, r *run, x *responderRun
 			pod.Spec.SecurityContext.Sysctls = []corev1.Sysctl{{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}}
 		}
 	}
-	c.Args = []string{"serve", "--listen=" + strings.Join(listen, ","), "--health-port=" + strconv.Itoa(health)}
+	c.Args = []string{"serve", "--listen=" + strings.Join(listen, ","), "--health-port=" + strconv.Itoa(health), "--annotations=" + wire.AnnotationsPath}
+	if !r.resident {
+		c.Args = append(c.Args, "--record="+terminationLog)
+	}
+	projectAnnotations(pod, wire.AnnotationsPath, "metadata.annotations")
 	if exp.Spec.Probe.SCTP == v1alpha1.SCTPRaw && slices.ContainsFunc(x.Ports, func(p flow.PortRange) bool { return p.Protocol == flow.SCTP }) {
 		allowRawSCTP(c)
 	}

@@ -71,6 +71,12 @@ type responderRun struct {
 	// ready is set once the kubelet saw all ports listen; alive says that it still
 	// did when the last report had come in.
 	ready, alive bool
+	// request is the ID of the request for its record, and askedAt when it was made.
+	request string
+	askedAt time.Time
+	// record is its answer; unrecorded says why there is none.
+	record     *wire.Record
+	unrecorded string
 }
 
 type probeRun struct {

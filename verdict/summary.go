@@ -94,6 +94,8 @@ func enforcedCause(v Verdict) Cause {
 	switch {
 	case v.Enforced == False && v.Observed == Open:
 		return EnforcementMissing
+	case v.Enforced == False && v.Observed == OneWay:
+		return Delivered
 	case v.Enforced == False:
 		return UnexpectedBlock
 	case v.Inconclusive != "":
@@ -149,6 +151,11 @@ func Message(v Verdict) string {
 		return ends + " is as declared"
 	case EnforcementMissing:
 		return fmt.Sprintf("%s is open although %s", ends, policy)
+	case Delivered:
+		if v.Check.Declared == Deny {
+			return fmt.Sprintf("%s is open one way: requests arrive although %s, and the replies are lost", ends, policy)
+		}
+		return fmt.Sprintf("%s is open one way: requests arrive, and the replies are lost although %s", ends, policy)
 	case DriftMasked:
 		return fmt.Sprintf("%s is open as declared, but only because the network does not enforce that %s", ends, policy)
 	case PolicyDrift:
@@ -167,7 +174,7 @@ func Message(v Verdict) string {
 		return ends + ": the name does not resolve"
 	case ImplementationDefined:
 		return fmt.Sprintf("%s is %s, and policies leave it open: %s", ends, strings.ToLower(v.Observed.String()), v.Check.Prediction.Reason)
-	case ChangedDuringProbe, Flapping, IdentityDivergence, NoPositiveControl, NoSharedFamily, NoSourceMatched, NoTargetMatched, PathBroken,
+	case ChangedDuringProbe, Flapping, IdentityDivergence, NoPositiveControl, NoSharedFamily, NoSourceMatched, NoTargetMatched, NotRecorded, PathBroken,
 		PortNotFound, ProbeFailed, ProbeRefused, SourceNamespaceRefused, SourceNotReady, TargetNotListening, TargetNotReady,
 		TooManyChecks, Unsupported:
 		return ends + ": " + v.Evidence

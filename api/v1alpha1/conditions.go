@@ -6,7 +6,7 @@ package v1alpha1
 // Reasons for True: AllPathsMet.
 //
 // Reasons for False: the worst cause among the checks: EnforcementMissing,
-// DriftMasked, PolicyDrift, UnexpectedBlock, BlockedOutsidePolicy,
+// Delivered, DriftMasked, PolicyDrift, UnexpectedBlock, BlockedOutsidePolicy,
 // NameNotResolved, ImplementationDefined (when the wire disagrees with what was
 // declared).
 //
@@ -14,7 +14,7 @@ package v1alpha1
 // NameNotResolved,
 // and the reasons for which nothing can be concluded (ChangedDuringProbe,
 // Flapping, IdentityDivergence, NoPositiveControl, NoSharedFamily,
-// NoSourceMatched, NoTargetMatched, PathBroken, PortNotFound, ProbeFailed, ProbeRefused,
+// NoSourceMatched, NoTargetMatched, NotRecorded, PathBroken, PortNotFound, ProbeFailed, ProbeRefused,
 // SourceNamespaceRefused, SourceNotReady, TargetNotListening, TargetNotReady,
 // TooManyChecks, Unsupported).
 const ConditionReady = "Ready"
@@ -31,7 +31,7 @@ const ConditionPolicyAligned = "PolicyAligned"
 // say with what the network does. Polarity: positive.
 //
 // Reasons for True: NetworkMatchesPolicies. For False: EnforcementMissing,
-// UnexpectedBlock. For Unknown: ImplementationDefined, Pending, Suspended,
+// Delivered, UnexpectedBlock. For Unknown: ImplementationDefined, Pending, Suspended,
 // NoChecks, and the reasons for which nothing can be concluded.
 const ConditionEnforced = "Enforced"
 
@@ -39,7 +39,7 @@ const ConditionEnforced = "Enforced"
 // with what the network does. Polarity: positive.
 //
 // Reasons for True: NetworkMatchesIntent. For False: EnforcementMissing,
-// PolicyDrift, UnexpectedBlock, NameNotResolved, ImplementationDefined. For
+// Delivered, PolicyDrift, UnexpectedBlock, NameNotResolved, ImplementationDefined. For
 // Unknown: Pending, Suspended, NoChecks, and the reasons for which nothing can be
 // concluded.
 const ConditionSatisfied = "Satisfied"
