@@ -168,6 +168,8 @@ func (r *ExpectationReconciler) ensure(ctx context.Context, s *scope, p *podRun,
 	// its own, for ever.
 	if (all >= r.options.MaxProbePods || here >= r.options.MaxProbePodsPerNamespace) && !s.track.run.onlyResponders() {
 		s.again(slotRetry)
+		setWaiting(s, fmt.Sprintf("the run waits for a place for a probe pod: %d of %d are taken in the cluster (--max-probe-pods) and %d of %d in namespace %s (--max-probe-pods-per-namespace)",
+			all, r.options.MaxProbePods, here, r.options.MaxProbePodsPerNamespace, s.exp.Namespace))
 		return nil
 	}
 	// Create and not server-side apply: the name is a hash of the run, or of what the pod
@@ -232,6 +234,9 @@ func (r *ExpectationReconciler) observePod(s *scope, p *podRun) *corev1.Pod {
 	}
 	if addrs := podAddrs(pod); len(addrs) > 0 {
 		p.addrs = addrs
+	}
+	if why := disruption(pod); why != "" {
+		p.disruption = why
 	}
 	return pod
 }

@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -68,10 +70,61 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 }
 
 // resolve finds and predicts the edges of the input, with the controls that they need.
+// A run is looked at whenever one of its pods has changed, which is no reason to do
+// all of that again.
 func (s *scope) resolve() {
-	s.resolution = plan.Resolve(s.input)
-	s.resolution.Edges = append(s.resolution.Edges, s.resolution.Predictor.Controls(s.exp.Namespace, s.resolution.Edges)...)
-	s.track.outlook.Store(newOutlook(s.input.Engine, s.resolution))
+	current := s.track.run
+	if current != nil && current.foreseen.holds(s.input) {
+		s.foreseen = current.foreseen
+	} else {
+		s.foreseen = foresee(s.input)
+		if current != nil {
+			current.foreseen = s.foreseen
+		}
+	}
+	s.resolution = s.foreseen.resolution
+	s.track.outlook.Store(s.foreseen.outlook)
+}
+
+// foreseen is what an input was resolved to, and what it was.
+type foreseen struct {
+	generation int64
+	engine     *evaluator.Engine
+	// versions are those of the objects that the engine does not hold.
+	versions   map[types.UID]string
+	resolution *plan.Resolution
+	outlook    *outlook
+}
+
+func foresee(in plan.Input) *foreseen {
+	resolution := plan.Resolve(in)
+	resolution.Edges = append(resolution.Edges, resolution.Predictor.Controls(in.Expectation.Namespace, resolution.Edges)...)
+	return &foreseen{
+		generation: in.Expectation.Generation, engine: in.Engine, versions: versions(in.Snapshot),
+		resolution: resolution, outlook: newOutlook(in.Engine, resolution),
+	}
+}
+
+// holds tells whether an input is resolved to the same. What runs have learned, and the
+// choice that they make, does not change while one is under way. An engine is the same
+// as long as no object in it changes.
+func (f *foreseen) holds(in plan.Input) bool {
+	return f != nil && f.generation == in.Expectation.Generation && f.engine == in.Engine && maps.Equal(f.versions, versions(in.Snapshot))
+}
+
+// versions returns the versions of the objects of a snapshot that no engine holds.
+func versions(s plan.Snapshot) map[types.UID]string {
+	out := make(map[types.UID]string, len(s.Services)+len(s.EndpointSlices)+len(s.Nodes))
+	for _, o := range s.Services {
+		out[o.UID] = o.ResourceVersion
+	}
+	for _, o := range s.EndpointSlices {
+		out[o.UID] = o.ResourceVersion
+	}
+	for _, o := range s.Nodes {
+		out[o.UID] = o.ResourceVersion
+	}
+	return out
 }
 
 // implementation finds out what enforces the policies. What is found is logged when

@@ -70,12 +70,15 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 func (r *run) checks(now *plan.Predictor) (out []verdict.Check, moved bool) {
 	for _, p := range r.probes {
 		for i, e := range p.Edges {
-			c := r.check(p, i, e)
+			judged := r.check(p, i, e)
 			if tried := p.tried(i); e.Target.Kind == plan.TargetHost && r.predictor.Grounds(e, tried) != now.Grounds(e, tried) {
-				c.Obstacle, moved = verdict.ChangedDuringProbe, true
-				c.ObstacleDetail = fmt.Sprintf("what is at the addresses of %s changed while it was probed", e.Target.Host)
+				moved = true
+				for j := range judged {
+					judged[j].Obstacle = verdict.ChangedDuringProbe
+					judged[j].ObstacleDetail = fmt.Sprintf("what is at the addresses of %s changed while it was probed", e.Target.Host)
+				}
 			}
-			out = append(out, c)
+			out = append(out, judged...)
 		}
 	}
 	for _, e := range r.edges {
@@ -99,11 +102,14 @@ func (r *run) checks(now *plan.Predictor) (out []verdict.Check, moved bool) {
 }
 
 // tried returns the addresses that the pod tried of the host of a check.
-func (p *probeRun) tried(i int) []netip.Addr {
+func (p *probeRun) tried(i int) (out []netip.Addr) {
 	if p.report == nil {
 		return nil
 	}
-	return p.report.Results[i].Tried
+	for _, at := range p.report.Results[i].Addresses {
+		out = append(out, at.Addr)
+	}
+	return out
 }
 
 // learned collects the addresses that probes tried of each host.
@@ -124,24 +130,55 @@ func (r *run) learned() map[string][]netip.Addr {
 	return out
 }
 
-func (r *run) check(p *probeRun, i int, e *plan.Edge) verdict.Check {
+// check returns what is to be judged of one check of a pod: of a host, each address that
+// was tried is judged by itself, and so is that none was, or not all.
+func (r *run) check(p *probeRun, i int, e *plan.Edge) []verdict.Check {
+	if e.Target.Kind != plan.TargetHost || p.report == nil || p.obstacle != "" {
+		return []verdict.Check{r.checkAt(p, i, e, nil)}
+	}
+	var out []verdict.Check
+	result := p.report.Results[i]
+	unresolved := len(result.Outcomes)
+	for _, at := range result.Addresses {
+		unresolved -= len(at.Outcomes)
+		c := r.checkAt(p, i, e, []netip.Addr{at.Addr})
+		c.ID, c.Addr = flow.ID(c.ID, at.Addr.String()), at.Addr
+		c.Result.Outcomes = at.Outcomes
+		if len(result.Addresses) > 1 {
+			c.Target = fmt.Sprintf("%s at %s", c.Target, at.Addr)
+		}
+		c.Elsewhere = p.plan.Attempts - len(at.Outcomes)
+		out = append(out, c)
+	}
+	if unresolved > 0 {
+		out = append(out, r.checkAt(p, i, e, nil))
+	}
+	if result.Untried > 0 {
+		c := r.checkAt(p, i, e, nil)
+		c.ID = flow.ID(c.ID, "untried")
+		c.Obstacle = verdict.TooManyChecks
+		c.ObstacleDetail = fmt.Sprintf("%s has %d addresses more than the %d that are tried of a host: declare them by to.address", e.Target.Host, result.Untried, wire.MaxHostAddresses)
+		out = append(out, c)
+	}
+	return out
+}
+
+// checkAt joins an edge with what a pod reported of it. tried holds the address of a host
+// that it is about.
+func (r *run) checkAt(p *probeRun, i int, e *plan.Edge, tried []netip.Addr) verdict.Check {
 	c := edgeCheck(e)
 	c.ID = flow.ID(c.ID, p.Node)
 	c.SourceNode, c.Pod = p.node, p.name
-	tried := p.tried(i)
 	switch {
 	case p.obstacle != "":
 		c.Obstacle, c.ObstacleDetail = p.obstacle, p.detail
 	case p.report != nil:
 		result := p.report.Results[i]
-		c.Result, c.SourceProbed = &result, p.report.KubeletProbes > 0
+		c.Result, c.SourceProbed, c.SourceTrouble = &result, p.report.KubeletProbes > 0, p.report.Trouble
 	}
 	target := e.Target.Addr
-	if e.Target.Kind == plan.TargetHost && len(tried) > 0 {
+	if len(tried) > 0 {
 		target = tried[0]
-		if len(tried) == 1 {
-			c.Addr = target // otherwise the check is about no one address
-		}
 	}
 	c.Endpoints = len(r.predictor.Backends(e, tried))
 	from := sameFamily(p.addrs, target)

@@ -3,6 +3,7 @@ package controllers
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -22,7 +23,7 @@ import (
 // A name or an address may turn out to be a Service: then the silence of one
 // connection says nothing about another endpoint.
 func TestCheckKnowsHowManyEndpointsThereAre(t *testing.T) {
-	const serviceIP, outside, elsewhere = "10.96.0.20", "203.0.113.1", "203.0.113.2"
+	const serviceIP, outside = "10.96.0.20", "203.0.113.1"
 	s := plan.Snapshot{
 		Services: []*corev1.Service{{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "db"}, Spec: corev1.ServiceSpec{
 			ClusterIP: serviceIP, ClusterIPs: []string{serviceIP}, Ports: []corev1.ServicePort{{Name: "sql", Port: 5432, Protocol: corev1.ProtocolTCP}},
@@ -46,7 +47,6 @@ func TestCheckKnowsHowManyEndpointsThereAre(t *testing.T) {
 	}{
 		"a host outside":                 {host, []string{outside}, outside, 1},
 		"a host that is a Service":       {host, []string{serviceIP}, serviceIP, 2},
-		"a host of changing addresses":   {host, []string{outside, elsewhere}, "", 2},
 		"a host that was not resolved":   {host, nil, "", 0},
 		"an address outside":             {address(outside), nil, outside, 1},
 		"an address that is a Service's": {address(serviceIP), nil, serviceIP, 2},
@@ -56,17 +56,85 @@ func TestCheckKnowsHowManyEndpointsThereAre(t *testing.T) {
 			e := &plan.Edge{Source: &plan.Source{Namespace: "shop"}, Target: tc.target, Transport: wire.TCP, Port: 5432}
 			result := wire.Result{Outcomes: wire.Outcomes{wire.TimedOut}}
 			for _, a := range tc.tried {
-				result.Tried = append(result.Tried, netip.MustParseAddr(a))
+				result.Addresses = append(result.Addresses, wire.AddressResult{Addr: netip.MustParseAddr(a), Outcomes: result.Outcomes})
 			}
 			r := &run{predictor: plan.NewPredictor(engine, s)}
-			p := &probeRun{report: &wire.Report{Results: []wire.Result{result}}}
-			c := r.check(p, 0, e)
+			p := &probeRun{plan: wire.Plan{Attempts: 1}, report: &wire.Report{Results: []wire.Result{result}}}
+			got := r.check(p, 0, e)
+			if len(got) != 1 {
+				t.Fatalf("got %d checks, want 1", len(got))
+			}
+			c := got[0]
 			var want netip.Addr
 			if tc.wantAddr != "" {
 				want = netip.MustParseAddr(tc.wantAddr)
 			}
 			if got := fmt.Sprint(c.Addr, c.Endpoints); got != fmt.Sprint(want, tc.wantEndpoints) {
 				t.Errorf("got address and endpoints %s, want %v %d", got, want, tc.wantEndpoints)
+			}
+		})
+	}
+}
+
+// A host is closed when all of its addresses are: what is found at one says nothing about
+// another, and nothing is green for addresses that nobody tried.
+func TestEachAddressOfAHostIsJudgedByItself(t *testing.T) {
+	four, other, six := netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("203.0.113.2"), netip.MustParseAddr("2001:db8::1")
+	open := []wire.Outcome{wire.Connected, wire.Connected}
+	silent := []wire.Outcome{wire.TimedOut, wire.TimedOut}
+	at := func(a netip.Addr, os []wire.Outcome) wire.AddressResult {
+		return wire.AddressResult{Addr: a, Outcomes: os}
+	}
+	for name, tc := range map[string]struct {
+		declared v1alpha1.Expect
+		result   wire.Result
+		// want are the causes and observations, in any order.
+		want []string
+	}{
+		"IPv6 is open, IPv4 is not": {
+			v1alpha1.ExpectDeny, wire.Result{Addresses: []wire.AddressResult{at(four, silent), at(six, open)}},
+			[]string{"PolicyDrift Inconclusive", "PolicyDrift Open"},
+		},
+		"both are open": {
+			v1alpha1.ExpectAllow, wire.Result{Addresses: []wire.AddressResult{at(four, open), at(six, open)}},
+			[]string{"None Open", "None Open"},
+		},
+		"one attempt was without an answer of the resolver": {
+			v1alpha1.ExpectAllow, wire.Result{Outcomes: wire.Outcomes{wire.DNSTimedOut}, Addresses: []wire.AddressResult{at(four, open[:1])}},
+			[]string{"NameNotResolved Inconclusive", "None Open"},
+		},
+		"the resolver rotates what it answers": {
+			v1alpha1.ExpectAllow, wire.Result{Addresses: []wire.AddressResult{at(four, open[:1]), at(other, open[:1])}},
+			[]string{"None Open", "None Open"},
+		},
+		"it has more addresses than are tried": {
+			v1alpha1.ExpectAllow, wire.Result{Untried: 3, Addresses: []wire.AddressResult{at(four, open)}},
+			[]string{"TooManyChecks Inconclusive", "None Open"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := plan.Snapshot{Snapshot: evaluator.Snapshot{Namespaces: []*corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}}}}
+			engine, _ := evaluator.Compile(s.Snapshot)
+			e := &plan.Edge{
+				Source: &plan.Source{Namespace: "shop"}, Target: plan.Target{Kind: plan.TargetHost, Host: "db.example.org.", Ready: true},
+				Transport: wire.TCP, Port: 5432, Declared: tc.declared,
+			}
+			for _, a := range tc.result.Addresses {
+				tc.result.Outcomes = append(tc.result.Outcomes, a.Outcomes...)
+			}
+			p := &probeRun{
+				podRun: podRun{addrs: []netip.Addr{netip.MustParseAddr("10.0.9.9"), netip.MustParseAddr("fd00::9")}},
+				plan:   wire.Plan{Attempts: 2}, report: &wire.Report{KubeletProbes: 1, Results: []wire.Result{tc.result}},
+			}
+			checks := (&run{predictor: plan.NewPredictor(engine, s)}).check(p, 0, e)
+			var got []string
+			for _, v := range verdict.Judge(checks) {
+				got = append(got, fmt.Sprintf("%s %s", v.Cause, v.Observed))
+			}
+			slices.Sort(tc.want)
+			slices.Sort(got)
+			if !slices.Equal(got, tc.want) {
+				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})
 	}
@@ -96,9 +164,9 @@ func TestAProbeWithoutTheFamilyOfItsTarget(t *testing.T) {
 				Transport: wire.TCP, Port: 443,
 			}
 			p := &probeRun{podRun: podRun{addrs: tc.addrs}, report: &wire.Report{Results: []wire.Result{{Outcomes: wire.Outcomes{wire.NoRoute}}}}}
-			c := (&run{predictor: plan.NewPredictor(engine, s)}).check(p, 0, e)
-			if c.Obstacle != tc.want {
-				t.Errorf("got the obstacle %q, want %q", c.Obstacle, tc.want)
+			got := (&run{predictor: plan.NewPredictor(engine, s)}).check(p, 0, e)
+			if len(got) != 1 || got[0].Obstacle != tc.want {
+				t.Errorf("got %+v, want one check with the obstacle %q", got, tc.want)
 			}
 		})
 	}
@@ -171,7 +239,8 @@ func TestHostsRestOnWhatIsAtTheirAddresses(t *testing.T) {
 				Pod:    plan.Pod{Source: s.resolution.Edges[0].Source, Node: "a", Edges: s.resolution.Edges},
 				podRun: podRun{addrs: []netip.Addr{netip.MustParseAddr("10.0.9.9")}, done: true},
 				report: &wire.Report{KubeletProbes: 1, Results: []wire.Result{{
-					Outcomes: wire.Outcomes{wire.Connected}, Tried: []netip.Addr{netip.MustParseAddr("10.96.0.20")},
+					Outcomes:  wire.Outcomes{wire.Connected},
+					Addresses: []wire.AddressResult{{Addr: netip.MustParseAddr("10.96.0.20"), Outcomes: wire.Outcomes{wire.Connected}}},
 				}}},
 			}}
 			s.track.run = current

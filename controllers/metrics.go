@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -51,7 +52,7 @@ func NewMetrics(c clock.PassiveClock) *Metrics {
 			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
 		}, []string{"direction"}),
 		age: prometheus.NewDesc("pathproof_conclusive_run_age_seconds",
-			"Time since the last run in which every check was observed as open or blocked.", []string{"namespace", "expectation"}, nil),
+			"Time since the last run in which every check was observed as open or blocked; infinite if that is dated in the future.", []string{"namespace", "expectation"}, nil),
 		conclusive: map[types.NamespacedName]time.Time{},
 	}
 }
@@ -75,7 +76,12 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	defer m.mu.Unlock()
 	now := m.clock.Now()
 	for key, at := range m.conclusive {
-		ch <- prometheus.MustNewConstMetric(m.age, prometheus.GaugeValue, now.Sub(at).Seconds(), key.Namespace, key.Name)
+		age, known := ageAt(now, at)
+		seconds := age.Seconds()
+		if !known {
+			seconds = math.Inf(1) // what alerts on old results has to fire
+		}
+		ch <- prometheus.MustNewConstMetric(m.age, prometheus.GaugeValue, seconds, key.Namespace, key.Name)
 	}
 }
 

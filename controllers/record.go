@@ -30,6 +30,7 @@ const recordWait = 30 * time.Second
 func (r *ExpectationReconciler) record(ctx context.Context, s *scope) (bool, error) {
 	current := s.track.run
 	waiting := false
+	var unanswered map[*responderRun]map[string][]int
 	for _, x := range current.responders {
 		if x.done {
 			continue
@@ -37,7 +38,10 @@ func (r *ExpectationReconciler) record(ctx context.Context, s *scope) (bool, err
 		pod := r.observePod(s, &x.podRun)
 		if x.askedAt.IsZero() {
 			x.alive = x.ready && pod != nil && containerReady(pod) && container(pod).RestartCount == 0
-			if err := r.ask(ctx, s, x, pod); err != nil {
+			if unanswered == nil {
+				unanswered = current.unanswered()
+			}
+			if err := r.ask(ctx, s, x, pod, unanswered[x]); err != nil {
 				return false, err
 			}
 		} else {
@@ -63,9 +67,9 @@ func (r *ExpectationReconciler) record(ctx context.Context, s *scope) (bool, err
 }
 
 // ask asks a responder for its record, or is done with it if there is nothing to ask.
-func (r *ExpectationReconciler) ask(ctx context.Context, s *scope, x *responderRun, pod *corev1.Pod) error {
-	request := wire.RecordRequest{Version: wire.Version, ID: flow.ID("record", s.track.run.id, x.Key), Checks: s.track.run.unanswered(x)}
-	if !x.alive || len(request.Checks) == 0 {
+func (r *ExpectationReconciler) ask(ctx context.Context, s *scope, x *responderRun, pod *corev1.Pod, checks map[string][]int) error {
+	request := wire.RecordRequest{Version: wire.Version, ID: flow.ID("record", s.track.run.id, x.Key), Checks: checks}
+	if !x.alive || len(checks) == 0 {
 		x.done = true
 		return nil
 	}
@@ -135,19 +139,24 @@ func (r *ExpectationReconciler) recordOf(s *scope, x *responderRun, pod *corev1.
 	return &record, nil
 }
 
-// unanswered lists the checks of a responder of which not every attempt was answered: their
-// positions, by the ID of their plan.
-func (r *run) unanswered(x *responderRun) map[string][]int {
-	out := map[string][]int{}
+// unanswered lists the checks of each responder of which not every attempt was answered:
+// their positions, by the ID of their plan.
+func (r *run) unanswered() map[*responderRun]map[string][]int {
+	out := map[*responderRun]map[string][]int{}
 	for _, p := range r.probes {
 		if p.report == nil {
 			continue
 		}
 		for i, e := range p.Edges {
 			replied := func(o wire.Outcome) bool { return o == wire.Replied }
-			if e.Target.Kind == plan.TargetResponder && r.responderOf(e) == x && !p.report.Results[i].Outcomes.All(replied) {
-				out[p.plan.ID] = append(out[p.plan.ID], i)
+			if e.Target.Kind != plan.TargetResponder || p.report.Results[i].Outcomes.All(replied) {
+				continue
 			}
+			x := r.responderOf(e)
+			if out[x] == nil {
+				out[x] = map[string][]int{}
+			}
+			out[x][p.plan.ID] = append(out[x][p.plan.ID], i)
 		}
 	}
 	return out

@@ -27,6 +27,9 @@ type run struct {
 	// resident is set if the pods stay for the runs to come.
 	resident bool
 
+	// foreseen is what the expectation was last resolved to. While nothing changes, that
+	// is what the run was planned on.
+	foreseen *foreseen
 	// predictor answers over the snapshot that the run was planned on.
 	predictor *plan.Predictor
 	nodes     []*corev1.Node
@@ -63,6 +66,8 @@ type podRun struct {
 	detail   string
 	node     string
 	addrs    []netip.Addr
+	// disruption is why the pod was asked to go, if it was.
+	disruption string
 }
 
 type responderRun struct {
@@ -85,8 +90,9 @@ type probeRun struct {
 	// plan has no checks until the run is placed, and for a spare pod.
 	plan   wire.Plan
 	report *wire.Report
-	// armedAt is when the pod was given its plan.
-	armedAt time.Time
+	// armedAt is when the pod was given its plan, and runningAt when it was first seen to
+	// run: by the operator's clock, since that of a node may be another.
+	armedAt, runningAt time.Time
 }
 
 // spare tells whether the pod has nothing to check: it was started before the
@@ -102,7 +108,7 @@ func newRun(s *scope, trigger string) *run {
 		provenance: s.resolution.Provenance, predictor: s.resolution.Predictor, nodes: s.snapshot.Nodes,
 		edges: s.resolution.Edges, obstacles: s.resolution.Obstacles,
 		sourcesMatched: s.resolution.SourcesMatched, targetsMatched: s.resolution.TargetsMatched, targetsProbed: s.resolution.TargetsProbed,
-		resident: resident(s.exp),
+		resident: resident(s.exp), foreseen: s.foreseen,
 	}
 	for _, resp := range plan.Responders(r.edges, r.nodes) {
 		x := &responderRun{Responder: resp}

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"fmt"
 	"hash/fnv"
 	"time"
 
@@ -40,13 +41,11 @@ const (
 // schedule gives up a run that was overtaken, and starts one that is due.
 func (r *ExpectationReconciler) schedule(ctx context.Context, s *scope) (bool, error) {
 	r.noteChange(s)
+	s.markStale()
 	if s.track.run != nil {
 		overtaken := s.track.run.generation != s.exp.Generation ||
 			(s.track.run.provenance != s.resolution.Provenance && s.track.repeats < maxRepeats)
 		if !overtaken {
-			if !s.track.last.finishedAt.IsZero() {
-				r.markStale(s)
-			}
 			return false, nil
 		}
 		if s.track.run.generation == s.exp.Generation {
@@ -63,7 +62,6 @@ func (r *ExpectationReconciler) schedule(ctx context.Context, s *scope) (bool, e
 		s.again(wait)
 		if !s.track.last.startedAt.IsZero() {
 			s.exp.Status.NextRunAt = nextRunAt(s)
-			r.markStale(s)
 		}
 		return true, nil
 	}
@@ -111,8 +109,10 @@ func due(s *scope) (trigger string, wait time.Duration) {
 	case s.exp.Annotations[v1alpha1.RequestedAtAnnotation] != "" && truncate(s.exp.Annotations[v1alpha1.RequestedAtAnnotation], maxRequest) != last.request:
 		return triggerRequested, 0
 	}
-	wait = nextRunAt(s).Sub(s.now)
-	if wait <= 0 {
+	age, known := ageAt(s.now, last.startedAt)
+	_, dated := ageAt(s.now, last.finishedAt)
+	wait = nextRunAt(s).Sub(last.startedAt) - age
+	if wait <= 0 || !known || !dated {
 		return triggerInterval, 0
 	}
 	if onChange(s.exp) && !s.track.changedAt.IsZero() {
@@ -166,14 +166,32 @@ func jitter(uid types.UID, limit time.Duration) time.Duration {
 	return time.Duration(int64(h.Sum32()) % max(1, int64(limit)))
 }
 
-// markStale takes back Ready when results are too old, and looks again when they
-// will be.
-func (r *ExpectationReconciler) markStale(s *scope) {
-	limit := time.Duration(float64(interval(s.exp)) * staleIntervals)
-	left := s.track.last.finishedAt.Add(limit).Sub(s.now)
-	if left <= 0 {
-		setStale(s)
+// markStale takes back Ready when results are too old, or of unknown age, and looks
+// again when they will be.
+func (s *scope) markStale() {
+	if s.track.last.finishedAt.IsZero() {
 		return
 	}
-	s.again(left)
+	limit := time.Duration(float64(interval(s.exp)) * staleIntervals)
+	age, known := ageAt(s.now, s.track.last.finishedAt)
+	switch {
+	case !known:
+		s.setStale(fmt.Sprintf("the last result is dated %s, which is still to come: the clock was put back",
+			s.track.last.finishedAt.UTC().Format(time.RFC3339)))
+	case age >= limit:
+		s.setStale(fmt.Sprintf("the last result is %s old, and the interval is %s", age.Round(time.Second), interval(s.exp)))
+	default:
+		s.again(limit - age)
+	}
+}
+
+// ageAt returns how old something is that happened at a moment, and whether that is
+// known: it is not if the wall clock says that the moment is still to come, as it does
+// when it has been put back. Of two clocks, the one counts that says more: the
+// monotonic one stands still while the machine is suspended, and is not kept over
+// restarts.
+func ageAt(now, moment time.Time) (age time.Duration, known bool) {
+	// Round strips the reading of the monotonic clock.
+	wall := now.Round(0).Sub(moment.Round(0))
+	return max(wall, now.Sub(moment)), wall >= 0
 }

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -53,8 +54,8 @@ func TestDue(t *testing.T) {
 		"never ran":                        {0, func(s *scope) { s.track.last = lastRun{} }, triggerCreated, 0},
 		"other generation":                 {time.Second, func(s *scope) { s.exp.Generation++ }, triggerSpecChanged, 0},
 		"new request":                      {time.Second, request("s"), triggerRequested, 0},
-		"answered request":                 {time.Second, request("r"), "", 99*time.Second + slack},
-		"request taken back":               {time.Second, request(""), "", 99*time.Second + slack},
+		"answered request":                 {11 * time.Second, request("r"), "", 89*time.Second + slack},
+		"request taken back":               {11 * time.Second, request(""), "", 89*time.Second + slack},
 		"interval not over":                {40 * time.Second, nil, "", 60*time.Second + slack},
 		"interval over, not its jitter":    {100 * time.Second, nil, "", slack},
 		"interval over":                    {100*time.Second + slack, nil, triggerInterval, 0},
@@ -130,17 +131,85 @@ func TestJitter(t *testing.T) {
 }
 
 func TestMarkStale(t *testing.T) {
-	r := &ExpectationReconciler{residents: newResidents(nil, nil)}
 	// Results are of epoch+10s; 2.5 intervals are 250 s.
 	s := scheduled(259*time.Second, nil)
-	r.markStale(s)
+	s.markStale()
 	if len(s.exp.Status.Conditions) != 0 || s.requeueAfter() != time.Second {
 		t.Errorf("before the limit: conditions %v, next look in %s", s.exp.Status.Conditions, s.requeueAfter())
 	}
 	s = scheduled(260*time.Second, nil)
-	r.markStale(s)
-	if c := s.exp.Status.Conditions; len(c) != 1 || c[0].Type != v1alpha1.ConditionReady || c[0].Status != metav1.ConditionUnknown || c[0].Reason != v1alpha1.ReasonStale {
-		t.Errorf("at the limit: conditions %v", c)
+	s.markStale()
+	expectStale(t, s, "the last result is 4m10s old")
+}
+
+// expectStale fails unless Ready was taken back, with these words.
+func expectStale(t *testing.T, s *scope, words string) {
+	t.Helper()
+	c := s.exp.Status.Conditions
+	if len(c) != 1 || c[0].Type != v1alpha1.ConditionReady || c[0].Status != metav1.ConditionUnknown || c[0].Reason != v1alpha1.ReasonStale || !strings.Contains(c[0].Message, words) {
+		t.Errorf("conditions %v, want Ready Unknown Stale with %q", c, words)
+	}
+}
+
+// Nobody can tell how old a result is that is dated in the future.
+func TestClockJumps(t *testing.T) {
+	for name, c := range map[string]struct {
+		now   time.Duration
+		words string
+	}{
+		"put back by an hour":             {-time.Hour, "the clock was put back"},
+		"put back by less than a second":  {10*time.Second - time.Millisecond, "the clock was put back"},
+		"put back by more than a century": {-150 * 365 * 24 * time.Hour, "the clock was put back"},
+		"put forward by an hour":          {time.Hour, "old, and the interval is"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := scheduled(c.now, func(s *scope) { s.track.last.startedAt = s.track.last.finishedAt.Add(-time.Second) })
+			s.markStale()
+			expectStale(t, s, c.words)
+			if trigger, wait := due(s); trigger != triggerInterval || wait != 0 {
+				t.Errorf("got %q in %s, want a run at once", trigger, wait)
+			}
+		})
+	}
+	t.Run("put back while a run was under way", func(t *testing.T) {
+		s := scheduled(0, func(s *scope) { s.track.last.startedAt = epoch.Add(time.Hour); s.track.last.finishedAt = epoch })
+		if s.markStale(); len(s.exp.Status.Conditions) != 0 {
+			t.Errorf("a result of this moment is stale: %v", s.exp.Status.Conditions)
+		}
+		if trigger, _ := due(s); trigger != triggerInterval {
+			t.Errorf("got %q, want a run whose start is not in the future", trigger)
+		}
+	})
+	t.Run("nothing has run yet", func(t *testing.T) {
+		s := scheduled(-time.Hour, func(s *scope) { s.track.last = lastRun{} })
+		if s.markStale(); len(s.exp.Status.Conditions) != 0 {
+			t.Errorf("what was never measured is stale: %v", s.exp.Status.Conditions)
+		}
+	})
+}
+
+// A process that goes on has a monotonic clock, too, which no setting of the clock
+// moves: time.Now has its reading, and Round strips it.
+func TestAgeByTheClockThatSaysMore(t *testing.T) {
+	now := time.Now()
+	for name, c := range map[string]struct {
+		moment time.Time
+		age    time.Duration
+		known  bool
+	}{
+		"both agree":                   {now.Add(-time.Minute), time.Minute, true},
+		"now":                          {now, 0, true},
+		"by the wall clock alone":      {now.Add(-time.Minute).Round(0), time.Minute, true},
+		"to come":                      {now.Add(time.Minute), -time.Minute, false},
+		"to come, by the wall clock":   {now.Round(0).Add(time.Minute), -time.Minute, false},
+		"to come, by a nanosecond":     {now.Round(0).Add(1), -1, false},
+		"so old that it has no number": {time.Time{}, 1<<63 - 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if age, known := ageAt(now, c.moment); age != c.age || known != c.known {
+				t.Errorf("got %s, known %v, want %s, %v", age, known, c.age, c.known)
+			}
+		})
 	}
 }
 

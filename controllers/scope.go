@@ -33,10 +33,11 @@ type scope struct {
 	// residents are the pods of the expectation that stay, by name. Set by sweep.
 	residents map[string]*corev1.Pod
 	// options are those of the reconciler, with the warm-up that the network
-	// implementation needs. Set by gather, as are the next four.
+	// implementation needs. Set by gather, as are the next five.
 	options    Options
 	snapshot   plan.Snapshot
 	input      plan.Input
+	foreseen   *foreseen
 	resolution *plan.Resolution
 	problems   []evaluator.Problem
 	// verdicts and summary are set by judge when a run has ended.

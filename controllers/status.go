@@ -182,10 +182,23 @@ func setPending(s *scope, message string) {
 	setCondition(s, v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonPending, message)
 }
 
-func setStale(s *scope) {
-	age := s.now.Sub(s.track.last.finishedAt).Round(time.Second)
-	setCondition(s, v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonStale,
-		fmt.Sprintf("the last result is %s old, and the interval is %s", age, interval(s.exp)))
+// setWaiting says what an expectation without a fresh result waits for. Others go on to
+// show the one that they have.
+func setWaiting(s *scope, message string) {
+	ready := meta.FindStatusCondition(s.exp.Status.Conditions, v1alpha1.ConditionReady)
+	if ready == nil {
+		return
+	}
+	switch ready.Reason {
+	case v1alpha1.ReasonPending:
+		setPending(s, message)
+	case v1alpha1.ReasonStale:
+		s.setStale(message)
+	}
+}
+
+func (s *scope) setStale(message string) {
+	setCondition(s, v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonStale, message)
 }
 
 func setCondition(s *scope, t string, status metav1.ConditionStatus, reason, message string) {

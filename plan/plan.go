@@ -27,7 +27,7 @@ import (
 
 // MaxEdges bounds the checks of one expectation. A spec at all its limits could
 // ask for over a million.
-const MaxEdges = 2000
+const MaxEdges = 10_000
 
 // Snapshot is everything that a plan depends on. It must not hold probe pods:
 // they carry workload labels and would be taken for workloads.

@@ -27,8 +27,10 @@ type attempt struct {
 	// seenAs is the source address that our responder saw, when NAT changed it.
 	seenAs netip.Addr
 	// tried is the address of the check's host that the attempt was made to.
-	tried  netip.Addr
-	detail string
+	tried netip.Addr
+	// untried is the number of addresses of the host that no attempt was made to.
+	untried int
+	detail  string
 }
 
 // outcomeError is an error that already knows which outcome it is.
@@ -54,22 +56,9 @@ func cancelled(ctx context.Context) error {
 	return &outcomeError{wire.ProbeError, "cancelled: " + context.Cause(ctx).Error()}
 }
 
-// attempt makes one attempt of a check on the wire.
+// attempt makes one attempt of a check on the wire, at the check's address.
 func (s *session) attempt(ctx context.Context, c wire.Check) attempt {
-	if c.Host == "" {
-		return s.target(ctx, c, netip.AddrPortFrom(c.Addr.Unmap(), c.Port))
-	}
-	resolved, err := s.resolve(ctx, c.Host)
-	if err != nil {
-		return failed(err)
-	}
-	addr := s.reachable(resolved)
-	a := s.target(ctx, c, netip.AddrPortFrom(addr, c.Port))
-	a.tried = addr
-	return a
-}
-
-func (s *session) target(ctx context.Context, c wire.Check, target netip.AddrPort) attempt {
+	target := netip.AddrPortFrom(c.Addr.Unmap(), c.Port)
 	switch c.Transport {
 	case wire.TCP:
 		return s.stream(ctx, flow.TCP, target, c.Nonce)
@@ -100,16 +89,28 @@ func summarize(round []attempt) wire.Result {
 		if !result.SeenAs.IsValid() {
 			result.SeenAs = a.seenAs
 		}
-		if a.tried.IsValid() && !slices.Contains(result.Tried, a.tried) {
-			result.Tried = append(result.Tried, a.tried)
+		if a.tried.IsValid() {
+			result.Addresses = addOutcome(result.Addresses, a)
 		}
+		result.Untried = max(result.Untried, a.untried)
 		if a.detail != "" && !slices.Contains(details, a.detail) {
 			details = append(details, a.detail)
 		}
 	}
-	slices.SortFunc(result.Tried, netip.Addr.Compare)
+	slices.SortFunc(result.Addresses, func(a, b wire.AddressResult) int { return a.Addr.Compare(b.Addr) })
 	result.Detail = clip(strings.Join(details, "; "))
 	return result
+}
+
+// addOutcome adds the outcome of an attempt to those at its address.
+func addOutcome(at []wire.AddressResult, a attempt) []wire.AddressResult {
+	i := slices.IndexFunc(at, func(r wire.AddressResult) bool { return r.Addr == a.tried })
+	if i < 0 {
+		i = len(at)
+		at = append(at, wire.AddressResult{Addr: a.tried})
+	}
+	at[i].Outcomes = append(at[i].Outcomes, a.outcome)
+	return at
 }
 
 // clip makes a text fit for a report: printable, valid UTF-8, at most

@@ -115,6 +115,9 @@ func (s *stack) queryTCP(ctx context.Context, server netip.AddrPort, q *dns.Msg,
 		if ctx.Err() != nil {
 			return failed(cancelled(ctx)), nil
 		}
+		if a := failed(c.silence()); late(ctx, err) && a.outcome == wire.ProbeError {
+			return a, nil
+		}
 		// The handshake succeeded, but the question is what counts for a DNS check:
 		// it got no answer. The detail says how far it came.
 		return attempt{outcome: wire.TimedOut, detail: "tcp connected, no answer: " + reason(err)}, nil
@@ -143,16 +146,18 @@ func (c *conn) exchangeDNS(q *dns.Msg, packed []byte) (*dns.Msg, error) {
 	// One write: some servers expect length and message in one segment (RFC 7766,
 	// section 8).
 	out := binary.BigEndian.AppendUint16(nil, uint16(len(packed)))
+	c.sent = time.Time{} // what counts is the question
 	if _, err := c.file.Write(append(out, packed...)); err != nil {
 		return nil, err
 	}
+	c.sent = time.Now()
 	for {
 		var size [2]byte
-		if _, err := io.ReadFull(c.file, size[:]); err != nil {
+		if _, err := io.ReadFull(c, size[:]); err != nil {
 			return nil, err
 		}
 		in := make([]byte, binary.BigEndian.Uint16(size[:]))
-		if _, err := io.ReadFull(c.file, in); err != nil {
+		if _, err := io.ReadFull(c, in); err != nil {
 			return nil, err
 		}
 		if answer := parseAnswer(q, in); answer != nil {

@@ -118,3 +118,21 @@ func TestPortIsClaimedOncePerTarget(t *testing.T) {
 		}
 	}
 }
+
+// A watch goes on for longer than there are source ports.
+func TestWatchesUsePortsAgain(t *testing.T) {
+	s := new(Runner).session(wire.Plan{Attempts: 1, TimeoutMilliseconds: 1000})
+	s.rememberPorts(watchedPorts)
+	target := netip.MustParseAddrPort("10.0.0.1:80")
+	for i := range 3 * watchedPorts {
+		if port := uint16(10_000 + i%(watchedPorts+1)); !s.claim(portUse{"TCP", port, target}) {
+			t.Fatalf("attempt %d: port %d was refused, %d attempts after it was used", i, port, watchedPorts+1)
+		}
+	}
+	if s.claim(portUse{"TCP", uint16(10_000 + (3*watchedPorts-1)%(watchedPorts+1)), target}) {
+		t.Error("the port of the last attempt was used again at once")
+	}
+	if len(s.used) > watchedPorts {
+		t.Errorf("%d ports are remembered, want at most %d", len(s.used), watchedPorts)
+	}
+}

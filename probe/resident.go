@@ -100,6 +100,7 @@ func (o *residency) watch(ctx context.Context, r *Resident, owner string) {
 		r.running.Go(func() {
 			s := r.Runner.session(one)
 			defer s.close()
+			s.rememberPorts(watchedPorts)
 			s.watch(watchCtx, c, every, func(open bool, at time.Time, gap time.Duration) {
 				r.Emit(wire.Message{Flip: &wire.Flip{
 					Version: wire.Version, Owner: owner, Check: key, Open: open,

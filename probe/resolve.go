@@ -127,16 +127,59 @@ func unresolved(attempts []attempt) error {
 	return e
 }
 
-// reachable returns the first address of a family that the pod has, that is one
-// for which it has a route and a source address. If there is none, it returns
-// the first address, so that the attempt ends with the kernel's own reason.
-func (s *stack) reachable(addrs []netip.Addr) netip.Addr {
+// reachable returns the addresses for which the pod has a route and a source
+// address. If there is none, it returns the first address, so that the attempt
+// ends with the kernel's own reason.
+func (s *stack) reachable(addrs []netip.Addr) []netip.Addr {
+	var out []netip.Addr
 	for _, addr := range addrs {
 		if connectable(s.socket, addr) == nil {
-			return addr
+			out = append(out, addr)
 		}
 	}
-	return addrs[0]
+	if len(out) == 0 {
+		return addrs[:1]
+	}
+	return out
+}
+
+// attempts makes one attempt of a check: at its address, or at each address that
+// its host has, side by side. A host of which one address is open is not closed,
+// and one of which one is closed is not open to everybody.
+//
+// An attempt at a check's own address runs in the slot of the caller; one by host
+// takes a slot for the resolver and then one for each address.
+func (s *session) attempts(ctx context.Context, c wire.Check) []attempt {
+	if c.Host == "" {
+		return []attempt{s.guarded(ctx, c)}
+	}
+	if !s.acquire(ctx) {
+		return []attempt{failed(cancelled(ctx))}
+	}
+	addrs, err := s.addresses(ctx, c.Host)
+	s.release()
+	if err != nil {
+		return []attempt{failed(err)}
+	}
+	untried := max(0, len(addrs)-wire.MaxHostAddresses)
+	addrs = addrs[:len(addrs)-untried]
+	out := make([]attempt, len(addrs))
+	var wg sync.WaitGroup
+	for i, addr := range addrs {
+		wg.Go(func() {
+			if s.acquire(ctx) {
+				defer s.release()
+				at := c
+				at.Host, at.Addr = "", addr
+				out[i] = s.guarded(ctx, at)
+			} else {
+				out[i] = failed(cancelled(ctx))
+			}
+			out[i].tried, out[i].untried = addr, untried
+		})
+	}
+	wg.Wait()
+	return out
 }
 
 // connectable asks the kernel whether it has a route to an address and a source

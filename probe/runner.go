@@ -17,6 +17,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -55,8 +57,10 @@ type Runner struct {
 	// socket opens a socket; nil means socket(2). Tests open theirs in network
 	// namespaces of their own.
 	socket socketFunc
-	// try makes one attempt; nil means on the wire.
+	// try makes one attempt at an address; nil means on the wire.
 	try func(context.Context, wire.Check) attempt
+	// look finds what is wrong with the pod's network; nil means by its interfaces.
+	look func() string
 }
 
 // Run runs a plan with the zero Runner.
@@ -105,32 +109,43 @@ func (r *Runner) Run(ctx context.Context, plan wire.Plan) wire.Report {
 		}
 		report.KubeletProbes = r.Kubelet.Count() - before
 	}
+	if !answered(report.Results) {
+		report.Trouble = r.trouble()
+	}
 	report.ElapsedMilliseconds = int(time.Since(start).Milliseconds())
 	return report
+}
+
+// trouble says what is wrong with the pod's own network.
+func (r *Runner) trouble() string {
+	if r.look == nil {
+		return trouble()
+	}
+	return r.look()
+}
+
+// answered tells whether a run got an answer at all.
+func answered(results []wire.Result) bool {
+	return slices.ContainsFunc(results, func(r wire.Result) bool { return r.Outcomes.Any(wire.Outcome.Answered) })
 }
 
 // needsEvidence tells whether a run met silence or rejections and not one answer.
 // It proves something about the paths only if the pod's own interface is known
 // to work.
 func needsEvidence(results []wire.Result) bool {
-	closed := false
-	for _, r := range results {
-		if r.Outcomes.Any(wire.Outcome.Answered) {
-			return false
-		}
-		closed = closed || r.Outcomes.Any(wire.Outcome.Closed)
-	}
-	return closed
+	return !answered(results) && slices.ContainsFunc(results, func(r wire.Result) bool { return r.Outcomes.Any(wire.Outcome.Closed) })
 }
 
 // session is the state of one run.
 type session struct {
 	*stack
-	attempts   int
+	tries      int
 	timeout    time.Duration
 	settle     time.Duration
 	resolvConf string
 	try        func(context.Context, wire.Check) attempt
+	// addresses resolves a host to the addresses that an attempt is made to.
+	addresses func(context.Context, string) ([]netip.Addr, error)
 	// slots holds one token for each attempt in flight.
 	slots chan struct{}
 	// warm is the end of the warm-up.
@@ -139,7 +154,7 @@ type session struct {
 
 func (r *Runner) session(plan wire.Plan) *session {
 	s := &session{
-		attempts:   plan.Attempts,
+		tries:      plan.Attempts,
 		timeout:    time.Duration(plan.TimeoutMilliseconds) * time.Millisecond,
 		settle:     time.Duration(plan.SettleMilliseconds) * time.Millisecond,
 		resolvConf: r.ResolvConf,
@@ -154,7 +169,21 @@ func (r *Runner) session(plan wire.Plan) *session {
 		s.rawSCTP = r.RawSCTP
 		s.try = s.attempt
 	}
+	s.addresses = func(ctx context.Context, host string) ([]netip.Addr, error) {
+		addrs, err := s.resolve(ctx, host)
+		if err != nil {
+			return nil, err
+		}
+		return s.reachable(addrs), nil
+	}
 	return s
+}
+
+// rememberPorts lets attempts use a source port again after n others.
+func (s *session) rememberPorts(n int) {
+	if s.stack != nil {
+		s.remembered = n
+	}
 }
 
 // close closes what the attempts have in common.
@@ -197,25 +226,27 @@ func met(g wire.Goal, os wire.Outcomes) bool {
 // round starts the attempts of one round at equal distances, so that they
 // overlap: one does not wait for the end of the one before.
 func (s *session) round(ctx context.Context, c wire.Check) []attempt {
-	round := make([]attempt, s.attempts)
-	interval := s.timeout / time.Duration(s.attempts)
+	round := make([][]attempt, s.tries)
+	interval := s.timeout / time.Duration(s.tries)
 	start := time.Now()
 	var wg sync.WaitGroup
 	for i := range round {
 		due := start.Add(time.Duration(i) * interval)
-		if !sleep(ctx, time.Until(due)) || !s.acquire(ctx) {
-			round[i] = failed(cancelled(ctx))
+		if !sleep(ctx, time.Until(due)) || c.Host == "" && !s.acquire(ctx) {
+			round[i] = []attempt{failed(cancelled(ctx))}
 			continue
 		}
 		// Not before it is due: thousands of sleeping goroutines would take more
 		// memory than those that work.
 		wg.Go(func() {
-			defer func() { <-s.slots }()
-			round[i] = s.guarded(ctx, c)
+			if c.Host == "" {
+				defer s.release()
+			}
+			round[i] = s.attempts(ctx, c)
 		})
 	}
 	wg.Wait()
-	return round
+	return slices.Concat(round...)
 }
 
 // acquire waits for a free slot and tells whether the context is still alive.
@@ -227,6 +258,8 @@ func (s *session) acquire(ctx context.Context) bool {
 		return false
 	}
 }
+
+func (s *session) release() { <-s.slots }
 
 // guarded turns a panic into a failed attempt: a bug in one check must not cost
 // the results of the others.

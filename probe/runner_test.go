@@ -232,14 +232,18 @@ func TestSummarize(t *testing.T) {
 	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
 	got := summarize([]attempt{
 		{outcome: wire.Rejected, detail: "icmp 3/13 from 10.0.0.9", tried: b},
-		{outcome: wire.Replied, rtt: 300 * time.Microsecond, seenAs: b, tried: a},
-		{outcome: wire.Replied, rtt: 100 * time.Nanosecond, seenAs: a},
+		{outcome: wire.Replied, rtt: 300 * time.Microsecond, seenAs: b, tried: a, untried: 2},
+		{outcome: wire.Replied, rtt: 100 * time.Nanosecond, seenAs: a, tried: b},
 		{outcome: wire.Rejected, detail: "icmp 3/13 from 10.0.0.9"},
 		{outcome: wire.ProbeError, detail: "panic: x"},
 	})
 	want := wire.Result{
 		Outcomes:        wire.Outcomes{wire.Rejected, wire.Replied, wire.Replied, wire.Rejected, wire.ProbeError},
-		RTTMicroseconds: 1, SeenAs: b, Tried: []netip.Addr{a, b},
+		RTTMicroseconds: 1, SeenAs: b, Untried: 2,
+		Addresses: []wire.AddressResult{
+			{Addr: a, Outcomes: wire.Outcomes{wire.Replied}},
+			{Addr: b, Outcomes: wire.Outcomes{wire.Rejected, wire.Replied}},
+		},
 		Detail: "icmp 3/13 from 10.0.0.9; panic: x",
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
@@ -339,7 +343,7 @@ func TestAttemptsWaitForTheirTurn(t *testing.T) {
 	s := (&Runner{socket: l.client.socket}).session(planOf(local(wire.GoalNone)))
 	s.slots = make(chan struct{}, 1)
 	check := wire.Check{Transport: wire.UDP, Addr: serverV4, Port: 8080, Nonce: "n1"}
-	s.attempts = 10
+	s.tries = 10
 	got := summarize(s.round(t.Context(), check))
 	assertOutcome(t, got, wire.Replied, "")
 }
@@ -364,4 +368,25 @@ func BenchmarkRun500ChecksDropped(b *testing.B) {
 	perRun := float64(b.Elapsed()) / float64(b.N)
 	b.ReportMetric(perRun/float64(timeout)/float64(plan.Attempts), "total/(attempts×timeout)")
 	b.ReportMetric(perRun/float64(timeout), "total/timeout")
+}
+
+// A host of very many addresses is tried at some, and says that it has more.
+func TestHostWithMoreAddressesThanAreTried(t *testing.T) {
+	s := (&Runner{try: func(context.Context, wire.Check) attempt { return attempt{outcome: wire.Connected} }}).session(planOf(local(wire.GoalNone)))
+	// One slot: an attempt that held one while it waits for others would never end.
+	s.slots = make(chan struct{}, 1)
+	s.addresses = func(context.Context, string) (addrs []netip.Addr, err error) {
+		for i := range byte(wire.MaxHostAddresses + 2) {
+			addrs = append(addrs, netip.AddrFrom4([4]byte{10, 0, 0, i}))
+		}
+		return addrs, nil
+	}
+	s.tries = 1
+	got := summarize(s.round(t.Context(), wire.Check{Transport: wire.TCP, Host: "many.test.", Port: 80}))
+	if len(got.Addresses) != wire.MaxHostAddresses || len(got.Outcomes) != wire.MaxHostAddresses || got.Untried != 2 {
+		t.Errorf("got %+v, want the outcomes of %d addresses, and 2 that were not tried", got, wire.MaxHostAddresses)
+	}
+	if len(s.slots) != 0 {
+		t.Error("a slot was not given back")
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -36,6 +37,10 @@ type stack struct {
 	// they are connected to.
 	used  map[portUse]struct{}
 	peers map[netip.Addr]*rawPeer
+	// remembered bounds used: ports that were used longer ago may be used again. Zero means
+	// no bound. order holds them by their age then.
+	remembered int
+	order      []portUse
 }
 
 type portUse struct {
@@ -64,6 +69,13 @@ func (s *stack) claim(u portUse) bool {
 		return false
 	}
 	s.used[u] = struct{}{}
+	if s.remembered > 0 {
+		s.order = append(s.order, u)
+		if len(s.order) > s.remembered {
+			delete(s.used, s.order[0])
+			s.order = s.order[1:]
+		}
+	}
 	return true
 }
 
@@ -73,8 +85,10 @@ type conn struct {
 	file   *os.File
 	raw    syscall.RawConn
 	target netip.AddrPort
-	// opened is when the timeout began to run.
-	opened time.Time
+	// opened is when the timeout began to run, and deadline when it is over.
+	opened, deadline time.Time
+	// sent is when the first packet left; zero until then.
+	sent time.Time
 	// stop ends the watch over the context.
 	stop func() bool
 }
@@ -87,9 +101,10 @@ func (s *stack) open(ctx context.Context, p flow.Protocol, target netip.AddrPort
 		return nil, openError(err)
 	}
 	c := &conn{file: os.NewFile(uintptr(fd), string(p)), target: target, opened: time.Now()}
+	c.deadline = c.opened.Add(timeout)
 	c.raw, err = c.file.SyscallConn()
 	if err == nil {
-		err = c.file.SetDeadline(c.opened.Add(timeout))
+		err = c.file.SetDeadline(c.deadline)
 	}
 	if err != nil {
 		_ = c.file.Close()
@@ -193,23 +208,54 @@ func queueErrors(fd, domain int) error {
 
 // connect connects the socket to its target. The error is an *outcomeError.
 func (c *conn) connect(ctx context.Context) error {
-	var (
-		started bool
-		result  error
-	)
+	var result error
 	err := c.raw.Write(func(fd uintptr) (done bool) {
-		if !started {
-			started = true
+		if c.sent.IsZero() {
 			done, result = c.startConnect(int(fd))
+			c.sent = time.Now()
 		} else {
 			done, result = c.finishConnect(int(fd))
 		}
 		return done
 	})
-	if err != nil {
-		return c.explain(ctx, err)
+	if err == nil {
+		return result
 	}
-	return result
+	if late(ctx, err) && !c.sent.IsZero() {
+		done := false
+		if c.raw.Control(func(fd uintptr) { done, result = c.finishConnect(int(fd)) }) == nil && done {
+			return result
+		}
+	}
+	return c.explain(ctx, err)
+}
+
+// late tells whether a wait ended by its deadline. On a busy machine, that is noticed some
+// time later, and what came in before must not be called silence: the kernel is asked once
+// more.
+func late(ctx context.Context, err error) bool {
+	return ctx.Err() == nil && errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// Read reads what the peer has sent. What is there when the deadline is noticed counts.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.file.Read(b)
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return n, err
+	}
+	there := -1
+	ctrlErr := c.raw.Control(func(fd uintptr) {
+		if k, _, err := unix.Recvfrom(int(fd), b, unix.MSG_DONTWAIT); err == nil {
+			there = k
+		}
+	})
+	switch {
+	case ctrlErr != nil || there < 0:
+		return n, err
+	case there == 0:
+		return 0, io.EOF // as of a file; it may be an empty datagram
+	}
+	return there, nil
 }
 
 // startConnect sends the first packet, if the protocol has a handshake.
@@ -271,9 +317,19 @@ func (c *conn) explain(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return cancelled(ctx)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return &outcomeError{outcome: wire.TimedOut}
+		return c.silence()
 	}
 	return remoteError(err)
+}
+
+// silence is the outcome of an attempt that nothing answered in its time. It says nothing
+// about the path when the probe itself was held up: then its packet left too late to be
+// answered, or not at all.
+func (c *conn) silence() error {
+	if timeout := c.deadline.Sub(c.opened); c.sent.IsZero() || c.deadline.Sub(c.sent) < timeout/2 {
+		return &outcomeError{wire.ProbeError, "held up: the time to answer was over before the packet had left"}
+	}
+	return &outcomeError{outcome: wire.TimedOut}
 }
 
 // local returns the address that the socket sends from.

@@ -105,7 +105,7 @@ func (c *conn) exchangeLine(out []byte) ([]byte, error) {
 	}
 	line := make([]byte, 0, maxLine)
 	for len(line) < maxLine {
-		n, err := c.file.Read(line[len(line):maxLine])
+		n, err := c.Read(line[len(line):maxLine])
 		line = line[:len(line)+n]
 		if i := bytes.IndexByte(line, '\n'); i >= 0 {
 			return line[:i+1], nil
@@ -164,12 +164,15 @@ func (s *stack) converse(ctx context.Context, target netip.AddrPort, out []byte,
 	if err := c.connect(ctx); err != nil {
 		return err
 	}
+	// Connecting a datagram socket sends nothing.
+	c.sent = time.Time{}
 	if _, err := c.file.Write(out); err != nil {
 		return c.explainDatagram(ctx, err)
 	}
+	c.sent = time.Now()
 	in := make([]byte, maxDatagram)
 	for {
-		n, err := c.file.Read(in)
+		n, err := c.Read(in)
 		// An empty datagram reads like the end of a file.
 		if err != nil && !errors.Is(err, io.EOF) {
 			return c.explainDatagram(ctx, err)

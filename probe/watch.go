@@ -19,6 +19,11 @@ const (
 	watchPace = 5 * time.Millisecond
 	// maxOverlap bounds the attempts of a watched check that are under way.
 	maxOverlap = 100
+	// watchedPorts is how many source ports of a watched check are not used again. The kernel
+	// has 28,000 of them by default, which would last for twenty minutes. At the closest
+	// distance of attempts these are more than two minutes, after which a network has
+	// forgotten a closed connection (nf_conntrack_tcp_timeout_time_wait).
+	watchedPorts = 8192
 )
 
 // flipFunc is told that a path is open, or closed, since a time, and how much earlier
@@ -41,7 +46,7 @@ func (s *session) watch(ctx context.Context, c wire.Check, every time.Duration, 
 			t := state.begin(time.Now())
 			underWay++
 			go func() {
-				a := s.guarded(ctx, c)
+				a := agreed(s.attempts(ctx, c))
 				t.outcome, t.end = a.outcome, time.Now()
 				if a.rtt > 0 {
 					t.end = t.start.Add(a.rtt)
@@ -60,6 +65,21 @@ func (s *session) watch(ctx context.Context, c wire.Check, every time.Duration, 
 			return
 		}
 	}
+}
+
+// agreed is what the attempts at all addresses of a host come to: a path to it is open
+// when all are answered, and closed when none is. Those that disagree tell nothing.
+func agreed(at []attempt) attempt {
+	last := at[0]
+	for _, a := range at[1:] {
+		if a.outcome.Answered() != last.outcome.Answered() || a.outcome.Closed() != last.outcome.Closed() {
+			return attempt{outcome: wire.ProbeError}
+		}
+		if a.rtt > last.rtt {
+			last = a
+		}
+	}
+	return last
 }
 
 // trial is one attempt of a watched check.

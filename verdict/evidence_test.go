@@ -106,7 +106,7 @@ func TestInconclusiveReasons(t *testing.T) {
 			[]Check{silentDeny(), with(control(), ended(wire.Connected, wire.Replied))}, Blocked,
 		},
 		"the control was reset": {
-			[]Check{silentDeny(), with(control(), ended(wire.Refused))}, NoPositiveControl,
+			[]Check{silentDeny(), with(control(), ended(wire.Refused))}, TargetNotListening,
 			[]Check{silentDeny(), with(control(), ended(wire.Connected))}, Blocked,
 		},
 		"a responder that died": {
@@ -128,6 +128,14 @@ func TestInconclusiveReasons(t *testing.T) {
 		"a probe pod that nothing proves alive": {
 			[]Check{with(silentDeny(), unproved), control()}, SourceNotReady,
 			[]Check{with(silentDeny(), unproved), with(control(), func(c *Check) { c.Pod = "pod-x" })}, Blocked,
+		},
+		"silence at an address that the name had in some attempts only": {
+			[]Check{with(silentDeny(), func(c *Check) { c.Elsewhere = 1 }), control()}, NoPositiveControl,
+			[]Check{silentDeny(), control()}, Blocked,
+		},
+		"an answer at an address that the name had in some attempts only": {
+			[]Check{with(silentDeny(), func(c *Check) { c.Elsewhere = 1 }), control()}, NoPositiveControl,
+			[]Check{with(silentDeny(), ended(wire.Connected), func(c *Check) { c.Elsewhere = 1 })}, Open,
 		},
 		"a check without a report": {
 			[]Check{with(silentDeny(), noReport), control()}, ProbeFailed,
@@ -154,7 +162,7 @@ func TestInconclusiveReasons(t *testing.T) {
 			[]Check{with(silentDeny(), func(c *Check) { c.TargetNode = "" }, ended(wire.Connected))}, Open,
 		},
 		"a host whose resolver is silent": {
-			[]Check{with(silentDeny(), unresolved, ended(wire.DNSTimedOut))}, NameNotResolved,
+			[]Check{with(silentDeny(), unresolved, ended(wire.DNSTimedOut))}, ResolverSilent,
 			[]Check{with(silentDeny(), func(c *Check) { c.TargetNode = "" }), control()}, Blocked,
 		},
 	}
@@ -299,7 +307,7 @@ func TestDNSAnswers(t *testing.T) {
 		"a host that does not exist, denied":                      {host(Deny, wire.NameNotFound), Inconclusive, Unknown, Unknown, NameNotResolved},
 		"a host whose resolver fails":                             {host(Deny, wire.ServerFailure), Inconclusive, Unknown, Unknown, NameNotResolved},
 		"a host of changing addresses, all silent":                {host(Deny, wire.TimedOut), Inconclusive, Unknown, Unknown, NoPositiveControl},
-		"a host whose resolver is out of reach":                   {host(Deny, wire.DNSTimedOut), Inconclusive, Unknown, Unknown, NameNotResolved},
+		"a host whose resolver is out of reach":                   {host(Deny, wire.DNSTimedOut), Inconclusive, Unknown, Unknown, ResolverSilent},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -145,6 +145,8 @@ type evidence struct {
 	toPair map[nodePair]bool
 	// alivePod holds the probe pods that got an answer of their own.
 	alivePod map[string]bool
+	// controls holds the checks of each listener that policies allow, by their IDs.
+	controls map[listener][]Check
 }
 
 type listener struct {
@@ -185,8 +187,12 @@ func gather(checks []Check) evidence {
 		answered: map[listener]bool{}, fromNode: map[nodeAddr]bool{},
 		nodePair: map[nodePair]bool{}, silentPair: map[nodePair]bool{}, alivePod: map[string]bool{},
 		toNode: map[nodeAddr]bool{}, toPair: map[nodePair]bool{},
+		controls: map[listener][]Check{},
 	}
 	for _, c := range checks {
+		if c.Prediction.Verdict == evaluator.Allowed && c.Addr.IsValid() {
+			ev.controls[listenerOf(c)] = append(ev.controls[listenerOf(c)], c)
+		}
 		if c.Result == nil || c.Obstacle != "" || !c.Addr.IsValid() {
 			continue
 		}
@@ -206,6 +212,9 @@ func gather(checks []Check) evidence {
 		case c.Prediction.Verdict == evaluator.Allowed && c.TargetNode != "" && (c.Result.Outcomes.All(silent) || c.Result.Outcomes.All(lost)):
 			ev.silentPair[pair] = true
 		}
+	}
+	for _, controls := range ev.controls {
+		slices.SortFunc(controls, byID)
 	}
 	return ev
 }
@@ -247,8 +256,12 @@ func observe(c Check, ev evidence) (Observed, Cause, string) {
 	}
 	outcomes := c.Result.Outcomes
 	switch {
+	case c.SourceTrouble != "" && !outcomes.Any(reached(c)):
+		return Inconclusive, SourceNotReady, "the probe could neither send nor hear: " + c.SourceTrouble
 	case outcomes.All(func(o wire.Outcome) bool { return o == wire.Unsupported }):
 		return Inconclusive, Unsupported, fmt.Sprintf("the kernel of node %s has no %s sockets", c.SourceNode, c.Transport) + detail(c)
+	case !c.Transport.IsDNS() && outcomes.All(func(o wire.Outcome) bool { return o == wire.DNSTimedOut }):
+		return Inconclusive, ResolverSilent, "no resolver answered inside the probe pod, so that the target was never tried" + detail(c)
 	case !c.Transport.IsDNS() && outcomes.Any(nameOutcome):
 		return Inconclusive, NameNotResolved, "the name did not resolve inside the probe pod, so that the target was never tried" + detail(c)
 	case !outcomes.All(func(o wire.Outcome) bool { return o.Answered() || o.Closed() || lost(o) }):
@@ -272,8 +285,8 @@ func observe(c Check, ev evidence) (Observed, Cause, string) {
 // the first one decides.
 func closed(c Check, ev evidence) (Observed, Cause, string) {
 	for _, missing := range []func(Check, evidence) (Cause, string){
+		sourceMissing,   // the probe could have heard an answer
 		listenerMissing, // something would have answered
-		sourceMissing,   // the probe could have heard it
 		pathMissing,     // the nodes carry such traffic
 		recordMissing,   // it is the way there that is silent
 	} {
@@ -297,10 +310,10 @@ func listenerMissing(c Check, ev evidence) (Cause, string) {
 		return TargetNotListening, "the connection was reset and nobody else reached this port in this run: nothing listens there, or a filter resets"
 	case !c.Responder && !heard && c.Transport == wire.UDP && outcomes.All(func(o wire.Outcome) bool { return o == wire.Rejected }):
 		return TargetNotListening, "the datagram was rejected and nobody else reached this port in this run: nothing listens there, or a filter rejects" + detail(c)
-	case !c.Responder && !c.Addr.IsValid():
-		return NoPositiveControl, "the name resolved to different addresses from attempt to attempt, so that no other check is known to have reached the same"
+	case c.Elsewhere > 0:
+		return NoPositiveControl, fmt.Sprintf("the name resolved to this address in %d attempts and not in %d others, so that one lost packet could be all there is to see", len(outcomes), c.Elsewhere)
 	case !c.Responder && !heard:
-		return NoPositiveControl, "no other check of this run reached this address and port, so that the listener is not known to be alive"
+		return unheard(c, ev)
 	case c.Endpoints > 1:
 		return NoPositiveControl, fmt.Sprintf("each connection may be sent to any of %d endpoints, so that an answer to another check says nothing about this silence: declare the pods by podSelector", c.Endpoints)
 	}
@@ -310,7 +323,7 @@ func listenerMissing(c Check, ev evidence) (Cause, string) {
 // sourceMissing tells why the probe is not known to have been able to hear.
 func sourceMissing(c Check, ev evidence) (Cause, string) {
 	if !c.SourceProbed && !ev.alivePod[c.Pod] {
-		return SourceNotReady, "neither the kubelet reached the probe pod nor did any of its checks get an answer"
+		return SourceNotReady, "its interface is up, but neither the kubelet reached the probe pod nor did any of its checks get an answer: nothing new gets in or out, as where a connection table is full"
 	}
 	return "", ""
 }

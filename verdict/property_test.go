@@ -47,6 +47,9 @@ func aCheck(t *rapid.T, id string) Check {
 	default:
 		c.Recorded = &Recorded{}
 	}
+	if rapid.IntRange(0, 9).Draw(t, "troubled") == 0 {
+		c.SourceTrouble = "eth0 is down"
+	}
 	if rapid.IntRange(0, 9).Draw(t, "obstructed") == 0 {
 		c.Obstacle = rapid.SampledFrom([]Cause{ChangedDuringProbe, IdentityDivergence, ProbeRefused, NoTargetMatched}).Draw(t, "obstacle")
 		c.ObstacleDetail = "in words"
@@ -107,10 +110,10 @@ func proved(x Check, checks []Check) Observed {
 	switch {
 	case answered(x):
 		return Open
-	case arrived(x):
+	case arrived(x) && x.SourceTrouble == "":
 		return OneWay
 	}
-	if x.Result == nil || x.Obstacle != "" || len(x.Result.Outcomes) == 0 || !x.TargetReady {
+	if x.Result == nil || x.Obstacle != "" || len(x.Result.Outcomes) == 0 || !x.TargetReady || x.SourceTrouble != "" {
 		return Inconclusive
 	}
 	for _, o := range x.Result.Outcomes {

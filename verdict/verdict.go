@@ -151,6 +151,8 @@ const (
 	// ProbeRefused: the probe pod was not created, since it would be unsafe or the
 	// API server refused it.
 	ProbeRefused Cause = "ProbeRefused"
+	// ResolverSilent: a host could not be probed because no resolver answered.
+	ResolverSilent Cause = "ResolverSilent"
 	// SourceNamespaceRefused: the source is in another namespace, whose owner has
 	// not consented to probes.
 	SourceNamespaceRefused Cause = "SourceNamespaceRefused"
@@ -161,6 +163,9 @@ const (
 	TargetNotListening Cause = "TargetNotListening"
 	// TargetNotReady: the target pod is not ready.
 	TargetNotReady Cause = "TargetNotReady"
+	// TargetSilent: the target answered nobody, not even a source that policies let
+	// through and that got answers elsewhere.
+	TargetSilent Cause = "TargetSilent"
 	// TooManyChecks: the expectation resolves to more checks than one run makes.
 	TooManyChecks Cause = "TooManyChecks"
 	// Unsupported: the kernel of the node lacks the protocol.
@@ -172,7 +177,7 @@ const (
 var severity = []Cause{
 	EnforcementMissing, Delivered, DriftMasked, PolicyDrift, UnexpectedBlock, BlockedOutsidePolicy, NameNotResolved,
 	ImplementationDefined, IdentityDivergence, SourceNamespaceRefused, TooManyChecks, ProbeRefused, NoSourceMatched, NoTargetMatched, PortNotFound, NoSharedFamily,
-	TargetNotListening, TargetNotReady, PathBroken, SourceNotReady, ProbeFailed, Unsupported, Flapping,
+	TargetNotListening, TargetNotReady, TargetSilent, ResolverSilent, PathBroken, SourceNotReady, ProbeFailed, Unsupported, Flapping,
 	NoPositiveControl, NotRecorded, ChangedDuringProbe, None,
 }
 
@@ -199,14 +204,20 @@ type Check struct {
 	SourceNode, TargetNode string
 	Transport              wire.Transport
 	// Addr is the address that was probed; it is zero for a host that did not
-	// resolve, or that resolved to different ones.
+	// resolve.
 	Addr netip.Addr
 	Port uint16
+	// Elsewhere is the number of attempts of a check by host in which the name did not
+	// resolve to Addr, so that Result has no outcome of theirs.
+	Elsewhere int
 
 	// Pod names the probe pod whose report holds the Result.
 	Pod string
 	// SourceProbed says that the kubelet reached the probe pod while it ran.
 	SourceProbed bool
+	// SourceTrouble says what the probe found wrong with its own pod, such that nothing
+	// can be sent or heard; empty if that is nothing.
+	SourceTrouble string
 	// Result is what the probe reported; nil when there is no report.
 	Result *wire.Result
 	// Obstacle says why there is no Result, or why the Result must not be used, and

@@ -14,9 +14,9 @@ package v1alpha1
 // NameNotResolved,
 // and the reasons for which nothing can be concluded (ChangedDuringProbe,
 // Flapping, IdentityDivergence, NoPositiveControl, NoSharedFamily,
-// NoSourceMatched, NoTargetMatched, NotRecorded, PathBroken, PortNotFound, ProbeFailed, ProbeRefused,
-// SourceNamespaceRefused, SourceNotReady, TargetNotListening, TargetNotReady,
-// TooManyChecks, Unsupported).
+// NoSourceMatched, NoTargetMatched, NotRecorded, PathBroken, PortNotFound, ProbeFailed,
+// ProbeRefused, ResolverSilent, SourceNamespaceRefused, SourceNotReady, TargetNotListening,
+// TargetNotReady, TargetSilent, TooManyChecks, Unsupported).
 const ConditionReady = "Ready"
 
 // ConditionPolicyAligned is the type of the condition that compares what was
@@ -59,7 +59,7 @@ const (
 	ReasonPending = "Pending"
 	// ReasonSuspended: spec.suspend is true.
 	ReasonSuspended = "Suspended"
-	// ReasonStale: the last result is older than 2.5 intervals.
+	// ReasonStale: the last result is older than 2.5 intervals, or dated in the future.
 	ReasonStale = "Stale"
 	// ReasonAllPoliciesParsed: every policy could be evaluated.
 	ReasonAllPoliciesParsed = "AllPoliciesParsed"

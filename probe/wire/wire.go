@@ -29,6 +29,8 @@ const (
 	MaxReportBytes = 4096
 	// MaxAttempts bounds the attempts of one round.
 	MaxAttempts = 10
+	// MaxHostAddresses bounds the addresses of a host that each attempt is made to.
+	MaxHostAddresses = 8
 )
 
 // PlanAnnotation is the pod annotation that carries the plan. The downward API
@@ -137,8 +139,11 @@ type Report struct {
 	// KubeletProbes is the number of readiness probes that reached the pod while
 	// the plan ran. One is enough to know that the pod's interface works in both
 	// directions: policies cannot block the pod's own node.
-	KubeletProbes int      `json:"k,omitempty"`
-	Results       []Result `json:"r,omitempty"`
+	KubeletProbes int `json:"k,omitempty"`
+	// Trouble says what is wrong with the pod's own network when no check was answered,
+	// as in "eth0 is down"; empty if that is nothing. At most 120 bytes.
+	Trouble string   `json:"t,omitempty"`
+	Results []Result `json:"r,omitempty"`
 	// Trimmed says that details or times were left out so that the report fits.
 	Trimmed bool `json:"x,omitempty"`
 }
@@ -159,12 +164,23 @@ type Result struct {
 	// SeenAs is the source address that our responder saw, when it differs from
 	// the address that the probe sent from (NAT on the path).
 	SeenAs netip.Addr `json:"a,omitzero"`
-	// Tried are the addresses that the attempts of a check by Host were made to,
-	// sorted: one, unless the name resolved differently from attempt to attempt.
-	Tried []netip.Addr `json:"h,omitempty"`
+	// Addresses are those that the attempts of a check by Host were made to, sorted:
+	// all that the pod has a route to, up to MaxHostAddresses. Outcomes has the
+	// outcomes at all of them, and those of attempts that the resolver ended.
+	Addresses []AddressResult `json:"h,omitempty"`
+	// Untried is the largest number of addresses beyond MaxHostAddresses that an
+	// attempt left out.
+	Untried int `json:"l,omitempty"`
 	// Detail holds facts for people: the ICMP type, code and origin, the rcode,
 	// the local error. At most 120 bytes.
 	Detail string `json:"d,omitempty"`
+}
+
+// AddressResult is what the attempts of a check by Host met at one address.
+type AddressResult struct {
+	Addr netip.Addr `json:"a"`
+	// Outcomes has one outcome for each attempt in which the name resolved to the address.
+	Outcomes Outcomes `json:"o"`
 }
 
 // Validate tells whether a plan is within the bounds of this version, and what

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"strings"
@@ -136,13 +137,16 @@ func TestDecodeReportRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	cases := map[string]struct{ text, wantErr string }{
-		"a stack trace":             {"panic: runtime error", "not an encoded message"},
-		"nothing":                   {"", "not an encoded message"},
-		"broken base64":             {"pp1:%%%", "illegal base64"},
-		"another version":           {other, "version 7"},
-		"a decompression bomb":      {bomb, "larger than"},
-		"an outcome of the future":  {unknown, "unknown outcome 'Z'"},
-		"a message cut in the half": {other[:len(other)/2], "decoding report"},
+		"a stack trace":            {"panic: runtime error", "not an encoded message"},
+		"nothing":                  {"", "not an encoded message"},
+		"broken base64":            {"pp1:%%%", "illegal base64"},
+		"another version":          {other, "version 7"},
+		"a decompression bomb":     {bomb, "larger than"},
+		"an outcome of the future": {unknown, "unknown outcome 'Z'"},
+	}
+	// Wherever it is cut, behind its prefix: no part of a message passes for a whole one.
+	for n := len(prefix); n < len(other); n++ {
+		cases[fmt.Sprintf("a message of %d bytes cut to %d", len(other), n)] = struct{ text, wantErr string }{other[:n], fmt.Sprintf("decoding report: the message was cut off after %d bytes", n)}
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -80,8 +80,8 @@ var _ = Describe("the production scenario", Ordered, func() {
 		// The rules of new pods come too late altogether: those that deny, and those
 		// that let the backend's probe in, without which MongoDB is not known to be up.
 		Entry("slower than the settle window", SpecTimeout(3*time.Minute), "slow=25s", "", map[string][]string{
-			"backend-to-frontend": {"EnforcementMissing"}, "backend-to-mongodb": {"NoPositiveControl"},
-			"frontend-to-mongodb": {"NoPositiveControl"}, "stranger-to-mongodb": {"NoPositiveControl"},
+			"backend-to-frontend": {"EnforcementMissing"}, "backend-to-mongodb": {"TargetSilent"},
+			"frontend-to-mongodb": {"TargetSilent"}, "stranger-to-mongodb": {"TargetSilent"},
 		}),
 	)
 

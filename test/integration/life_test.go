@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
@@ -79,18 +80,6 @@ var _ = Describe("the operator", func() {
 
 	// While a responder starts, the probes start beside it, without a plan.
 	responders := func(pod *corev1.Pod) bool { return !probes(pod) }
-	plans := func(ctx context.Context, w *world) []string {
-		GinkgoHelper()
-		var list corev1.PodList
-		Expect(k8s.List(ctx, &list, client.InNamespace(w.ns))).To(Succeed())
-		var out []string
-		for _, p := range list.Items {
-			if p.Annotations[wire.PlanAnnotation] != "" {
-				out = append(out, p.Name)
-			}
-		}
-		return out
-	}
 
 	It("gives probes their plans when the responder listens, and not before", func(ctx SpecContext) {
 		startOperator(patient)
@@ -98,7 +87,7 @@ var _ = Describe("the operator", func() {
 		w.kubelet.set(func(k *kubelet) { k.hold = responders })
 		w.expect(ctx, toResponder)
 		Eventually(func() []string { return w.pods(ctx) }).WithTimeout(10 * time.Second).Should(HaveLen(3))
-		Consistently(func() []string { return plans(ctx, w) }).WithTimeout(500 * time.Millisecond).Should(BeEmpty())
+		Consistently(func() []string { return planned(ctx, w) }).WithTimeout(500 * time.Millisecond).Should(BeEmpty())
 		w.kubelet.set(func(k *kubelet) { k.hold = nil })
 		exp := w.result(ctx)
 		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionTrue), testbed.Ready(exp).Message)
@@ -173,7 +162,7 @@ var _ = Describe("the operator", func() {
 	It("does not lose a result when its write conflicts", func(ctx SpecContext) {
 		w := newWorld(ctx, nil)
 		conflicts := 0
-		startOperatorWith(nil, func(c client.Client) client.Client {
+		startOperatorWith(clock.RealClock{}, nil, func(c client.Client) client.Client {
 			return &front{Client: c, before: func(exp *v1alpha1.ConnectivityExpectation) {
 				if exp.Status.LastRun == nil || conflicts == 3 {
 					return
@@ -194,7 +183,7 @@ var _ = Describe("the operator", func() {
 
 	It("writes no status when there is nothing new", func(ctx SpecContext) {
 		var f *front
-		startOperatorWith(nil, func(c client.Client) client.Client {
+		startOperatorWith(clock.RealClock{}, nil, func(c client.Client) client.Client {
 			f = &front{Client: c}
 			return f
 		})
@@ -275,3 +264,17 @@ var _ = Describe("the operator", func() {
 		Expect(causes(w.result(ctx))).To(Equal(map[string]string{"allowed": "TargetNotListening", "denied": "TargetNotListening"}))
 	}, SpecTimeout(time.Minute))
 })
+
+// planned returns the pods that have a plan.
+func planned(ctx context.Context, w *world) []string {
+	GinkgoHelper()
+	var list corev1.PodList
+	Expect(k8s.List(ctx, &list, client.InNamespace(w.ns))).To(Succeed())
+	var out []string
+	for _, p := range list.Items {
+		if p.Annotations[wire.PlanAnnotation] != "" {
+			out = append(out, p.Name)
+		}
+	}
+	return out
+}

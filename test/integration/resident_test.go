@@ -139,6 +139,18 @@ var _ = Describe("an expectation with resident pods", func() {
 		w.leavesNothing(ctx)
 	}, SpecTimeout(2*time.Minute))
 
+	// Pods that stay give no place back: nothing but the words can help.
+	It("says so when there is no place for its pods", func(ctx SpecContext) {
+		startOperator(func(o *controllers.Options) { o.MaxProbePodsPerNamespace = 1 })
+		w := newWorld(ctx, nil)
+		w.expect(ctx, "probe: {mode: Resident}\n"+paths)
+		Eventually(func() string { return testbed.Ready(w.get(ctx)).Message }).WithTimeout(20 * time.Second).
+			Should(ContainSubstring("waits for a place for a probe pod"))
+		ready := testbed.Ready(w.get(ctx))
+		Expect(ready.Reason).To(Equal(v1alpha1.ReasonPending))
+		Expect(ready.Message).To(ContainSubstring("1 of 1 in namespace " + w.ns + " (--max-probe-pods-per-namespace)"))
+	}, SpecTimeout(time.Minute))
+
 	It("names what is wrong as with other pods", func(ctx SpecContext) {
 		startOperator(patient)
 		w := newWorld(ctx, nil)

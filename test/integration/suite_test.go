@@ -76,11 +76,12 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 // startOperator runs the operator as the manager does, until stop is called.
 func startOperator(change func(*controllers.Options)) (stop func(), metrics *controllers.Metrics) {
 	GinkgoHelper()
-	return startOperatorWith(change, nil)
+	return startOperatorWith(clock.RealClock{}, change, nil)
 }
 
-// startOperatorWith runs the operator with something in front of its client.
-func startOperatorWith(change func(*controllers.Options), front func(client.Client) client.Client) (stop func(), metrics *controllers.Metrics) {
+// startOperatorWith runs the operator by a clock, and with something in front of its
+// client.
+func startOperatorWith(by clock.WithTicker, change func(*controllers.Options), front func(client.Client) client.Client) (stop func(), metrics *controllers.Metrics) {
 	GinkgoHelper()
 	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
 		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"},
@@ -93,13 +94,13 @@ func startOperatorWith(change func(*controllers.Options), front func(client.Clie
 	if change != nil {
 		change(&o)
 	}
-	metrics = controllers.NewMetrics(clock.RealClock{})
+	metrics = controllers.NewMetrics(by)
 	ctx, cancel := context.WithCancel(context.Background())
 	cl := mgr.GetClient()
 	if front != nil {
 		cl = front(cl)
 	}
-	r := controllers.NewExpectationReconciler(clock.RealClock{}, cl, readLog, mgr.GetEventRecorder("pathproof"), metrics, o)
+	r := controllers.NewExpectationReconciler(by, cl, readLog, mgr.GetEventRecorder("pathproof"), metrics, o)
 	Expect(r.SetupWithManager(ctx, mgr)).To(Succeed())
 	done := make(chan struct{})
 	go func() {
