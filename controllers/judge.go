@@ -194,6 +194,11 @@ func (r *run) checkAt(p *probeRun, i int, e *plan.Edge, tried []netip.Addr) verd
 		c.Obstacle = verdict.NoSharedFamily
 		c.ObstacleDetail = fmt.Sprintf("the probe pod has no %s address", plan.FamilyOf(target))
 	}
+	if standIn, differs := r.predictor.StandInDiffers(e, from); differs && c.Obstacle == "" {
+		c.Obstacle = verdict.StandInRefused
+		c.ObstacleDetail = fmt.Sprintf("policies tell the stand-in at %s from the pod by its address, so that it would be %s and the pod %s: write to.via: Endpoint to probe the pod itself",
+			e.Target.Addr, standIn.Verdict, c.Prediction.Verdict)
+	}
 	if workload, diverges := r.predictor.Divergence(e, from, tried); diverges {
 		c.Obstacle = verdict.IdentityDivergence
 		c.ObstacleDetail = fmt.Sprintf("policies select by a label that only the workload's own controller may set, so that the probe would be %s and the workload %s",

@@ -209,8 +209,10 @@ func (x *responderRun) edgesTo(e *plan.Edge) []*plan.Edge {
 		c := *e
 		c.Target.Addr, c.Target.Node = addr, x.node
 		c.Target.Key = flow.ID(e.Target.Key, addr.String())
-		c.Backends = slices.Clone(e.Backends)
-		c.Backends[0].Endpoint.Addr = addr
+		if e.Target.StandsFor == nil { // otherwise, what policies say of the pod is what is to be proved
+			c.Backends = slices.Clone(e.Backends)
+			c.Backends[0].Endpoint.Addr = addr
+		}
 		out = append(out, &c)
 	}
 	return out
@@ -231,7 +233,7 @@ func wirePlan(id string, probe v1alpha1.ProbeSettings, o Options, edges []*plan.
 			Transport: e.Transport, Addr: e.Target.Addr, Host: e.Target.Host, Port: e.Port,
 			QueryName: e.QueryName, QueryType: e.QueryType, Goal: e.Goal(),
 		}
-		if e.Target.Labels != nil {
+		if e.Target.Kind == plan.TargetResponder {
 			c.Nonce = wire.Nonce(id, i)
 		}
 		p.Checks = append(p.Checks, c)

@@ -32,8 +32,8 @@ func (p *Predictor) Controls(namespace string, edges []*Edge) []*Edge {
 	var out []*Edge
 	for _, e := range edges {
 		// The kubelet vouches for the listener of a responder, which is put where another
-		// open edge leads to.
-		vouched := e.Target.Kind == TargetResponder && openPod
+		// open edge leads to. A stand-in is where its pod is.
+		vouched := e.Target.Kind == TargetResponder && e.Target.StandsFor == nil && openPod
 		if open[e.listener()] || vouched || !e.needsControl() || len(edges)+len(out) >= MaxEdges {
 			continue
 		}

@@ -118,6 +118,8 @@ type Target struct {
 	Host string
 	// Labels are those of a responder.
 	Labels map[string]string
+	// StandsFor is the pod that a responder is a stand-in for; nil if it is for none.
+	StandsFor *corev1.Pod
 	// Range is what an address target stands for; zero when it stands for itself.
 	Range netip.Prefix
 }
@@ -167,6 +169,7 @@ const (
 	NoSharedFamily         = "NoSharedFamily"
 	SourceNamespaceRefused = "SourceNamespaceRefused"
 	TooManyChecks          = "TooManyChecks"
+	StandInRefused         = "StandInRefused"
 )
 
 // Obstacle is a path, or a part of one, that resolves to nothing that could be

@@ -175,7 +175,7 @@ func Message(v Verdict) string {
 	case ImplementationDefined:
 		return fmt.Sprintf("%s is %s, and policies leave it open: %s", ends, strings.ToLower(v.Observed.String()), v.Check.Prediction.Reason)
 	case ChangedDuringProbe, Flapping, IdentityDivergence, NoPositiveControl, NoSharedFamily, NoSourceMatched, NoTargetMatched, NotRecorded, PathBroken,
-		PortNotFound, ProbeFailed, ProbeRefused, ResolverSilent, SourceNamespaceRefused, SourceNotReady, TargetNotListening, TargetNotReady,
+		PortNotFound, ProbeFailed, ProbeRefused, ResolverSilent, SourceNamespaceRefused, SourceNotReady, StandInRefused, TargetNotListening, TargetNotReady,
 		TargetSilent, TooManyChecks, Unsupported:
 		return ends + ": " + v.Evidence
 	}

@@ -159,6 +159,8 @@ const (
 	// SourceNotReady: the probe pod did not start, or nothing shows that its
 	// network interface works.
 	SourceNotReady Cause = "SourceNotReady"
+	// StandInRefused: a stand-in for the target was asked for, and cannot be had.
+	StandInRefused Cause = "StandInRefused"
 	// TargetNotListening: the target's host answered that nothing listens.
 	TargetNotListening Cause = "TargetNotListening"
 	// TargetNotReady: the target pod is not ready.
@@ -176,7 +178,7 @@ const (
 // a look, and what was observed before what is unknown.
 var severity = []Cause{
 	EnforcementMissing, Delivered, DriftMasked, PolicyDrift, UnexpectedBlock, BlockedOutsidePolicy, NameNotResolved,
-	ImplementationDefined, IdentityDivergence, SourceNamespaceRefused, TooManyChecks, ProbeRefused, NoSourceMatched, NoTargetMatched, PortNotFound, NoSharedFamily,
+	ImplementationDefined, IdentityDivergence, SourceNamespaceRefused, TooManyChecks, ProbeRefused, StandInRefused, NoSourceMatched, NoTargetMatched, PortNotFound, NoSharedFamily,
 	TargetNotListening, TargetNotReady, TargetSilent, ResolverSilent, PathBroken, SourceNotReady, ProbeFailed, Unsupported, Flapping,
 	NoPositiveControl, NotRecorded, ChangedDuringProbe, None,
 }

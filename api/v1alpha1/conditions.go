@@ -15,7 +15,8 @@ package v1alpha1
 // and the reasons for which nothing can be concluded (ChangedDuringProbe,
 // Flapping, IdentityDivergence, NoPositiveControl, NoSharedFamily,
 // NoSourceMatched, NoTargetMatched, NotRecorded, PathBroken, PortNotFound, ProbeFailed,
-// ProbeRefused, ResolverSilent, SourceNamespaceRefused, SourceNotReady, TargetNotListening,
+// ProbeRefused, ResolverSilent, SourceNamespaceRefused, SourceNotReady, StandInRefused,
+// TargetNotListening,
 // TargetNotReady, TargetSilent, TooManyChecks, Unsupported).
 const ConditionReady = "Ready"
 

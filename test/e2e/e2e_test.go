@@ -39,7 +39,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 		Expect(bed.Heal(ctx)).To(Succeed())
 	}
 	// A suite that was killed has left its namespaces.
-	Expect(bed.Kubectl(ctx, "delete", "namespace", "production", "features", "life", "dualstack", "--ignore-not-found", "--timeout=120s")).To(Succeed())
+	Expect(bed.Kubectl(ctx, "delete", "namespace", "production", "features", "life", "dualstack", "standin", "--ignore-not-found", "--timeout=120s")).To(Succeed())
 	Expect(bed.Install(ctx)).To(Succeed())
 }, NodeTimeout(40*time.Minute))
 
