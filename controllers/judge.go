@@ -30,9 +30,12 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 		}
 	}
 	s.track.learned = current.learned()
-	if !overtaken && !moved && !maps.EqualFunc(s.track.learned, s.input.Learned, slices.Equal[[]netip.Addr]) {
-		// From here on, the results rest on what is at the addresses that hosts had, too.
-		s.input.Learned = s.track.learned
+	s.track.refusing = current.refusing(s.track)
+	same := maps.EqualFunc(s.track.learned, s.input.Learned, slices.Equal[[]netip.Addr]) && maps.Equal(s.track.refusing, s.input.Refusing)
+	if !overtaken && !moved && !same {
+		// From here on, the results rest on what is at the addresses that hosts had, too. And
+		// that the next run will take stand-ins where nothing listens is no change.
+		s.input.Learned, s.input.Refusing = s.track.learned, s.track.refusing
 		current.provenance = plan.Resolve(s.input).Provenance
 	}
 	s.verdicts = verdict.Judge(checks)
@@ -127,6 +130,31 @@ func (r *run) learned() map[string][]netip.Addr {
 			}
 		}
 	}
+	return out
+}
+
+// refusing returns the listeners of pods that refused connections in the run and answered
+// nobody, and those that did so before and were not tried again. A changed spec tries them
+// again.
+func (r *run) refusing(t *tracked) map[string]bool {
+	out := map[string]bool{}
+	if r.generation == t.last.generation {
+		maps.Copy(out, t.refusing)
+	}
+	answered := map[string]bool{}
+	for _, p := range r.probes {
+		for i, e := range p.Edges {
+			if e.Target.Kind != plan.TargetPod || p.report == nil {
+				continue
+			}
+			outcomes := p.report.Results[i].Outcomes
+			answered[e.Listener()] = answered[e.Listener()] || outcomes.Any(wire.Outcome.Answered)
+			if outcomes.All(func(o wire.Outcome) bool { return o == wire.Refused }) {
+				out[e.Listener()] = true
+			}
+		}
+	}
+	maps.DeleteFunc(out, func(l string, _ bool) bool { return answered[l] })
 	return out
 }
 

@@ -116,3 +116,29 @@ func TestReadingRecords(t *testing.T) {
 		})
 	}
 }
+
+func TestPortsThatRefuse(t *testing.T) {
+	edge := func(kind plan.TargetKind, port uint16) *plan.Edge {
+		return &plan.Edge{Transport: wire.TCP, Port: port, Target: plan.Target{Kind: kind, Key: "pod"}}
+	}
+	dead, alive, silent, service := edge(plan.TargetPod, 1), edge(plan.TargetPod, 2), edge(plan.TargetPod, 3), edge(plan.TargetService, 4)
+	result := func(os ...wire.Outcome) wire.Result { return wire.Result{Outcomes: os} }
+	probe := func(edges []*plan.Edge, results ...wire.Result) *probeRun {
+		return &probeRun{Pod: plan.Pod{Edges: edges}, report: &wire.Report{Results: results}}
+	}
+	refused := result(wire.Refused, wire.Refused)
+	r := &run{generation: 1, probes: []*probeRun{
+		probe([]*plan.Edge{dead, alive, silent, service}, refused, refused, result(wire.TimedOut, wire.TimedOut), refused),
+		// A filter may refuse, or drop, what comes from others.
+		probe([]*plan.Edge{dead, alive, silent}, result(wire.TimedOut, wire.TimedOut), result(wire.Connected, wire.Refused), result(wire.Refused, wire.TimedOut)),
+		{Pod: plan.Pod{Edges: []*plan.Edge{alive}}},
+	}}
+	track := &tracked{last: lastRun{generation: 1}, refusing: map[string]bool{"before": true, alive.Listener(): true}}
+	if diff := cmp.Diff(map[string]bool{"before": true, dead.Listener(): true}, r.refusing(track)); diff != "" {
+		t.Errorf("refusing (-want +got):\n%s", diff)
+	}
+	track.last.generation = 0
+	if diff := cmp.Diff(map[string]bool{dead.Listener(): true}, r.refusing(track)); diff != "" {
+		t.Errorf("refusing under a new spec (-want +got):\n%s", diff)
+	}
+}

@@ -158,7 +158,7 @@ func (p *placement) nodesForIdentity(e *Edge) []string {
 // the same listener, then (for responders, whose listener the kubelet vouches
 // for) any edge to the same node.
 func (p *placement) controls(e *Edge) []*Edge {
-	same := p.open[e.listener()]
+	same := p.open[e.Listener()]
 	out := slices.DeleteFunc(slices.Clone(same), func(c *Edge) bool { return c == e })
 	if e.Target.Kind != TargetResponder || e.Target.Node == "" {
 		return out
@@ -177,7 +177,7 @@ func (p *placement) indexControls() {
 		if !e.isOpen() {
 			continue
 		}
-		p.open[e.listener()] = append(p.open[e.listener()], e)
+		p.open[e.Listener()] = append(p.open[e.Listener()], e)
 		p.openOn[e.Target.Node] = append(p.openOn[e.Target.Node], e)
 	}
 }

@@ -49,6 +49,9 @@ type Input struct {
 	// Learned holds the addresses that probes have tried of each host, which results
 	// that stand rest on. What of the cluster is there is part of the provenance.
 	Learned map[string][]netip.Addr
+	// Refusing are the listeners of pods that refused every connection when they were last
+	// probed: nothing listens there.
+	Refusing map[string]bool
 	// Sampling chooses among the pods that match.
 	Sampling Sampling
 }
@@ -154,9 +157,9 @@ func (e *Edge) ID() string {
 	return flow.ID(e.Path, e.Source.Key, e.Target.Key, string(e.Transport), flow.PortRange{First: e.Port, Last: e.Port}.String(), e.QueryName, e.QueryType)
 }
 
-// listener identifies what must be alive for the edge to be answered. Checks of
+// Listener identifies what must be alive for the edge to be answered. Checks of
 // the same listener are each other's positive controls.
-func (e *Edge) listener() string {
+func (e *Edge) Listener() string {
 	return flow.ID(e.Target.Key, string(e.Transport.Protocol()), flow.PortRange{First: e.Port, Last: e.Port}.String())
 }
 

@@ -19,9 +19,9 @@ import (
 // where the pod would not: most of what speaks UDP is silent when it does not understand,
 // and a port may be declared open before anything listens there.
 
-// viaStandIn tells whether a stand-in takes the place of a pod at a port. refusal says why it
-// was asked for and cannot be had.
-func (r *resolver) viaStandIn(p *v1alpha1.Path, pod *corev1.Pod, transport wire.Transport) (yes bool, refusal string) {
+// viaStandIn tells whether a stand-in takes the place of a pod, which could be probed at
+// endpoints. refusal says why it was asked for and cannot be had.
+func (r *resolver) viaStandIn(p *v1alpha1.Path, pod *corev1.Pod, endpoints []partial) (yes bool, refusal string) {
 	switch cmp.Or(p.To.Via, v1alpha1.ViaAuto) {
 	case v1alpha1.ViaEndpoint:
 		return false, ""
@@ -30,13 +30,20 @@ func (r *resolver) viaStandIn(p *v1alpha1.Path, pod *corev1.Pod, transport wire.
 		return refusal == "", refusal
 	case v1alpha1.ViaAuto:
 	}
-	return r.prefersStandIn(transport) && r.refuseStandIn(pod) == "", ""
+	return slices.ContainsFunc(endpoints, r.prefersStandIn) && r.refuseStandIn(pod) == "", ""
 }
 
 // prefersStandIn tells whether a pod is not expected to answer. SCTP of the kernel is left
 // to the pod: a stand-in could not record what arrives.
-func (r *resolver) prefersStandIn(transport wire.Transport) bool {
-	return transport == wire.UDP || (transport == wire.SCTP && r.in.Expectation.Spec.Probe.SCTP == v1alpha1.SCTPRaw)
+func (r *resolver) prefersStandIn(endpoint partial) bool {
+	switch e := &endpoint.edge; {
+	case e.Transport == wire.UDP:
+		return true
+	case e.Transport == wire.SCTP && r.in.Expectation.Spec.Probe.SCTP == v1alpha1.SCTPRaw:
+		return true
+	default:
+		return r.in.Refusing[e.Listener()]
+	}
 }
 
 // refuseStandIn tells why no stand-in can be had for a pod, and what to write instead.

@@ -62,6 +62,34 @@ func TestViaChoosesBetweenPodAndStandIn(t *testing.T) {
 	}
 }
 
+// What is learned of one port says nothing of another, nor of a pod that took its place.
+func TestStandInsWhereNothingListens(t *testing.T) {
+	spec := path("to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 1}, {port: 8080}]")
+	input := func(via string, s Snapshot, refusing map[string]bool) *Resolution {
+		engine, _ := evaluator.Compile(s.Snapshot)
+		return Resolve(Input{Expectation: expectation(t, strings.Replace(spec, "{app: db}}}", "{app: db}}"+via+"}", 1)), Snapshot: s, Engine: engine, ClusterDNS: dns, Refusing: refusing})
+	}
+	before := input("", cluster(), nil)
+	refusing := map[string]bool{before.Edges[0].Listener(): true}
+	for via, want := range map[string]string{"": "stand-in", ", via: Auto": "stand-in", ", via: Endpoint": "endpoint"} {
+		if got := ends(input(via, cluster(), refusing)); len(got) != 2 || !strings.HasPrefix(got[0], want+" for ns/db-1 on b at TCP 1") || !strings.HasPrefix(got[1], "endpoint ") {
+			t.Errorf("%q: got %v", via, got)
+		}
+	}
+	replaced := cluster()
+	replaced.Pods[2] = pod("ns", "db-1", "b", "10.0.2.77", "app=db")
+	hosted := cluster()
+	hosted.Pods[2].Spec.HostNetwork = true
+	for name, s := range map[string]Snapshot{"replaced": replaced, "of the host network": hosted} {
+		if got := ends(input("", s, refusing)); !strings.HasPrefix(got[0], "endpoint ") {
+			t.Errorf("%s: got %v", name, got)
+		}
+	}
+	if after := input("", cluster(), refusing); after.Provenance == before.Provenance {
+		t.Error("another end of a path is no change")
+	}
+}
+
 func TestPodsOfOneIdentityOnOneNodeShareAStandIn(t *testing.T) {
 	res := resolve(t, path("to: {podSelector: {matchLabels: {app: web}}, via: StandIn}, ports: [{port: 1}, {port: 2}]"), func(s *Snapshot) {
 		s.Pods[1].Spec.NodeName = "a"

@@ -83,7 +83,7 @@ func (r *resolver) podTargets(p *v1alpha1.Path) []partial {
 		r.probedPods[pod.Namespace+"/"+pod.Name] = true
 		for _, t := range r.onePod(p, pod, source) {
 			// Pods of one identity on one node share a stand-in.
-			same := func(o partial) bool { return t.edge.Target.StandsFor != nil && o.edge.listener() == t.edge.listener() }
+			same := func(o partial) bool { return t.edge.Target.StandsFor != nil && o.edge.Listener() == t.edge.Listener() }
 			if !slices.ContainsFunc(out, same) {
 				out = append(out, t)
 			}
@@ -114,15 +114,6 @@ func (r *resolver) onePod(p *v1alpha1.Path, pod *corev1.Pod, source string) []pa
 // podPort is a port of a pod, or of its stand-in.
 func (r *resolver) podPort(p *v1alpha1.Path, pod *corev1.Pod, source string, transport wire.Transport, port uint16) []partial {
 	name := pod.Namespace + "/" + pod.Name
-	standIn, refusal := r.viaStandIn(p, pod, transport)
-	switch {
-	case refusal != "":
-		r.obstacle(p, StandInRefused, refusal, source, name)
-		return nil
-	case standIn:
-		target, backends := standInTarget(pod, port)
-		return []partial{{Edge{Target: target, Backends: backends, Transport: transport, Port: port}}}
-	}
 	var out []partial
 	for _, addr := range podAddrs(pod) {
 		out = append(out, partial{Edge{
@@ -133,6 +124,15 @@ func (r *resolver) podPort(p *v1alpha1.Path, pod *corev1.Pod, source string, tra
 			Backends:  []Backend{{Endpoint: flow.Endpoint{Namespace: pod.Namespace, Pod: pod.Name, Addr: addr}, Port: port}},
 			Transport: transport, Port: port,
 		}})
+	}
+	standIn, refusal := r.viaStandIn(p, pod, out)
+	switch {
+	case refusal != "":
+		r.obstacle(p, StandInRefused, refusal, source, name)
+		return nil
+	case standIn:
+		target, backends := standInTarget(pod, port)
+		return []partial{{Edge{Target: target, Backends: backends, Transport: transport, Port: port}}}
 	}
 	return out
 }

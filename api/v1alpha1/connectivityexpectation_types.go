@@ -214,10 +214,11 @@ type Target struct {
 	// themselves. StandIn is a responder for each node and identity of theirs: it carries
 	// their labels, names of ports and service account, listens in their stead, and proves
 	// what arrives. Auto takes a stand-in for UDP, for SCTP with probe.sctp Raw, and for
-	// ports that no container of a pod declares, unless it declares none at all; and the
-	// pods for everything else, and where no stand-in can be had. A stand-in that was asked
-	// for and cannot be had, as for pods of the host network, those of other namespaces and
-	// Services, ends as StandInRefused. Unset means Auto.
+	// ports at which a run has found nothing listening, from the next one on until the pod
+	// is replaced or the spec changes; and the pods for everything else, and where no
+	// stand-in can be had. A stand-in that was asked for and cannot be had, as for pods of
+	// the host network, those of other namespaces and Services, ends as StandInRefused.
+	// Unset means Auto.
 	// +optional
 	// +kubebuilder:default=Auto
 	Via Via `json:"via,omitempty"`
