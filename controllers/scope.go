@@ -95,6 +95,10 @@ type tracked struct {
 	unwritten bool
 	// told is the state of Ready that the last event was about.
 	told readyState
+	// attribution is what the follow-up of the last run is to find out, or finds out; nil
+	// if there is none. news is what it has found out and nobody was told.
+	attribution *attribution
+	news        *news
 	// latency is nil while nothing is watched.
 	latency *latency
 	// policyAt is when a policy changed that may concern the expectation, in nanoseconds

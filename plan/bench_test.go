@@ -6,10 +6,10 @@ import (
 	"testing"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/evaluator"
-	"sigs.k8s.io/yaml"
 )
 
 // full is an expectation of 10,000 checks: 40 sources that need not exist, of which

@@ -82,7 +82,7 @@ func TestSilentRunWaitsForTheFirstReadinessProbe(t *testing.T) {
 				if tc.probed > 0 {
 					time.AfterFunc(tc.probed, func() { k.probed() })
 				}
-				r := &Runner{Kubelet: k, try: func(context.Context, wire.Check) attempt { return attempt{outcome: tc.outcome} }}
+				r := &Runner{Kubelet: k, try: func(context.Context, *wire.Check) attempt { return attempt{outcome: tc.outcome} }}
 				start := time.Now()
 				report := r.Run(t.Context(), planOf(wire.Check{Transport: wire.TCP, Addr: netip.MustParseAddr("127.0.0.1"), Port: 9}))
 				if took := time.Since(start); took != tc.want || report.KubeletProbes != tc.wantSeen {
@@ -136,7 +136,7 @@ func TestTroubleIsLookedForWhenNothingAnswered(t *testing.T) {
 		wire.TimedOut: "eth0 is down", wire.NoRoute: "eth0 is down", wire.Rejected: "eth0 is down", wire.Replied: "", wire.NameNotFound: "",
 	} {
 		r := &Runner{
-			try:  func(context.Context, wire.Check) attempt { return attempt{outcome: outcome} },
+			try:  func(context.Context, *wire.Check) attempt { return attempt{outcome: outcome} },
 			look: func() string { return "eth0 is down" },
 		}
 		report := r.Run(t.Context(), planOf(wire.Check{Transport: wire.TCP, Addr: netip.MustParseAddr("127.0.0.1"), Port: 9}))

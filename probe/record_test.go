@@ -40,7 +40,7 @@ func recordOf(t *testing.T, r *Responder, id string, checks map[string][]int) wi
 	return records[0]
 }
 
-var addrs = cmpopts.EquateComparable(netip.Addr{})
+var byAddr = cmpopts.EquateComparable(netip.Addr{})
 
 func TestRecordOfLostReplies(t *testing.T) {
 	l := newLab(t)
@@ -89,7 +89,7 @@ func TestRecordOfLostReplies(t *testing.T) {
 			}
 		}
 	}
-	if diff := cmp.Diff(want, got, addrs, cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff(want, got, byAddr, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("record (-want +got):\n%s", diff)
 	}
 
@@ -104,7 +104,7 @@ func TestRecordOfLostReplies(t *testing.T) {
 	})
 	t.Run("another owner gets the same", func(t *testing.T) {
 		records, err := r.Records(t.Context(), map[string]wire.RecordRequest{"other": {Version: wire.Version, ID: "first", Checks: map[string][]int{"run": all}}})
-		if err != nil || len(records) != 1 || !cmp.Equal(records[0], got, addrs) {
+		if err != nil || len(records) != 1 || !cmp.Equal(records[0], got, byAddr) {
 			t.Errorf("got %+v, %v", records, err)
 		}
 	})

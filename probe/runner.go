@@ -41,8 +41,8 @@ const (
 
 // Runner runs plans. The zero Runner is ready to use.
 type Runner struct {
-	// ResolvConf is the resolver configuration that checks by host use. Empty
-	// means /etc/resolv.conf.
+	// ResolvConf is the resolver configuration that checks by host or by nameserver
+	// use. Empty means /etc/resolv.conf.
 	ResolvConf string
 	// Kubelet counts the readiness probes of the pod for the report; nil counts
 	// none.
@@ -58,7 +58,7 @@ type Runner struct {
 	// namespaces of their own.
 	socket socketFunc
 	// try makes one attempt at an address; nil means on the wire.
-	try func(context.Context, wire.Check) attempt
+	try func(context.Context, *wire.Check) attempt
 	// look finds what is wrong with the pod's network; nil means by its interfaces.
 	look func() string
 }
@@ -94,12 +94,17 @@ func (r *Runner) Run(ctx context.Context, plan wire.Plan) wire.Report {
 	sleep(ctx, time.Until(warm))
 	s.warm = time.Now()
 
+	report.Nameservers = s.nameservers(plan.Checks)
 	report.Results = make([]wire.Result, len(plan.Checks))
 	var wg sync.WaitGroup
-	for i, c := range plan.Checks {
+	for i := range plan.Checks {
+		if plan.Checks[i].Nameserver > max(1, len(report.Nameservers)) {
+			report.Results[i].Absent = true
+			continue
+		}
 		wg.Go(func() {
 			sleep(ctx, time.Duration(i)*pace)
-			report.Results[i] = s.rounds(ctx, c)
+			report.Results[i] = s.rounds(ctx, &plan.Checks[i])
 		})
 	}
 	wg.Wait()
@@ -139,11 +144,12 @@ func needsEvidence(results []wire.Result) bool {
 // session is the state of one run.
 type session struct {
 	*stack
-	tries      int
-	timeout    time.Duration
-	settle     time.Duration
-	resolvConf string
-	try        func(context.Context, wire.Check) attempt
+	tries   int
+	timeout time.Duration
+	settle  time.Duration
+	// resolver reads the resolver configuration of the pod, once.
+	resolver func() (resolverConfig, error)
+	try      func(context.Context, *wire.Check) attempt
 	// addresses resolves a host to the addresses that an attempt is made to.
 	addresses func(context.Context, string) ([]netip.Addr, error)
 	// slots holds one token for each attempt in flight.
@@ -154,16 +160,15 @@ type session struct {
 
 func (r *Runner) session(plan wire.Plan) *session {
 	s := &session{
-		tries:      plan.Attempts,
-		timeout:    time.Duration(plan.TimeoutMilliseconds) * time.Millisecond,
-		settle:     time.Duration(plan.SettleMilliseconds) * time.Millisecond,
-		resolvConf: r.ResolvConf,
-		try:        r.try,
-		slots:      make(chan struct{}, attemptLimit()),
+		tries:   plan.Attempts,
+		timeout: time.Duration(plan.TimeoutMilliseconds) * time.Millisecond,
+		settle:  time.Duration(plan.SettleMilliseconds) * time.Millisecond,
+		try:     r.try,
+		slots:   make(chan struct{}, attemptLimit()),
 	}
-	if s.resolvConf == "" {
-		s.resolvConf = "/etc/resolv.conf"
-	}
+	s.resolver = sync.OnceValues(func() (resolverConfig, error) {
+		return readResolverConfig(cmp.Or(r.ResolvConf, "/etc/resolv.conf"))
+	})
 	if s.try == nil {
 		s.stack = newStack(r.socket)
 		s.rawSCTP = r.RawSCTP
@@ -177,6 +182,16 @@ func (r *Runner) session(plan wire.Plan) *session {
 		return s.reachable(addrs), nil
 	}
 	return s
+}
+
+// nameservers returns those of the pod, if there is a check that they matter for. One
+// that cannot be read is told of by the checks that need it.
+func (s *session) nameservers(checks []wire.Check) []netip.Addr {
+	if !slices.ContainsFunc(checks, func(c wire.Check) bool { return c.Transport.IsDNS() }) {
+		return nil
+	}
+	conf, _ := s.resolver()
+	return conf.servers
 }
 
 // rememberPorts lets attempts use a source port again after n others.
@@ -195,7 +210,7 @@ func (s *session) close() {
 
 // rounds repeats the attempts of a check until its goal is met or no further
 // round may start, and returns the last round.
-func (s *session) rounds(ctx context.Context, c wire.Check) wire.Result {
+func (s *session) rounds(ctx context.Context, c *wire.Check) wire.Result {
 	for n := 1; ; n++ {
 		settled := time.Since(s.warm)
 		numbered := c
@@ -225,7 +240,7 @@ func met(g wire.Goal, os wire.Outcomes) bool {
 
 // round starts the attempts of one round at equal distances, so that they
 // overlap: one does not wait for the end of the one before.
-func (s *session) round(ctx context.Context, c wire.Check) []attempt {
+func (s *session) round(ctx context.Context, c *wire.Check) []attempt {
 	round := make([][]attempt, s.tries)
 	interval := s.timeout / time.Duration(s.tries)
 	start := time.Now()
@@ -263,7 +278,7 @@ func (s *session) release() { <-s.slots }
 
 // guarded turns a panic into a failed attempt: a bug in one check must not cost
 // the results of the others.
-func (s *session) guarded(ctx context.Context, c wire.Check) (a attempt) {
+func (s *session) guarded(ctx context.Context, c *wire.Check) (a attempt) {
 	defer func() {
 		if p := recover(); p != nil {
 			a = attempt{outcome: wire.ProbeError, detail: fmt.Sprintf("panic: %v", p)}
@@ -289,7 +304,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 const (
 	// maxInFlight is what a full plan of 5 attempts has in flight at once. An attempt
-	// takes about 12 KiB, and the operator gives its pods 64 MiB: all 5000 attempts
+	// takes about 8 KiB, and the operator gives its pods 64 MiB: all 5000 attempts
 	// of the largest plan would not fit. They take their turns, which costs little,
 	// since half of them start when the first have ended.
 	maxInFlight = 2500

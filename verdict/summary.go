@@ -1,6 +1,7 @@
 package verdict
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -109,7 +110,7 @@ func satisfiedCause(v Verdict) Cause {
 	case v.Satisfied == Unknown:
 		return v.Inconclusive
 	case v.Satisfied == False && v.Observed == Open && v.Check.Declared == Allow:
-		return NameNotResolved
+		return answerCause(v.Check)
 	}
 	return v.Cause
 }
@@ -142,8 +143,16 @@ func side(verdicts []Verdict, reason, message string, of func(Verdict) (Status, 
 }
 
 // Message says in one sentence what a verdict means, naming both ends, their
-// nodes and the policy.
+// nodes, the policy, and the direction that fails if it is known.
 func Message(v Verdict) string {
+	s := message(v)
+	for _, a := range v.Attributions {
+		s += "; " + a.words(v.through() == Open)
+	}
+	return s
+}
+
+func message(v Verdict) string {
 	ends := describe(v.Check)
 	policy := decidedBy(v.Check.Prediction)
 	switch v.Cause {
@@ -172,6 +181,10 @@ func Message(v Verdict) string {
 			return fmt.Sprintf("%s: the name does not resolve: %s", ends, v.Check.Result.Detail)
 		}
 		return ends + ": the name does not resolve"
+	case UnexpectedAnswer:
+		return fmt.Sprintf("%s: the answer is not what was declared: got %s, want %s", ends, cmp.Or(v.Check.Result.Detail, "other records"), answerText(v.Check.Answer))
+	case DNSOverUDPOnly, DNSOverTCPOnly:
+		return transportMessage(v)
 	case ImplementationDefined:
 		return fmt.Sprintf("%s is %s, and policies leave it open: %s", ends, strings.ToLower(v.Observed.String()), v.Check.Prediction.Reason)
 	case ChangedDuringProbe, Flapping, IdentityDivergence, NoPositiveControl, NoSharedFamily, NoSourceMatched, NoTargetMatched, NotRecorded, PathBroken,

@@ -7,24 +7,17 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/test/testbed"
 )
 
 var _ = Describe("stand-ins and their records", Ordered, func() {
-	key := types.NamespacedName{Namespace: "standin", Name: "standin"}
-	var twin types.NamespacedName
+	var both pair
 
 	BeforeAll(func(ctx SpecContext) {
-		requireLab()
-		Expect(bed.Kubectl(ctx, "apply", "-f", bed.Path("test/e2e/testdata/standin.yaml"))).To(Succeed())
-		DeferCleanup(func(ctx SpecContext) {
-			Expect(bed.Kubectl(ctx, "delete", "namespace", "standin", "--timeout=120s")).To(Succeed())
-		})
-		Expect(bed.Kubectl(ctx, "-n", "standin", "wait", "--for=condition=Ready", "--timeout=60s", "pod/silent")).To(Succeed())
-		twin = inResidentPods(ctx, key, nil)
+		applyScenario(ctx, testbed.StandIn)
+		both = pairOf(ctx, testbed.StandIn.Key)
 	}, NodeTimeout(3*time.Minute))
 
 	AfterEach(func(ctx SpecContext) { Expect(bed.Heal(ctx)).To(Succeed()) })
@@ -40,52 +33,51 @@ var _ = Describe("stand-ins and their records", Ordered, func() {
 		}
 		return out
 	}
-	both := []string{"TCP", "UDP"}
+	tcpAndUDP := []string{"TCP", "UDP"}
 
 	It("give the right verdict where the workload answers nothing", func(ctx SpecContext) {
-		exp := probe(ctx, key)
+		exp, resident := both.probe(ctx)
 		expectAllMet(exp)
-		expectTheSame(ctx, twin, exp)
+		expectTheSame(exp, resident)
 
 		By("what the workload itself says")
-		exp = probe(ctx, types.NamespacedName{Namespace: "standin", Name: "endpoint"})
-		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionUnknown), describe(exp))
+		expectRight(probe(ctx, testbed.AtEndpoint.Key), testbed.AtEndpoint)
 
 		By("policies that are not enforced for UDP")
 		Expect(bed.Break(ctx, "udp-ignored", "")).To(Succeed())
-		exp = probe(ctx, key)
+		exp, resident = both.probe(ctx)
 		Expect(verdicts(exp)).To(Equal(violations("EnforcementMissing", "stranger-to-silent", "stranger-to-db")), describe(exp))
 		Expect(protocols(exp)).To(Equal(map[string][]string{"stranger-to-silent": {"UDP"}, "stranger-to-db": {"UDP"}}))
-		expectTheSame(ctx, twin, exp)
+		expectTheSame(exp, resident)
 	}, SpecTimeout(4*time.Minute))
 
 	// What policies deny stays denied, and the records prove it.
 	It("tell that replies to what policies allow are lost", func(ctx SpecContext) {
 		Expect(bed.Break(ctx, "replies-dropped", "")).To(Succeed())
-		exp := probe(ctx, key)
+		exp, resident := both.probe(ctx)
 		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionFalse), describe(exp))
 		Expect(verdicts(exp)).To(Equal(violations("Delivered", "friend-to-silent", "friend-to-db")), describe(exp))
-		Expect(protocols(exp)).To(Equal(map[string][]string{"friend-to-silent": {"UDP"}, "friend-to-db": both}))
+		Expect(protocols(exp)).To(Equal(map[string][]string{"friend-to-silent": {"UDP"}, "friend-to-db": tcpAndUDP}))
 		for _, f := range exp.Status.Findings {
 			Expect(f.Observed.Result).To(Equal("OneWay"))
 			Expect(f.Observed.Outcomes).To(Equal("Delivered"))
 		}
-		expectTheSame(ctx, twin, exp)
+		expectTheSame(exp, resident)
 
 		By("replies that come again")
 		Expect(bed.Heal(ctx)).To(Succeed())
-		exp = probe(ctx, key)
+		exp, resident = both.probe(ctx)
 		expectAllMet(exp)
-		expectTheSame(ctx, twin, exp)
+		expectTheSame(exp, resident)
 	}, SpecTimeout(4*time.Minute))
 
 	// To the probe, the paths look closed as declared.
 	It("tell that requests arrive which policies deny", func(ctx SpecContext) {
 		Expect(bed.Break(ctx, "replies-denied", "")).To(Succeed())
-		exp := probe(ctx, key)
+		exp, resident := both.probe(ctx)
 		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionFalse), describe(exp))
 		Expect(verdicts(exp)).To(Equal(violations("Delivered", "stranger-to-silent", "stranger-to-db")), describe(exp))
-		Expect(protocols(exp)).To(Equal(map[string][]string{"stranger-to-silent": {"UDP"}, "stranger-to-db": both}))
-		expectTheSame(ctx, twin, exp)
+		Expect(protocols(exp)).To(Equal(map[string][]string{"stranger-to-silent": {"UDP"}, "stranger-to-db": tcpAndUDP}))
+		expectTheSame(exp, resident)
 	}, SpecTimeout(4*time.Minute))
 })

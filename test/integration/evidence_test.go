@@ -26,22 +26,10 @@ type offClock struct {
 // Now has no reading of the monotonic clock, as the times in a status.
 func (c offClock) Now() time.Time { return c.RealClock.Now().Round(0).Add(c.by) }
 
-// inconclusive fails unless a path ended so, by this cause and with these words.
-func inconclusive(exp *v1alpha1.ConnectivityExpectation, path, cause, words string) {
+// inconclusive is testbed.Inconclusive.
+func inconclusive(exp *v1alpha1.ConnectivityExpectation, path, cause string, words ...string) {
 	GinkgoHelper()
-	found := 0
-	for _, f := range exp.Status.Findings {
-		if f.Path != path {
-			continue
-		}
-		found++
-		Expect(f.Cause).To(Equal(cause), f.Message)
-		Expect(f.Observed.Result).To(Equal("Inconclusive"), f.Message)
-		Expect(f.Observed.Evidence).To(ContainSubstring(words))
-	}
-	Expect(found).To(BeNumerically(">", 0), "findings about %s", path)
-	Expect(exp.Status.Summary.Violated).To(BeZero())
-	Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionUnknown))
+	Expect(testbed.Inconclusive(exp, path, cause, words...)).To(Succeed())
 }
 
 // What docs/evidence.md lists, as far as it cannot be done to real nodes.
