@@ -42,6 +42,9 @@ type recorder struct {
 	handshakes map[handshake]*begun
 	// lost counts what arrived and was not noted, for want of room.
 	lost map[flow.Protocol]uint64
+	// ended counts the handshakes of TCP that were noted and that the kernel has given up
+	// before their time: its counters have them, too.
+	ended uint64
 	// blind says of which protocols handshakes cannot be seen at all, and why.
 	blind map[flow.Protocol]string
 	// first is what was so when the responder began; marks are what was so when each owner
@@ -67,16 +70,20 @@ type handshake struct {
 	peer     netip.AddrPort
 }
 
-// begun is a handshake that was not completed.
-type begun struct{ first, last time.Time }
+// begun is a handshake that was not completed. Of TCP, ended says that the kernel does not
+// list it any more.
+type begun struct {
+	first, last time.Time
+	ended       bool
+}
 
 // mark is a moment in the life of a recorder.
 type mark struct {
 	// answered is the ID of the request that was answered then.
 	answered string
 	at       time.Time
-	// dropped is what had gone without a note, by the counters of kernel and recorder.
-	dropped map[flow.Protocol]uint64
+	// untold is what had gone without a note, by the counters of kernel and recorder.
+	untold map[flow.Protocol]uint64
 }
 
 func newRecorder(logf func(string, ...any)) *recorder {
@@ -124,14 +131,14 @@ func (r *recorder) note(h handshake, now time.Time) {
 		return // the responder's own self-test
 	}
 	if b := r.handshakes[h]; b != nil {
-		b.last = now
+		b.last, b.ended = now, false
 		return
 	}
 	if !makeRoom(r.handshakes, func(b *begun) bool { return now.Sub(b.last) > recordMemory }) {
 		r.lost[h.protocol]++
 		return
 	}
-	r.handshakes[h] = &begun{now, now}
+	r.handshakes[h] = &begun{first: now, last: now}
 }
 
 // completed takes back a handshake: the answer was not lost.
@@ -162,7 +169,7 @@ func (r *recorder) begin(tcp []uint16) {
 			r.blind[flow.TCP] = fmt.Sprintf("connections that have begun cannot be listed: %v", err)
 		}
 	}
-	r.first = mark{at: time.Now(), dropped: r.dropped()}
+	r.first = mark{at: time.Now(), untold: r.untold()}
 	for p, why := range r.blind {
 		r.logf("Not all of %s is recorded: %s", p, why)
 	}
@@ -180,11 +187,16 @@ func (r *recorder) watch(ctx context.Context, tcp []uint16) {
 	}
 }
 
-// sample notes the handshakes of TCP that are under way. The lock is held while the table is
-// read: whatever is completed in the meantime is taken back afterwards.
+// sample notes the handshakes of TCP that are under way, and those that ended. The lock is
+// held while the table is read: whatever is completed in the meantime is taken back
+// afterwards.
 func (r *recorder) sample(tcp []uint16) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.sampleLocked(tcp)
+}
+
+func (r *recorder) sampleLocked(tcp []uint16) {
 	if len(tcp) == 0 || r.blind[flow.TCP] != "" {
 		return
 	}
@@ -193,16 +205,25 @@ func (r *recorder) sample(tcp []uint16) {
 		r.blind[flow.TCP] = fmt.Sprintf("connections that have begun cannot be listed: %v", err)
 		return
 	}
-	now := time.Now()
+	now, early := time.Now(), r.kernel.lifetime()/2
 	for _, h := range halfOpen {
 		if slices.Contains(tcp, h.port) {
 			r.note(handshake{flow.TCP, h.port, unzoned(h.peer)}, now)
 		}
 	}
+	for h, b := range r.handshakes {
+		if h.protocol != flow.TCP || b.ended || b.last == now {
+			continue
+		}
+		// One whose time was up leaves no trace in the counters.
+		if b.ended = true; now.Sub(b.first) < early {
+			r.ended++
+		}
+	}
 }
 
-// dropped counts what has gone without a note so far, with the lock held.
-func (r *recorder) dropped() map[flow.Protocol]uint64 {
+// untold counts what has gone without a note so far, with the lock held.
+func (r *recorder) untold() map[flow.Protocol]uint64 {
 	out := maps.Clone(r.lost)
 	for _, p := range []flow.Protocol{flow.TCP, flow.UDP} {
 		n, err := r.kernel.dropped(p)
@@ -211,7 +232,21 @@ func (r *recorder) dropped() map[flow.Protocol]uint64 {
 		}
 		out[p] += n
 	}
+	out[flow.TCP] -= r.ended
 	return out
+}
+
+// settle brings table and counters of the kernel together, with the lock held: a handshake
+// that ends between a look at one and at the other would count as one that was never noted.
+func (r *recorder) settle(tcp []uint16) map[flow.Protocol]uint64 {
+	for range 3 {
+		before, _ := r.kernel.dropped(flow.TCP)
+		r.sampleLocked(tcp)
+		if after, _ := r.kernel.dropped(flow.TCP); after == before {
+			break
+		}
+	}
+	return r.untold()
 }
 
 // answer returns the record for a request; nil if the owner has been answered already.
@@ -236,14 +271,14 @@ func (r *recorder) answer(ctx context.Context, owner string, request wire.Record
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	record.Requests = r.requestsOf(request)
-	dropped := r.dropped()
+	untold := r.settle(tcp)
 	record.Unseen = maps.Clone(r.blind)
-	for p, n := range dropped {
-		if n != last.dropped[p] && record.Unseen[p] == "" {
-			record.Unseen[p] = fmt.Sprintf("the responder's kernel dropped %d packets or handshakes without a trace", n-last.dropped[p])
+	for p, n := range untold {
+		if more := int64(n - last.untold[p]); more > 0 && record.Unseen[p] == "" {
+			record.Unseen[p] = fmt.Sprintf("the responder's kernel dropped %d packets or handshakes without a trace", more)
 		}
 	}
-	r.marks[owner] = mark{request.ID, asked, dropped}
+	r.marks[owner] = mark{request.ID, asked, untold}
 	return record
 }
 

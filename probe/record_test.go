@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -39,7 +40,7 @@ func recordOf(t *testing.T, r *Responder, id string, checks map[string][]int) wi
 	return records[0]
 }
 
-var equateAddrs = cmpopts.EquateComparable(netip.Addr{})
+var byAddr = cmpopts.EquateComparable(netip.Addr{})
 
 func TestRecordOfLostReplies(t *testing.T) {
 	l := newLab(t)
@@ -88,7 +89,7 @@ func TestRecordOfLostReplies(t *testing.T) {
 			}
 		}
 	}
-	if diff := cmp.Diff(want, got, equateAddrs, cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff(want, got, byAddr, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("record (-want +got):\n%s", diff)
 	}
 
@@ -103,7 +104,7 @@ func TestRecordOfLostReplies(t *testing.T) {
 	})
 	t.Run("another owner gets the same", func(t *testing.T) {
 		records, err := r.Records(t.Context(), map[string]wire.RecordRequest{"other": {Version: wire.Version, ID: "first", Checks: map[string][]int{"run": all}}})
-		if err != nil || len(records) != 1 || !cmp.Equal(records[0], got, equateAddrs) {
+		if err != nil || len(records) != 1 || !cmp.Equal(records[0], got, byAddr) {
 			t.Errorf("got %+v, %v", records, err)
 		}
 	})
@@ -144,6 +145,36 @@ func TestRecordSaysWhatItCannotTell(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// The kernel repeats its answer. When one gets through at last, the client has given up and
+// resets what it knows nothing of: that is no handshake that was never noted.
+func TestRecordKnowsHandshakesThatEndLate(t *testing.T) {
+	l := newLab(t)
+	l.router.nft(noReplies)
+	r := l.server.serve(Config{Listen: []flow.PortRange{{Protocol: flow.TCP, First: 3, Last: 9}}})
+	plan := planOf(wire.Check{Transport: wire.TCP, Addr: serverV4, Port: 3, Nonce: "run.0"}, wire.Check{Transport: wire.TCP, Addr: serverV6, Port: 3, Nonce: "run.1"})
+	plan.TimeoutMilliseconds = 300
+	l.client.run(plan)
+	if got := recordOf(t, r, "lost", nil); len(got.Handshakes) != 2 || len(got.Unseen) != 0 {
+		t.Fatalf("got %+v, want the handshakes of two addresses", got)
+	}
+	before, err := r.record.kernel.dropped(flow.TCP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.router.nft("flush ruleset")
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if now, err := r.record.kernel.dropped(flow.TCP); err != nil || now == before+4 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the kernel has not repeated its answers")
+		}
+	}
+	if got := recordOf(t, r, "healed", nil); len(got.Unseen)+len(got.Handshakes) != 0 {
+		t.Errorf("got %+v, though nothing new has happened", got)
+	}
 }
 
 // Only the last round counts: what came through before the network had settled says

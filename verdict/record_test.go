@@ -123,3 +123,24 @@ func TestMessageOfDelivered(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// What arrives although policies deny it has passed both directions; where they allow it,
+// one of them may be in the way of the reply.
+func TestAttributionOfDelivered(t *testing.T) {
+	half := func(p evaluator.Verdict, o wire.Outcome, arrived int) Half {
+		v := verdictOf(t, ours(Deny, p, o, &Recorded{Arrived: arrived}), control())
+		return Half{Verdict: &v}
+	}
+	v := verdictOf(t, with(ours(Deny, evaluator.Denied, wire.TimedOut, &Recorded{Arrived: 3}), func(c *Check) {
+		c.Prediction.Ingress.Verdict, c.Prediction.Egress.Verdict = evaluator.Denied, evaluator.Allowed
+	}))
+	got := Attribute(v, Half{Verdict: &v}, Half{}, half(evaluator.Denied, wire.TimedOut, 3))
+	if len(got) != 1 || got[0].Direction != Ingress || !got[0].Controlled || got[0].Node != "node-b" {
+		t.Errorf("got %+v, want ingress, controlled", got)
+	}
+	v = verdictOf(t, ours(Allow, evaluator.Allowed, wire.TimedOut, &Recorded{Arrived: 3}))
+	got = Attribute(v, Half{Verdict: &v}, half(evaluator.Allowed, wire.Replied, 0), half(evaluator.Allowed, wire.TimedOut, 3))
+	if len(got) != 1 || got[0].Direction != Ingress || !got[0].Controlled {
+		t.Errorf("got %+v, want ingress, controlled", got)
+	}
+}

@@ -41,8 +41,7 @@ const ConditionEnforced = "Enforced"
 //
 // Reasons for True: NetworkMatchesIntent. For False: EnforcementMissing,
 // Delivered, PolicyDrift, UnexpectedBlock, NameNotResolved, UnexpectedAnswer,
-// DNSOverTCPOnly, DNSOverUDPOnly, ImplementationDefined. For Unknown: Pending,
-// Suspended, NoChecks, and the reasons for which nothing can be
+// DNSOverTCPOnly, DNSOverUDPOnly, ImplementationDefined. For Unknown: Pending, Suspended, NoChecks, and the reasons for which nothing can be
 // concluded.
 const ConditionSatisfied = "Satisfied"
 

@@ -13,11 +13,11 @@ import (
 )
 
 var _ = Describe("stand-ins and their records", Ordered, func() {
-	var twins pair
+	var both pair
 
 	BeforeAll(func(ctx SpecContext) {
-		applyScenario(ctx, testbed.StandIns) // and StandInEndpoint
-		twins = pairOf(ctx, testbed.StandIns.Key)
+		applyScenario(ctx, testbed.StandIn)
+		both = pairOf(ctx, testbed.StandIn.Key)
 	}, NodeTimeout(3*time.Minute))
 
 	AfterEach(func(ctx SpecContext) { Expect(bed.Heal(ctx)).To(Succeed()) })
@@ -33,21 +33,19 @@ var _ = Describe("stand-ins and their records", Ordered, func() {
 		}
 		return out
 	}
-	both := []string{"TCP", "UDP"}
+	tcpAndUDP := []string{"TCP", "UDP"}
 
 	It("give the right verdict where the workload answers nothing", func(ctx SpecContext) {
-		exp, resident := twins.probe(ctx)
+		exp, resident := both.probe(ctx)
 		expectAllMet(exp)
 		expectTheSame(exp, resident)
 
 		By("what the workload itself says")
-		exp, resident = pairOf(ctx, testbed.StandInEndpoint.Key).probe(ctx)
-		expectRight(exp, testbed.StandInEndpoint)
-		expectTheSame(exp, resident)
+		expectRight(probe(ctx, testbed.AtEndpoint.Key), testbed.AtEndpoint)
 
 		By("policies that are not enforced for UDP")
 		Expect(bed.Break(ctx, "udp-ignored", "")).To(Succeed())
-		exp, resident = twins.probe(ctx)
+		exp, resident = both.probe(ctx)
 		Expect(verdicts(exp)).To(Equal(violations("EnforcementMissing", "stranger-to-silent", "stranger-to-db")), describe(exp))
 		Expect(protocols(exp)).To(Equal(map[string][]string{"stranger-to-silent": {"UDP"}, "stranger-to-db": {"UDP"}}))
 		expectTheSame(exp, resident)
@@ -56,10 +54,10 @@ var _ = Describe("stand-ins and their records", Ordered, func() {
 	// What policies deny stays denied, and the records prove it.
 	It("tell that replies to what policies allow are lost", func(ctx SpecContext) {
 		Expect(bed.Break(ctx, "replies-dropped", "")).To(Succeed())
-		exp, resident := twins.probe(ctx)
+		exp, resident := both.probe(ctx)
 		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionFalse), describe(exp))
 		Expect(verdicts(exp)).To(Equal(violations("Delivered", "friend-to-silent", "friend-to-db")), describe(exp))
-		Expect(protocols(exp)).To(Equal(map[string][]string{"friend-to-silent": {"UDP"}, "friend-to-db": both}))
+		Expect(protocols(exp)).To(Equal(map[string][]string{"friend-to-silent": {"UDP"}, "friend-to-db": tcpAndUDP}))
 		for _, f := range exp.Status.Findings {
 			Expect(f.Observed.Result).To(Equal("OneWay"))
 			Expect(f.Observed.Outcomes).To(Equal("Delivered"))
@@ -68,7 +66,7 @@ var _ = Describe("stand-ins and their records", Ordered, func() {
 
 		By("replies that come again")
 		Expect(bed.Heal(ctx)).To(Succeed())
-		exp, resident = twins.probe(ctx)
+		exp, resident = both.probe(ctx)
 		expectAllMet(exp)
 		expectTheSame(exp, resident)
 	}, SpecTimeout(4*time.Minute))
@@ -76,10 +74,10 @@ var _ = Describe("stand-ins and their records", Ordered, func() {
 	// To the probe, the paths look closed as declared.
 	It("tell that requests arrive which policies deny", func(ctx SpecContext) {
 		Expect(bed.Break(ctx, "replies-denied", "")).To(Succeed())
-		exp, resident := twins.probe(ctx)
+		exp, resident := both.probe(ctx)
 		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionFalse), describe(exp))
 		Expect(verdicts(exp)).To(Equal(violations("Delivered", "stranger-to-silent", "stranger-to-db")), describe(exp))
-		Expect(protocols(exp)).To(Equal(map[string][]string{"stranger-to-silent": {"UDP"}, "stranger-to-db": both}))
+		Expect(protocols(exp)).To(Equal(map[string][]string{"stranger-to-silent": {"UDP"}, "stranger-to-db": tcpAndUDP}))
 		expectTheSame(exp, resident)
 	}, SpecTimeout(4*time.Minute))
 })
