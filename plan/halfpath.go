@@ -156,8 +156,11 @@ func (h *halfPaths) to(s Suspect, source *Source) *Edge {
 		e.Source = known // one identity is one probe pod on a node
 	}
 	if s.Responder != nil {
-		e.Backends = slices.Clone(e.Backends)
-		e.Target.Addr, e.Backends[0].Endpoint.Addr = s.Addr, s.Addr
+		e.Target.Addr = s.Addr
+		if e.Backends[0].Endpoint.IsIdentity() { // a pod has its own
+			e.Backends = slices.Clone(e.Backends)
+			e.Backends[0].Endpoint.Addr = s.Addr
+		}
 	}
 	return &e
 }
