@@ -79,8 +79,11 @@ func (r *run) placedChecks() map[string]placedCheck {
 				out[hostCheckID(id, at.Addr)] = newPlacedCheck(plan.Placed{Edge: e.AtAddress(at.Addr), Node: p.node}, at.Outcomes)
 			}
 			c := newPlacedCheck(plan.Placed{Edge: e, Node: p.node}, result.Outcomes)
-			if e.Target.Kind == plan.TargetResponder {
+			switch tried := p.tried(i, e); {
+			case e.Target.Kind == plan.TargetResponder:
 				c.Placed = r.responderOf(e).again(e, p.node)
+			case e.Target.Kind == plan.TargetNameserver && len(tried) > 0:
+				c = newPlacedCheck(plan.Placed{Edge: e.AtAddress(tried[0]), Node: p.node}, result.Outcomes)
 			}
 			out[id] = c
 		}

@@ -106,6 +106,8 @@ func (h *halfPaths) add(p Placed) HalfPath {
 	e := *p.Edge
 	e.Path, e.Control = "", false
 	e.Path = e.ID()
+	// Whichever pod asks, and whatever its own nameservers are: this one is in question.
+	e.Via = netip.Addr{}
 	if h.at[e.Path] == nil {
 		h.Edges = append(h.Edges, &e)
 	}
@@ -165,11 +167,12 @@ func (h *halfPaths) to(s Suspect, source *Source) *Edge {
 	return &e
 }
 
-// AtAddress returns the edge to one address of a host: a resolver may return others the
-// next time.
+// AtAddress returns the edge to one address of a host, or to the nameserver that a pod
+// has: a resolver may return others the next time, and another pod may have others.
 func (e *Edge) AtAddress(addr netip.Addr) *Edge {
 	at := *e
-	at.Target = Target{Kind: TargetAddress, Key: flow.ID("address", addr.String()), Name: e.Target.Name, Addr: addr, Ready: true}
+	at.Target = Target{Kind: TargetAddress, Key: flow.ID("address", addr.String()), Name: e.TargetName([]netip.Addr{addr}), Addr: addr, Ready: true}
+	at.Nameserver = 0
 	at.Backends = []Backend{{Endpoint: flow.Endpoint{Addr: addr}, Port: e.Port}}
 	return &at
 }
