@@ -63,7 +63,7 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 	s.problems = engine.Problems(reach.includes)
 	s.input = plan.Input{
 		Expectation: s.exp, Snapshot: snapshot, Engine: engine, ClusterDNS: r.options.ClusterDNS, Learned: s.track.learned,
-		Sampling: s.track.sampling,
+		Sampling: s.track.sampling, Probed: true,
 	}
 	s.resolve()
 	return false, nil
@@ -201,6 +201,9 @@ type reach struct {
 // alias can lead anywhere, as a host does.
 func (r *ExpectationReconciler) reachOf(ctx context.Context, exp *v1alpha1.ConnectivityExpectation) (reach, error) {
 	out := specReach(exp, r.options.ClusterDNS.Namespace)
+	if err := r.reachOfNameservers(ctx, exp, &out); err != nil {
+		return out, err
+	}
 	for _, p := range exp.Spec.Paths {
 		if out.everywhere || p.To == nil || p.To.Service == nil {
 			continue
@@ -213,6 +216,23 @@ func (r *ExpectationReconciler) reachOf(ctx context.Context, exp *v1alpha1.Conne
 		out.everywhere = svc.Spec.Type == corev1.ServiceTypeExternalName
 	}
 	return out, nil
+}
+
+// reachOfNameservers widens the reach where pods bring nameservers along, or have those of
+// their node: these may be anything in the cluster.
+func (r *ExpectationReconciler) reachOfNameservers(ctx context.Context, exp *v1alpha1.ConnectivityExpectation, out *reach) error {
+	if !slices.ContainsFunc(exp.Spec.Paths, func(p v1alpha1.Path) bool { return p.DNS != nil }) {
+		return nil
+	}
+	var pods corev1.PodList
+	if err := r.client.List(ctx, &pods, client.InNamespace(exp.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return fmt.Errorf("listing pods: %w", err)
+	}
+	out.everywhere = out.everywhere || slices.ContainsFunc(pods.Items, func(p corev1.Pod) bool {
+		return p.Spec.DNSPolicy == corev1.DNSNone || p.Spec.DNSPolicy == corev1.DNSDefault ||
+			(p.Spec.DNSConfig != nil && len(p.Spec.DNSConfig.Nameservers) > 0)
+	})
+	return nil
 }
 
 // specReach is what the spec alone says of it.

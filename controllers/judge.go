@@ -74,12 +74,15 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 func (r *run) checks(now *plan.Predictor) (out []verdict.Check, moved bool) {
 	for _, p := range r.probes {
 		for i, e := range p.Edges {
+			if !p.Asks(e, p.nameservers(), p.addrs) {
+				continue
+			}
 			judged := r.check(p, i, e)
-			if tried := p.tried(i); e.Target.Kind == plan.TargetHost && r.predictor.Grounds(e, tried) != now.Grounds(e, tried) {
+			if tried := p.tried(i, e); e.Learns() && r.predictor.Grounds(e, tried) != now.Grounds(e, tried) {
 				moved = true
 				for j := range judged {
 					judged[j].Obstacle = verdict.ChangedDuringProbe
-					judged[j].ObstacleDetail = fmt.Sprintf("what is at the addresses of %s changed while it was probed", e.Target.Host)
+					judged[j].ObstacleDetail = fmt.Sprintf("what is at the addresses of %s changed while it was probed", e.TargetName(tried))
 				}
 			}
 			out = append(out, judged...)
@@ -105,8 +108,23 @@ func (r *run) checks(now *plan.Predictor) (out []verdict.Check, moved bool) {
 	return out, moved
 }
 
-// tried returns the addresses that the pod tried of the host of a check.
-func (p *probeRun) tried(i int) (out []netip.Addr) {
+// nameservers returns those of the pod, in the order of its resolver configuration.
+func (p *probeRun) nameservers() []netip.Addr {
+	if p.report == nil {
+		return nil
+	}
+	return p.report.Nameservers
+}
+
+// tried returns the addresses that the pod tried of the host of a check, or the one that
+// it has for the nameserver.
+func (p *probeRun) tried(i int, e *plan.Edge) (out []netip.Addr) {
+	if e.Target.Kind == plan.TargetNameserver {
+		if list := p.nameservers(); e.Nameserver <= len(list) {
+			out = append(out, list[e.Nameserver-1])
+		}
+		return out
+	}
 	if p.report == nil {
 		return nil
 	}
@@ -116,17 +134,25 @@ func (p *probeRun) tried(i int) (out []netip.Addr) {
 	return out
 }
 
-// learned collects the addresses that probes tried of each host.
+// learned collects the addresses that probes tried of each host, and the nameservers of
+// the pods of each source that no other check is about.
 func (r *run) learned() map[string][]netip.Addr {
 	out := map[string][]netip.Addr{}
 	for _, p := range r.probes {
 		for i, e := range p.Edges {
-			if e.Target.Kind != plan.TargetHost {
+			if !e.Learns() {
 				continue
 			}
-			for _, addr := range p.tried(i) {
-				if !slices.Contains(out[e.Target.Host], addr) {
-					out[e.Target.Host] = append(out[e.Target.Host], addr)
+			key := e.LearnedAs()
+			if e.Target.Kind == plan.TargetNameserver && p.report != nil {
+				out[key] = out[key] // known, even if there are none
+				if !p.Asks(e, p.nameservers(), p.addrs) {
+					continue
+				}
+			}
+			for _, addr := range p.tried(i, e) {
+				if !slices.Contains(out[key], addr) {
+					out[key] = append(out[key], addr)
 				}
 			}
 		}
@@ -137,7 +163,16 @@ func (r *run) learned() map[string][]netip.Addr {
 // check returns what is to be judged of one check of a pod: of a host, each address that
 // was tried is judged by itself, and so is that none was, or not all.
 func (r *run) check(p *probeRun, i int, e *plan.Edge) []verdict.Check {
-	if e.Target.Kind != plan.TargetHost || p.report == nil || p.obstacle != "" {
+	switch {
+	case e.Target.Kind == plan.TargetNameserver:
+		tried := p.tried(i, e)
+		c := r.checkAt(p, i, e, tried)
+		c.Target = e.TargetName(tried)
+		if len(tried) > 0 {
+			c.Addr = tried[0]
+		}
+		return []verdict.Check{c}
+	case e.Target.Kind != plan.TargetHost || p.report == nil || p.obstacle != "":
 		return []verdict.Check{r.checkAt(p, i, e, nil)}
 	}
 	var out []verdict.Check
@@ -171,7 +206,7 @@ func (r *run) check(p *probeRun, i int, e *plan.Edge) []verdict.Check {
 func hostCheckID(id string, addr netip.Addr) string { return flow.ID(id, addr.String()) }
 
 // checkAt joins an edge with what a pod reported of it. tried holds the address of a host
-// that it is about.
+// or a nameserver that it is about.
 func (r *run) checkAt(p *probeRun, i int, e *plan.Edge, tried []netip.Addr) verdict.Check {
 	c := edgeCheck(e)
 	c.ID = flow.ID(c.ID, p.Node)
@@ -190,6 +225,9 @@ func (r *run) checkAt(p *probeRun, i int, e *plan.Edge, tried []netip.Addr) verd
 	target := e.Target.Addr
 	if len(tried) > 0 {
 		target = tried[0]
+	}
+	if r.predictor.OnOwnNode(e, tried) {
+		c.OnSourceNode, c.TargetNode = true, c.SourceNode
 	}
 	c.Endpoints = len(r.predictor.Backends(e, tried))
 	from := sameFamily(p.addrs, target)
@@ -223,6 +261,7 @@ func edgeCheck(e *plan.Edge) verdict.Check {
 		ID: e.ID(), Path: e.Path, Control: e.Control, Declared: declared(e.Declared), Prediction: e.Prediction,
 		Source: e.Source.Name, Target: e.Target.Name, TargetNode: e.Target.Node, Transport: e.Transport,
 		Addr: e.Target.Addr, Port: e.Port, TargetReady: e.Target.Ready, Endpoints: len(e.Backends),
+		Question: e.Question(), Answer: e.Answer, Via: e.Via,
 	}
 }
 

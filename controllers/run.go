@@ -248,8 +248,8 @@ func wirePlan(id string, probe v1alpha1.ProbeSettings, o Options, edges []*plan.
 	}
 	for _, e := range edges {
 		c := wire.Check{
-			Transport: e.Transport, Addr: e.Target.Addr, Host: e.Target.Host, Port: e.Port,
-			QueryName: e.QueryName, QueryType: e.QueryType, Goal: e.Goal(),
+			Transport: e.Transport, Addr: e.Target.Addr, Host: e.Target.Host, Nameserver: e.Nameserver, Port: e.Port,
+			QueryName: e.QueryName, QueryType: e.QueryType, Search: e.Search, Answer: e.Answer, Goal: e.Goal(),
 		}
 		if e.Target.Labels != nil {
 			c.Nonce = flow.ID(id, e.ID())

@@ -255,9 +255,10 @@ func (h *halfPaths) predictedAt(e *Edge, end flow.Endpoint, s Suspect) bool {
 			at.Addr = podAddrs(pod)[i]
 		}
 	}
-	e.Backends = []Backend{{Endpoint: at, Port: e.Port}}
+	// The source has to be taken to use the same family.
+	e.Backends, e.Target.Addr = []Backend{{Endpoint: at, Port: e.Port}}, at.Addr
 	ok := h.predicted(e, s.Decision.Verdict)
-	e.Backends = []Backend{{Endpoint: end, Port: e.Port}}
+	e.Backends, e.Target.Addr = []Backend{{Endpoint: end, Port: e.Port}}, netip.Addr{}
 	return ok
 }
 

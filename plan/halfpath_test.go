@@ -294,3 +294,31 @@ func TestHalfPathsToAHost(t *testing.T) {
 		}
 	}
 }
+
+// Each family of a pair has half-paths, which are the same checks of both.
+func TestHalfPathsOfEachFamily(t *testing.T) {
+	spec := "paths: [{name: p, expect: Deny, from: {podSelector: {matchLabels: {app: web}}}, to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 5432}]}]"
+	change := func(s *Snapshot) {
+		dualStack(s)
+		s.NetworkPolicies = []*networkingv1.NetworkPolicy{only("app", "web"), {ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "partner"}, Spec: *egressTo("203.0.113.0/24")}}
+		s.NetworkPolicies[1].Spec.PodSelector.MatchLabels = map[string]string{"app": "web"}
+	}
+	s := cluster()
+	change(&s)
+	res := resolve(t, spec, change)
+	p := predict(s, res.Edges)
+	var suspects []Suspect
+	for _, e := range res.Edges {
+		suspects = append(suspects, Suspect{Placed: Placed{Edge: e, Node: "a"}, Addr: e.Target.Addr, Decision: e.Prediction})
+	}
+	f := p.HalfPaths("ns", suspects, s.Nodes)
+	checkHalves(t, f, s.Nodes)
+	if len(suspects) != 2 || f.Halves[0].Egress.Key == "" || f.Halves[0].Egress != f.Halves[1].Egress {
+		t.Errorf("got %+v of %d suspects", f.Halves, len(suspects))
+	}
+	for _, e := range f.Edges {
+		if e.Target.Kind == TargetResponder && (e.Target.Addr.IsValid() || e.Backends[0].Endpoint.Addr.IsValid()) {
+			t.Errorf("the responder %s has an address before it runs", e.Target.Name)
+		}
+	}
+}

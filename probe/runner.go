@@ -41,8 +41,8 @@ const (
 
 // Runner runs plans. The zero Runner is ready to use.
 type Runner struct {
-	// ResolvConf is the resolver configuration that checks by host use. Empty
-	// means /etc/resolv.conf.
+	// ResolvConf is the resolver configuration that checks by host or by nameserver
+	// use. Empty means /etc/resolv.conf.
 	ResolvConf string
 	// Kubelet counts the readiness probes of the pod for the report; nil counts
 	// none.
@@ -94,9 +94,14 @@ func (r *Runner) Run(ctx context.Context, plan wire.Plan) wire.Report {
 	sleep(ctx, time.Until(warm))
 	s.warm = time.Now()
 
+	report.Nameservers = s.nameservers(plan.Checks)
 	report.Results = make([]wire.Result, len(plan.Checks))
 	var wg sync.WaitGroup
 	for i := range plan.Checks {
+		if plan.Checks[i].Nameserver > max(1, len(report.Nameservers)) {
+			report.Results[i].Absent = true
+			continue
+		}
 		wg.Go(func() {
 			sleep(ctx, time.Duration(i)*pace)
 			report.Results[i] = s.rounds(ctx, &plan.Checks[i])
@@ -139,11 +144,12 @@ func needsEvidence(results []wire.Result) bool {
 // session is the state of one run.
 type session struct {
 	*stack
-	tries      int
-	timeout    time.Duration
-	settle     time.Duration
-	resolvConf string
-	try        func(context.Context, *wire.Check) attempt
+	tries   int
+	timeout time.Duration
+	settle  time.Duration
+	// resolver reads the resolver configuration of the pod, once.
+	resolver func() (resolverConfig, error)
+	try      func(context.Context, *wire.Check) attempt
 	// addresses resolves a host to the addresses that an attempt is made to.
 	addresses func(context.Context, string) ([]netip.Addr, error)
 	// slots holds one token for each attempt in flight.
@@ -154,16 +160,15 @@ type session struct {
 
 func (r *Runner) session(plan wire.Plan) *session {
 	s := &session{
-		tries:      plan.Attempts,
-		timeout:    time.Duration(plan.TimeoutMilliseconds) * time.Millisecond,
-		settle:     time.Duration(plan.SettleMilliseconds) * time.Millisecond,
-		resolvConf: r.ResolvConf,
-		try:        r.try,
-		slots:      make(chan struct{}, attemptLimit()),
+		tries:   plan.Attempts,
+		timeout: time.Duration(plan.TimeoutMilliseconds) * time.Millisecond,
+		settle:  time.Duration(plan.SettleMilliseconds) * time.Millisecond,
+		try:     r.try,
+		slots:   make(chan struct{}, attemptLimit()),
 	}
-	if s.resolvConf == "" {
-		s.resolvConf = "/etc/resolv.conf"
-	}
+	s.resolver = sync.OnceValues(func() (resolverConfig, error) {
+		return readResolverConfig(cmp.Or(r.ResolvConf, "/etc/resolv.conf"))
+	})
 	if s.try == nil {
 		s.stack = newStack(r.socket)
 		s.rawSCTP = r.RawSCTP
@@ -177,6 +182,16 @@ func (r *Runner) session(plan wire.Plan) *session {
 		return s.reachable(addrs), nil
 	}
 	return s
+}
+
+// nameservers returns those of the pod, if there is a check that they matter for. One
+// that cannot be read is told of by the checks that need it.
+func (s *session) nameservers(checks []wire.Check) []netip.Addr {
+	if !slices.ContainsFunc(checks, func(c wire.Check) bool { return c.Transport.IsDNS() }) {
+		return nil
+	}
+	conf, _ := s.resolver()
+	return conf.servers
 }
 
 // rememberPorts lets attempts use a source port again after n others.

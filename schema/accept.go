@@ -3,6 +3,7 @@ package schema
 import (
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -144,10 +145,49 @@ var sufficient = map[string]func(self any) bool{
 		return isEnd && isPort && end >= port
 	},
 
+	// Names.
+	"!has(self.dns) || !has(self.dns.answer) || self.expect == 'Allow'": func(self any) bool {
+		if count(self, "dns") == 0 {
+			return isObject(self)
+		}
+		dns := at(self, "dns")
+		return isObject(dns) && (count(dns, "answer") == 0 || at(self, "expect") == "Allow")
+	},
+	"!has(self.answer) || !has(self.answer.addresses) || ((!has(self.type) || self.type in ['A', 'AAAA']) && self.answer.addresses.all(a, !isIP(a) || ip(a).family() == (has(self.type) && self.type == 'AAAA' ? 6 : 4)))": func(self any) bool {
+		answer := at(self, "answer")
+		if count(self, "answer") == 0 || isObject(answer) && count(answer, "addresses") == 0 {
+			return isObject(self)
+		}
+		return typed(self, "A", "AAAA") && all(at(answer, "addresses"), func(a any) bool {
+			return address(a).IsValid() && address(a).Is6() == (at(self, "type") == "AAAA")
+		})
+	},
+	"!has(self.answer) || !has(self.answer.cname) || !has(self.type) || self.type in ['A', 'AAAA', 'CNAME']": func(self any) bool {
+		answer := at(self, "answer")
+		if count(self, "answer") == 0 || isObject(answer) && count(answer, "cname") == 0 {
+			return isObject(self)
+		}
+		return isObject(answer) && typed(self, "A", "AAAA", "CNAME")
+	},
+	"(has(self.addresses) ? 1 : 0) + (has(self.cname) ? 1 : 0) + (has(self.notFound) && self.notFound ? 1 : 0) == 1": func(self any) bool {
+		n := count(self, "addresses", "cname")
+		if count(self, "notFound") == 0 {
+			return n == 1
+		}
+		notFound, ok := at(self, "notFound").(bool)
+		return ok && (n == 1) != notFound && n < 2
+	},
+
 	// Settings.
 	"!has(self.watchMilliseconds) || (has(self.mode) && self.mode == 'Resident')": func(self any) bool {
 		return isObject(self) && (count(self, "watchMilliseconds") == 0 || at(self, "mode") == "Resident")
 	},
+}
+
+// typed tells whether names of DNS have one of the types, or none.
+func typed(dns any, types ...string) bool {
+	t, ok := at(dns, "type").(string)
+	return isObject(dns) && (count(dns, "type") == 0 || ok && slices.Contains(types, t))
 }
 
 // isObject tells whether a value is one that can have fields.

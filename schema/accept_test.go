@@ -61,6 +61,9 @@ func TestValidObjectsNeedNoCEL(t *testing.T) {
 		path("from: {namespace: z, identity: {labels: {a.b/c: ''}}}, to: {podSelector: {matchExpressions: [{key: a, operator: In, values: [b]}]}, namespaceSelector: {matchLabels: {a: b}}}, " + tcp),
 		path(fromBackend + ", to: {address: {cidr: 203.0.113.0/24, ips: [203.0.113.10]}}, " + tcp),
 		path(fromBackend + ", to: {service: {name: x, namespace: z}}, ports: [{port: http}]"),
+		path(fromBackend + ", dns: {names: [a.b.], type: AAAA, answer: {addresses: ['fd00::1']}}"),
+		path(fromBackend + ", dns: {names: [a.b.], answer: {cname: c.d}}"),
+		path(fromBackend + ", dns: {names: [a.b.], type: TXT, answer: {notFound: true}}"),
 		path(fromBackend+", dns: {names: [a.b.]}") + "\nprobe: {mode: Resident, watchMilliseconds: 500}",
 		manyPaths(64),
 	} {
@@ -149,7 +152,8 @@ func TestWhatIsAcceptedIsWithinTheBudgetOfCEL(t *testing.T) {
 	for name, one := range map[string]map[string]any{
 		"many paths":     {"paths": slices.Repeat([]any{map[string]any{"name": "p", "to": map[string]any{"host": "a"}, "ports": []any{}}}, 3000)},
 		"many labels":    {"paths": []any{map[string]any{"to": map[string]any{"identity": map[string]any{"labels": numbered(4500)}}}}},
-		"many names":     {"paths": []any{map[string]any{"dns": map[string]any{"names": slices.Repeat([]any{"a"}, 24000)}}}},
+		"many names":     {"paths": []any{map[string]any{"dns": map[string]any{"names": slices.Repeat([]any{"a"}, 16600)}}}},
+		"many answers":   {"paths": []any{map[string]any{"dns": map[string]any{"type": "AAAA", "answer": map[string]any{"addresses": slices.Repeat([]any{"::"}, 8300)}}}}},
 		"a long name":    {"paths": []any{map[string]any{"to": map[string]any{"host": strings.Repeat("a", 33000)}}}},
 		"many addresses": {"paths": []any{map[string]any{"to": map[string]any{"address": map[string]any{"cidr": "::/0", "ips": slices.Repeat([]any{"::"}, 8300)}}}}},
 		"many ports":     {"paths": []any{map[string]any{"to": map[string]any{"service": map[string]any{"name": "x"}}, "ports": slices.Repeat([]any{map[string]any{"port": int64(1)}}, 7500)}}},
@@ -317,11 +321,33 @@ func (d drawing) address() any {
 	return a
 }
 
+// answer draws what names have to resolve to, in the good case as records of the type can.
+func (d drawing) answer(qtype any) any {
+	kinds := map[string]func() any{"notFound": func() any { return d.of([]any{true}, false) }}
+	if qtype != "TXT" || !d.good {
+		kinds["cname"] = d.hostName
+	}
+	switch {
+	case qtype == nil || qtype == "A" || !d.good:
+		kinds["addresses"] = func() any {
+			return d.several(1, func() any {
+				return d.of([]any{"203.0.113.10", "203.0.113.11"}, "2001:db8::1", "::ffff:203.0.113.10", "203.0.113", "")
+			})
+		}
+	case qtype == "AAAA":
+		kinds["addresses"] = func() any { return d.several(1, func() any { return d.of([]any{"2001:db8::1", "fd00::1"}) }) }
+	}
+	return d.end(kinds)
+}
+
 func (d drawing) path() any {
 	selector, identity := d.selector, func() any { return map[string]any{"labels": d.labels()} }
-	p := map[string]any{"name": d.name(), "from": d.end(map[string]func() any{"podSelector": selector, "identity": identity})}
+	p := map[string]any{"name": d.name(), "expect": d.of([]any{"Allow"}, "Deny"), "from": d.end(map[string]func() any{"podSelector": selector, "identity": identity})}
 	if rapid.IntRange(0, 3).Draw(d.t, "dns") == 0 {
-		p["dns"] = map[string]any{"names": d.several(1, d.hostName)}
+		dns := map[string]any{"names": d.several(1, d.hostName)}
+		d.maybe(dns, "type", func() any { return d.of([]any{"A", "AAAA", "CNAME", "TXT"}) })
+		d.maybe(dns, "answer", func() any { return d.answer(dns["type"]) })
+		p["dns"] = dns
 		if d.good {
 			return p
 		}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/pathproof/pathproof/evaluator"
 	"github.com/pathproof/pathproof/probe/wire"
@@ -225,4 +226,60 @@ func TestMessageNamesTheDirection(t *testing.T) {
 			t.Errorf("got %q, want it to end in %q", got, tc.want)
 		}
 	}
+}
+
+// Whatever is found: there is an answer, it names no direction that the prediction rules
+// out, and it is controlled only if a half-path that could have failed says so.
+func TestAttributionInvariants(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		draw := func(name string) evaluator.Verdict {
+			return rapid.SampledFrom([]evaluator.Verdict{evaluator.Allowed, evaluator.Denied, evaluator.Undefined}).Draw(t, name)
+		}
+		drawHalf := func(name string) Half {
+			if rapid.Bool().Draw(t, name+" is missing") {
+				return Half{Missing: "nobody"}
+			}
+			return halfOf(name, draw(name), rapid.SampledFrom([]Observed{Open, Blocked, Inconclusive}).Draw(t, name+" observed"))
+		}
+		v := Verdict{Check: check("x", Deny, evaluator.Denied, wire.TimedOut), Enforced: False}
+		v.Check.Prediction, v.Observed = directions(evaluator.Allowed, evaluator.Allowed), Blocked
+		if rapid.Bool().Draw(t, "open") {
+			v.Check.Prediction, v.Observed = directions(draw("egress"), draw("ingress")), Open
+		}
+		again := drawHalf("again")
+		halves := map[Direction]Half{Egress: drawHalf("out"), Ingress: drawHalf("in")}
+		got := Attribute(v, again, halves[Egress], halves[Ingress])
+		if len(got) < 1 || len(got) > 2 || (len(got) == 2 && (got[0].Direction != Egress || got[1].Direction != Ingress)) {
+			t.Fatalf("got %+v", got)
+		}
+		for _, a := range got {
+			decision := v.Check.Prediction.Ingress
+			if a.Direction == Egress {
+				decision = v.Check.Prediction.Egress
+			}
+			switch {
+			case a.Evidence == "":
+				t.Fatalf("no evidence: %+v", a)
+			case a.Direction == DirectionUnknown:
+				if a.Controlled || a.Node != "" {
+					t.Fatalf("it is not known, and is: %+v", a)
+				}
+			case v.Observed == Open && decision.Verdict != evaluator.Denied:
+				t.Fatalf("%s does not deny the path: %+v", a.Direction, a)
+			case v.Observed == Blocked && !a.Controlled:
+				t.Fatalf("nothing but a half-path can tell which direction closes: %+v", a)
+			}
+			if !a.Controlled {
+				continue
+			}
+			h := halves[a.Direction]
+			failed := h.Verdict != nil && h.Verdict.Observed == v.Observed && h.Verdict.Check.Prediction.Verdict != evaluator.Undefined
+			if again.Verdict == nil || again.Verdict.Observed != v.Observed || !failed {
+				t.Fatalf("controlled by nothing: %+v", a)
+			}
+			if v.Observed == Open != (h.Verdict.Check.Prediction.Verdict == evaluator.Denied) {
+				t.Fatalf("controlled by what could not have failed: %+v", a)
+			}
+		}
+	})
 }

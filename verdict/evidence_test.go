@@ -298,7 +298,7 @@ func TestDNSAnswers(t *testing.T) {
 		"a name that does not exist, denied and yet answered":     {dns(Deny, evaluator.Denied, wire.DNSUDP, wire.NameNotFound), Open, False, False, EnforcementMissing},
 		"a name that does not exist, denied by nobody":            {dns(Deny, evaluator.Allowed, wire.DNSTCP, wire.NameNotFound), Open, True, False, PolicyDrift},
 		"a refusing resolver, allowed":                            {dns(Allow, evaluator.Allowed, wire.DNSTCP, wire.DNSRefused), Open, True, False, NameNotResolved},
-		"an answer that is too large for UDP, and no TCP":         {dns(Allow, evaluator.Allowed, wire.DNSUDP, wire.Truncated), Open, True, False, NameNotResolved},
+		"an answer that is too large for UDP, and no TCP":         {dns(Allow, evaluator.Allowed, wire.DNSUDP, wire.Truncated), Open, True, False, DNSOverUDPOnly},
 		"one answer of three without a record":                    {dns(Allow, evaluator.Allowed, wire.DNSUDP, wire.Connected, wire.ServerFailure, wire.Connected), Open, True, False, NameNotResolved},
 		"no such name, and the policies leave the path open":      {dns(Allow, evaluator.Undefined, wire.DNSUDP, wire.NameNotFound), Open, Unknown, False, ImplementationDefined},
 		"no such name, and the path is open for want of policing": {dns(Allow, evaluator.Denied, wire.DNSUDP, wire.NameNotFound), Open, False, False, DriftMasked},
@@ -320,7 +320,11 @@ func TestDNSAnswers(t *testing.T) {
 				t.Error("it counts as met")
 			}
 			s := Summarize([]Verdict{v})
-			if s.Satisfied.Status == False && tc.check.Declared == Allow && s.Satisfied.Reason != string(NameNotResolved) {
+			wantReason := NameNotResolved
+			if tc.wantCause == DNSOverUDPOnly {
+				wantReason = DNSOverUDPOnly
+			}
+			if s.Satisfied.Status == False && tc.check.Declared == Allow && s.Satisfied.Reason != string(wantReason) {
 				t.Errorf("Satisfied is False by %s", s.Satisfied.Reason)
 			}
 		})

@@ -21,6 +21,8 @@ func Judge(checks []Check) []Verdict {
 			out = append(out, judge(c, ev))
 		}
 	}
+	concludeServices(out, ev)
+	compareTransports(out)
 	rank := make(map[Cause]int, len(severity))
 	for i, c := range severity {
 		rank[c] = i
@@ -34,6 +36,13 @@ func Judge(checks []Check) []Verdict {
 func judge(c Check, ev evidence) Verdict {
 	v := Verdict{Check: c}
 	v.Observed, v.Inconclusive, v.Evidence = observe(c, ev)
+	v.conclude()
+	return v
+}
+
+// conclude compares the corners, now that it is known what was observed.
+func (v *Verdict) conclude() {
+	c := v.Check
 	if c.Obstacle != IdentityDivergence {
 		// Otherwise the prediction is the probe's, and the workload's differs.
 		v.Aligned = compare(c.Declared == Allow, c.Prediction.Verdict)
@@ -43,19 +52,9 @@ func judge(c Check, ev evidence) Verdict {
 		v.Enforced = compare(open, c.Prediction.Verdict)
 		v.Satisfied = status(open == (c.Declared == Allow))
 	}
-	v.Cause = cause(v)
-	if v.Observed == Open && c.Declared == Allow && c.Transport.IsDNS() && !c.Result.Outcomes.All(resolved) {
-		// The resolver was reached, so the path is open; but "allow" of a DNS path
-		// means that the name resolves, whatever the policies say.
-		v.Satisfied = False
-		if v.Cause == None {
-			v.Cause = NameNotResolved
-		}
-	}
-	return v
+	v.Cause = cause(*v)
+	v.judgeAnswer()
 }
-
-func resolved(o wire.Outcome) bool { return o == wire.Connected }
 
 func compare(open bool, p evaluator.Verdict) Status {
 	switch p {
@@ -134,6 +133,8 @@ type listener struct {
 	addr     netip.Addr
 	port     uint16
 	protocol flow.Protocol
+	// node is set for an address at which every node has a listener of its own.
+	node string
 }
 
 type nodeAddr struct {
@@ -160,7 +161,11 @@ func pairOf(c Check) nodePair {
 }
 
 func listenerOf(c Check) listener {
-	return listener{addr: c.Addr, port: c.Port, protocol: c.Transport.Protocol()}
+	l := listener{addr: c.Addr, port: c.Port, protocol: c.Transport.Protocol()}
+	if c.OnSourceNode {
+		l.node = c.SourceNode
+	}
+	return l
 }
 
 func gather(checks []Check) evidence {
@@ -212,7 +217,7 @@ func reached(c Check) func(wire.Outcome) bool {
 
 func nameOutcome(o wire.Outcome) bool {
 	switch o {
-	case wire.NameNotFound, wire.ServerFailure, wire.DNSRefused, wire.DNSTimedOut, wire.Truncated:
+	case wire.NameNotFound, wire.ServerFailure, wire.DNSRefused, wire.DNSTimedOut, wire.Truncated, wire.AnswerDiffers, wire.Unanswered:
 		return true
 	case wire.Replied, wire.Connected, wire.Refused, wire.Rejected, wire.TimedOut, wire.Delivered, wire.NoRoute,
 		wire.AddressUnavailable, wire.Unsupported, wire.ProbeError:
@@ -245,7 +250,11 @@ func observe(c Check, ev evidence) (Observed, Cause, string) {
 	case c.Responder && outcomes.Any(func(o wire.Outcome) bool { return o == wire.Connected }):
 		return Inconclusive, TargetNotListening, "something answered that is not the responder: a sidecar or a middlebox speaks for it" + detail(c)
 	case outcomes.All(reached(c)):
-		return Open, "", fmt.Sprintf("%d of %d attempts were answered", len(outcomes), len(outcomes))
+		answered := fmt.Sprintf("%d of %d attempts were answered", len(outcomes), len(outcomes))
+		if c.Transport.IsDNS() {
+			answered += detail(c)
+		}
+		return Open, "", answered
 	case outcomes.Any(reached(c)):
 		return Inconclusive, Flapping, "attempts from different source ports disagree after the settle window"
 	}

@@ -1,6 +1,7 @@
 package verdict
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -107,7 +108,7 @@ func satisfiedCause(v Verdict) Cause {
 	case v.Satisfied == Unknown:
 		return v.Inconclusive
 	case v.Satisfied == False && v.Observed == Open && v.Check.Declared == Allow:
-		return NameNotResolved
+		return answerCause(v.Check)
 	}
 	return v.Cause
 }
@@ -173,6 +174,10 @@ func message(v Verdict) string {
 			return fmt.Sprintf("%s: the name does not resolve: %s", ends, v.Check.Result.Detail)
 		}
 		return ends + ": the name does not resolve"
+	case UnexpectedAnswer:
+		return fmt.Sprintf("%s: the answer is not what was declared: got %s, want %s", ends, cmp.Or(v.Check.Result.Detail, "other records"), answerText(v.Check.Answer))
+	case DNSOverUDPOnly, DNSOverTCPOnly:
+		return transportMessage(v)
 	case ImplementationDefined:
 		return fmt.Sprintf("%s is %s, and policies leave it open: %s", ends, strings.ToLower(v.Observed.String()), v.Check.Prediction.Reason)
 	case ChangedDuringProbe, Flapping, IdentityDivergence, NoPositiveControl, NoSharedFamily, NoSourceMatched, NoTargetMatched, PathBroken,

@@ -109,6 +109,14 @@ const (
 	// NameNotResolved: the resolver could be reached and had no answer, or a host
 	// could not be probed because its name did not resolve.
 	NameNotResolved Cause = "NameNotResolved"
+	// UnexpectedAnswer: the resolver could be reached and its answer is another one than
+	// was declared.
+	UnexpectedAnswer Cause = "UnexpectedAnswer"
+	// DNSOverUDPOnly: the resolver answers over UDP and not over TCP, so that large
+	// answers fail.
+	DNSOverUDPOnly Cause = "DNSOverUDPOnly"
+	// DNSOverTCPOnly: the resolver answers over TCP and not over UDP.
+	DNSOverTCPOnly Cause = "DNSOverTCPOnly"
 	// ImplementationDefined: the API leaves the prediction to the implementation.
 	ImplementationDefined Cause = "ImplementationDefined"
 )
@@ -164,7 +172,8 @@ const (
 // severity orders causes, worst first: what pages somebody comes before what needs
 // a look, and what was observed before what is unknown.
 var severity = []Cause{
-	EnforcementMissing, DriftMasked, PolicyDrift, UnexpectedBlock, BlockedOutsidePolicy, NameNotResolved,
+	EnforcementMissing, DriftMasked, PolicyDrift, UnexpectedBlock, BlockedOutsidePolicy,
+	DNSOverTCPOnly, DNSOverUDPOnly, NameNotResolved, UnexpectedAnswer,
 	ImplementationDefined, IdentityDivergence, SourceNamespaceRefused, TooManyChecks, ProbeRefused, NoSourceMatched, NoTargetMatched, PortNotFound, NoSharedFamily,
 	TargetNotListening, TargetNotReady, TargetSilent, ResolverSilent, PathBroken, SourceNotReady, ProbeFailed, Unsupported, Flapping,
 	NoPositiveControl, ChangedDuringProbe, None,
@@ -196,6 +205,17 @@ type Check struct {
 	// resolve.
 	Addr netip.Addr
 	Port uint16
+	// OnSourceNode says that the target is on the node of the source, as every node has
+	// one at that address.
+	OnSourceNode bool
+
+	// Question is what a DNS check asks for: type and name.
+	Question string
+	// Answer is what the answer to it has to be.
+	Answer wire.Answer
+	// Via is the nameserver that leads to the target of a DNS check, which may be the
+	// target itself.
+	Via netip.Addr
 	// Elsewhere is the number of attempts of a check by host in which the name did not
 	// resolve to Addr, so that Result has no outcome of theirs.
 	Elsewhere int

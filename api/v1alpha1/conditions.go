@@ -7,12 +7,12 @@ package v1alpha1
 //
 // Reasons for False: the worst cause among the checks: EnforcementMissing,
 // DriftMasked, PolicyDrift, UnexpectedBlock, BlockedOutsidePolicy,
-// NameNotResolved, ImplementationDefined (when the wire disagrees with what was
-// declared).
+// DNSOverTCPOnly, DNSOverUDPOnly, NameNotResolved, UnexpectedAnswer,
+// ImplementationDefined (when the wire disagrees with what was declared).
 //
 // Reasons for Unknown: Pending, Suspended, Stale, NoChecks, ImplementationDefined,
-// NameNotResolved,
-// and the reasons for which nothing can be concluded (ChangedDuringProbe,
+// NameNotResolved, DNSOverTCPOnly, DNSOverUDPOnly (when it is not known why one of the
+// transports does not work), and the reasons for which nothing can be concluded (ChangedDuringProbe,
 // Flapping, IdentityDivergence, NoPositiveControl, NoSharedFamily,
 // NoSourceMatched, NoTargetMatched, PathBroken, PortNotFound, ProbeFailed, ProbeRefused,
 // ResolverSilent, SourceNamespaceRefused, SourceNotReady, TargetNotListening,
@@ -39,8 +39,8 @@ const ConditionEnforced = "Enforced"
 // with what the network does. Polarity: positive.
 //
 // Reasons for True: NetworkMatchesIntent. For False: EnforcementMissing,
-// PolicyDrift, UnexpectedBlock, NameNotResolved, ImplementationDefined. For
-// Unknown: Pending, Suspended, NoChecks, and the reasons for which nothing can be
+// PolicyDrift, UnexpectedBlock, NameNotResolved, UnexpectedAnswer, DNSOverTCPOnly,
+// DNSOverUDPOnly, ImplementationDefined. For Unknown: Pending, Suspended, NoChecks, and the reasons for which nothing can be
 // concluded.
 const ConditionSatisfied = "Satisfied"
 

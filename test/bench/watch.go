@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -29,10 +30,11 @@ type watch struct {
 	mu sync.Mutex
 	// changed is closed when something has changed, and replaced.
 	changed chan struct{}
-	// pods holds, for each probe pod that exists, when its container was first seen to
-	// have started; zero before.
-	pods map[string]time.Time
-	exp  *v1alpha1.ConnectivityExpectation
+	// pods tells, for each probe pod that exists, whether its container has started.
+	pods map[string]bool
+	// startedAt is when the last one was first seen to have started.
+	startedAt time.Time
+	exp       *v1alpha1.ConnectivityExpectation
 	// expAt is when exp was seen.
 	expAt time.Time
 	// ended is set when the API server has ended a watch.
@@ -41,7 +43,7 @@ type watch struct {
 
 func newWatch(ctx context.Context, c client.WithWatch) (*watch, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	w := &watch{stop: cancel, changed: make(chan struct{}), pods: map[string]time.Time{}}
+	w := &watch{stop: cancel, changed: make(chan struct{}), pods: map[string]bool{}}
 	for _, list := range []client.ObjectList{&corev1.PodList{}, &v1alpha1.ConnectivityExpectationList{}} {
 		from, err := c.Watch(ctx, list, client.InNamespace(namespace))
 		if err != nil {
@@ -87,8 +89,8 @@ func (w *watch) notePod(pod *corev1.Pod, what apiwatch.EventType) {
 	}
 	started := w.pods[pod.Name]
 	for _, c := range pod.Status.ContainerStatuses {
-		if started.IsZero() && c.State.Waiting == nil {
-			started = time.Now()
+		if !started && c.State.Waiting == nil {
+			started, w.startedAt = true, time.Now()
 		}
 	}
 	w.pods[pod.Name] = started
@@ -123,25 +125,12 @@ func (w *watch) quiet(ctx context.Context, of work) error {
 
 // request asks for a run and waits for its result, which has to be what was declared.
 func (b *bench) request(ctx context.Context, w *watch, of work) (*result, error) {
-	exp, err := b.bed.Expectation(ctx, key)
-	if err != nil {
-		return nil, err
-	}
 	start := time.Now()
 	request := strconv.FormatInt(start.UnixNano(), 10)
-	base := exp.DeepCopy()
-	metav1.SetMetaDataAnnotation(&exp.ObjectMeta, v1alpha1.RequestedAtAnnotation, request)
-	if err := b.bed.Client.Patch(ctx, exp, client.MergeFrom(base)); err != nil {
-		return nil, fmt.Errorf("asking for a run: %w", err)
+	if err := b.ask(ctx, of, request); err != nil {
+		return nil, err
 	}
-	r := &result{checks: of.checks}
-	running := start
-	err = w.until(ctx, "the result", func() bool {
-		for _, at := range w.pods {
-			if !of.resident && at.After(running) {
-				running = at
-			}
-		}
+	err := w.until(ctx, "the result", func() bool {
 		return w.exp != nil && w.exp.Status.LastHandledRequest == request && testbed.Ready(w.exp).Reason != v1alpha1.ReasonPending
 	})
 	w.mu.Lock()
@@ -149,12 +138,38 @@ func (b *bench) request(ctx context.Context, w *watch, of work) (*result, error)
 	if err != nil {
 		return nil, errors.Join(err, describe(w.exp))
 	}
-	r.started, r.complete = running.Sub(start), w.expAt.Sub(running)
+	r := &result{checks: of.checks, complete: w.expAt.Sub(start)}
+	if w.startedAt.After(start) {
+		r.started, r.complete = w.startedAt.Sub(start), w.expAt.Sub(w.startedAt)
+	}
+	if last := w.exp.Status.LastRun; last != nil {
+		r.settled = time.Duration(last.SettledMilliseconds) * time.Millisecond
+	}
 	// The figures of a wrong result are no figures.
 	if s := w.exp.Status.Summary; s == nil || int(s.Checks) != of.checks || s.Met != s.Checks {
 		return nil, fmt.Errorf("the run did not find what was declared: want %d checks that are met: %w", of.checks, describe(w.exp))
 	}
 	return r, nil
+}
+
+// ask asks for a run of the expectation, which is created if there is none.
+func (b *bench) ask(ctx context.Context, of work, request string) error {
+	exp := &v1alpha1.ConnectivityExpectation{}
+	err := b.bed.Client.Get(ctx, key, exp)
+	switch {
+	case apierrors.IsNotFound(err):
+		exp = of.expectation()
+		exp.Annotations = map[string]string{v1alpha1.RequestedAtAnnotation: request}
+		err = b.bed.Client.Create(ctx, exp)
+	case err == nil:
+		base := exp.DeepCopy()
+		metav1.SetMetaDataAnnotation(&exp.ObjectMeta, v1alpha1.RequestedAtAnnotation, request)
+		err = b.bed.Client.Patch(ctx, exp, client.MergeFrom(base))
+	}
+	if err != nil {
+		return fmt.Errorf("asking for a run: %w", err)
+	}
+	return nil
 }
 
 // describe says what an expectation is like.

@@ -11,7 +11,7 @@ import (
 	"github.com/pathproof/pathproof/test/testbed"
 )
 
-var _ = Describe("the direction and the node that fail", Ordered, func() {
+var _ = Describe("the direction and the node that fail", Ordered, ContinueOnFailure, func() {
 	key := testbed.Attribution.Key
 	const broken = "node-b"
 

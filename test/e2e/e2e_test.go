@@ -39,7 +39,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 		healFaults(ctx)
 	}
 	// A suite that was killed has left its namespaces.
-	Expect(bed.DeleteNamespaces(ctx)).To(Succeed())
+	Expect(bed.DeleteScenarios(ctx)).To(Succeed())
 	Expect(bed.Install(ctx)).To(Succeed())
 }, NodeTimeout(40*time.Minute))
 

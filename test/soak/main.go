@@ -89,7 +89,7 @@ func (s *soak) run(ctx context.Context) (err error) {
 		// Also after Ctrl-C, nothing stays behind.
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
 		defer cancel()
-		err = errors.Join(err, bed.DeleteNamespaces(cleanup), bed.Close(cleanup))
+		err = errors.Join(err, bed.DeleteScenarios(cleanup), bed.Close(cleanup))
 	}()
 	if err := s.prepare(ctx); err != nil {
 		return err
@@ -110,7 +110,7 @@ func (s *soak) run(ctx context.Context) (err error) {
 // prepare installs the operator and puts every scenario in place: its twin in pods that stay,
 // and not the expectation itself.
 func (s *soak) prepare(ctx context.Context) error {
-	if err := errors.Join(s.bed.Heal(ctx), s.bed.DeleteNamespaces(ctx)); err != nil {
+	if err := errors.Join(s.bed.Heal(ctx), s.bed.DeleteScenarios(ctx)); err != nil {
 		return err
 	}
 	if err := s.bed.Install(ctx); err != nil {

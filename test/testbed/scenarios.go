@@ -25,6 +25,9 @@ type Scenario struct {
 	// LabOnly says that it needs something of the lab: a node by its name, or the
 	// partner network.
 	LabOnly bool
+	// Elsewhere says that the manifests hold objects outside the namespace of the
+	// expectation, too, which go with them.
+	Elsewhere bool
 	// NotMet are the paths of which something is found, by their names. All others are
 	// met.
 	NotMet map[string]Found
@@ -87,6 +90,25 @@ var (
 		Key: types.NamespacedName{Namespace: "attribution", Name: "stale"}, Manifests: "test/e2e/testdata/attribution-stale.yaml", LabOnly: true,
 		NotMet: map[string]Found{"stranger-to-joined": {"PolicyDrift", 2}, "stranger-to-freed": {"PolicyDrift", 2}},
 	}
+	// AsDeclared and Otherwise are in one file: what the cluster DNS, of one endpoint, may be
+	// asked and answers, and what it does not.
+	AsDeclared = Scenario{
+		Key: types.NamespacedName{Namespace: "names", Name: "as-declared"}, Manifests: "test/e2e/testdata/dns.yaml", LabOnly: true,
+		Workloads: []string{"pod/custom"},
+	}
+	Otherwise = Scenario{
+		Key: types.NamespacedName{Namespace: "names", Name: "otherwise"}, Manifests: "test/e2e/testdata/dns.yaml", LabOnly: true,
+		Workloads: []string{"pod/custom"},
+		NotMet: map[string]Found{
+			"forgets-tcp": {"DNSOverUDPOnly", 2}, "another-address": {"UnexpectedAnswer", 2}, "no-such-name": {"NameNotResolved", 2}, "short-without": {"NameNotResolved", 2},
+		},
+	}
+	// Cached: whether policies keep a pod from its own node is up to the implementation.
+	Cached = Scenario{
+		Key: types.NamespacedName{Namespace: "cached", Name: "cached"}, Manifests: "test/e2e/testdata/nodelocaldns.yaml", LabOnly: true, Elsewhere: true,
+		Workloads: []string{"pod/free", "pod/isolated"},
+		NotMet:    map[string]Found{"isolated": {"ImplementationDefined", 1}},
+	}
 	Open  = life("open", nil)
 	Alone = life("alone", nil)
 	// WrongPort: what is declared closed and is not is known whatever the wire says.
@@ -101,7 +123,7 @@ var (
 )
 
 // Scenarios are all of them. A test compares them with the expectations in the manifests.
-var Scenarios = []Scenario{Production, Features, Dualstack, AsItIs, Evidence, Attribution, Stale, Open, Alone, WrongPort, Nobody, SCTP, SCTPRaw, Drift}
+var Scenarios = []Scenario{Production, Features, Dualstack, AsItIs, Evidence, Attribution, Stale, AsDeclared, Otherwise, Cached, Open, Alone, WrongPort, Nobody, SCTP, SCTPRaw, Drift}
 
 func life(name string, notMet map[string]Found) Scenario {
 	return Scenario{
@@ -183,9 +205,17 @@ func Namespaces() []string {
 	return out
 }
 
-// DeleteNamespaces deletes the namespaces of all scenarios, with everything in them, and
-// waits until they are gone.
-func (b *Bed) DeleteNamespaces(ctx context.Context) error {
+// DeleteScenarios deletes the namespaces of all scenarios, with everything in them and
+// what belongs to them elsewhere, and waits until they are gone.
+func (b *Bed) DeleteScenarios(ctx context.Context) error {
+	for _, s := range Scenarios {
+		if !s.Elsewhere {
+			continue
+		}
+		if err := b.Kubectl(ctx, "delete", "-f", b.Path(s.Manifests), "--ignore-not-found", "--timeout=180s"); err != nil {
+			return err
+		}
+	}
 	args := append([]string{"delete", "namespace", "--ignore-not-found", "--timeout=180s"}, Namespaces()...)
 	return b.Kubectl(ctx, args...)
 }
