@@ -48,7 +48,7 @@ func listener(t *testing.T) uint16 {
 	return l.Addr().(*net.TCPAddr).AddrPort().Port()
 }
 
-func encodePlan(t *testing.T, p wire.Plan) string {
+func encodePlan(t testing.TB, p wire.Plan) string {
 	t.Helper()
 	text, err := wire.EncodePlan(p)
 	if err != nil {
