@@ -230,7 +230,8 @@ func (s *session) rounds(ctx context.Context, c *wire.Check) wire.Result {
 func met(g wire.Goal, os wire.Outcomes) bool {
 	switch g {
 	case wire.GoalOpen:
-		return os.All(wire.Outcome.Answered)
+		// A resolver may answer one attempt and fail at another.
+		return os.All(wire.Outcome.Answered) && os.All(func(o wire.Outcome) bool { return o == os[0] })
 	case wire.GoalClosed:
 		return os.All(wire.Outcome.Closed)
 	case wire.GoalNone:
