@@ -104,8 +104,10 @@ func newPlacedCheck(p plan.Placed, outcomes wire.Outcomes) placedCheck {
 func (x *responderRun) again(e *plan.Edge, from string) plan.Placed {
 	c := *e
 	c.Target.Key, c.Target.Addr = x.Key, netip.Addr{}
-	c.Backends = slices.Clone(e.Backends)
-	c.Backends[0].Endpoint.Addr = netip.Addr{}
+	if e.Backends[0].Endpoint.IsIdentity() { // a pod has its own
+		c.Backends = slices.Clone(e.Backends)
+		c.Backends[0].Endpoint.Addr = netip.Addr{}
+	}
 	r := x.Responder
 	r.Node = x.node
 	return plan.Placed{Edge: &c, Node: from, Responder: &r}
