@@ -23,6 +23,17 @@ func resolved(c Check) func(wire.Outcome) bool {
 	return func(o wire.Outcome) bool { return o == want }
 }
 
+// answersFlap tells whether a name that has to resolve did in some attempts, while in others
+// the resolver took the question and gave no answer: it may be busy, which says neither that
+// the name resolves nor that it does not.
+func (c Check) answersFlap() bool {
+	if c.Declared != Allow || !c.Transport.IsDNS() {
+		return false
+	}
+	os := c.Result.Outcomes
+	return os.Any(func(o wire.Outcome) bool { return o == wire.Unanswered }) && os.Any(resolved(c))
+}
+
 // answerCause names what is wrong with the answers to a DNS check.
 func answerCause(c Check) Cause {
 	is := func(want wire.Outcome) bool {

@@ -249,6 +249,8 @@ func observe(c Check, ev evidence) (Observed, Cause, string) {
 		return Inconclusive, ProbeFailed, "an attempt tells nothing about the path" + detail(c)
 	case c.Responder && outcomes.Any(func(o wire.Outcome) bool { return o == wire.Connected }):
 		return Inconclusive, TargetNotListening, "something answered that is not the responder: a sidecar or a middlebox speaks for it" + detail(c)
+	case c.answersFlap():
+		return Inconclusive, Flapping, "the resolver answered some attempts and left others without an answer, after the settle window" + detail(c)
 	case outcomes.All(reached(c)):
 		answered := fmt.Sprintf("%d of %d attempts were answered", len(outcomes), len(outcomes))
 		if c.Transport.IsDNS() {
