@@ -63,6 +63,7 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 	s.problems = engine.Problems(reach.includes)
 	s.input = plan.Input{
 		Expectation: s.exp, Snapshot: snapshot, Engine: engine, ClusterDNS: r.options.ClusterDNS, Learned: s.track.learned,
+		Refusing: s.track.refusing,
 		Sampling: s.track.sampling, Probed: true,
 	}
 	s.resolve()

@@ -137,6 +137,7 @@ func (r *ExpectationReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		r.schedule, // is a run due, or has one been overtaken?
 		r.dispatch, // create responders and probes, hand out plans
 		r.collect,  // read reports, delete pods
+		r.record,   // what have responders noted of checks that got no answer?
 		r.judge,    // verdicts, once all reports are in
 	} {
 		done, err := p(ctx, s)

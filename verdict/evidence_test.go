@@ -33,7 +33,7 @@ func ended(os ...wire.Outcome) func(*Check) {
 	return func(c *Check) { c.Result = &wire.Result{Outcomes: os} }
 }
 func responder(alive bool) func(*Check) {
-	return func(c *Check) { c.Responder, c.ListenerAlive = true, alive }
+	return func(c *Check) { c.Responder, c.ListenerAlive, c.Recorded = true, alive, &Recorded{} }
 }
 func hindered(why Cause) func(*Check) {
 	return func(c *Check) { c.Obstacle, c.ObstacleDetail = why, "in words" }
