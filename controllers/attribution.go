@@ -95,7 +95,7 @@ func newPlacedCheck(p plan.Placed, outcomes wire.Outcomes) placedCheck {
 	e := p.Edge
 	return placedCheck{
 		Placed: p, answered: outcomes.All(wire.Outcome.Answered),
-		listener: flow.ID(e.Target.Key, flow.Port{Protocol: e.Transport.Protocol(), Number: e.Port}.String()),
+		listener: e.Listener(),
 	}
 }
 
