@@ -110,15 +110,10 @@ var (
 		Workloads: []string{"kube-system:daemonset/node-local-dns", "pod/free", "pod/isolated"},
 		NotMet:    map[string]Found{"isolated": {"ImplementationDefined", 1}},
 	}
-	// StandIn and AtEndpoint are in one file: what a stand-in tells of a workload that answers
-	// nothing, and what the workload does.
+	// StandIn: a workload that answers nothing, and an identity that does not exist yet.
 	StandIn = Scenario{
 		Key: types.NamespacedName{Namespace: "standin", Name: "standin"}, Manifests: "test/e2e/testdata/standin.yaml", LabOnly: true,
 		Workloads: []string{"pod/silent"},
-	}
-	AtEndpoint = Scenario{
-		Key: types.NamespacedName{Namespace: "standin", Name: "endpoint"}, Manifests: "test/e2e/testdata/standin.yaml", LabOnly: true,
-		Workloads: []string{"pod/silent"}, NotMet: map[string]Found{"friend-to-silent": {"TargetNotListening", 4}},
 	}
 	Open  = life("open", nil)
 	Alone = life("alone", nil)
@@ -134,7 +129,7 @@ var (
 )
 
 // Scenarios are all of them. A test compares them with the expectations in the manifests.
-var Scenarios = []Scenario{Production, Features, Dualstack, AsItIs, Evidence, Attribution, Stale, AsDeclared, Otherwise, Cached, StandIn, AtEndpoint, Open, Alone, WrongPort, Nobody, SCTP, SCTPRaw, Drift}
+var Scenarios = []Scenario{Production, Features, Dualstack, AsItIs, Evidence, Attribution, Stale, AsDeclared, Otherwise, Cached, StandIn, Open, Alone, WrongPort, Nobody, SCTP, SCTPRaw, Drift}
 
 func life(name string, notMet map[string]Found) Scenario {
 	return Scenario{
