@@ -132,7 +132,7 @@ func versions(s plan.Snapshot) map[types.UID]string {
 // it changes.
 func (r *ExpectationReconciler) implementation(ctx context.Context) (evaluator.Detection, error) {
 	var pods corev1.PodList
-	if err := r.client.List(ctx, &pods, client.MatchingFields{PodCNIIndex: cniIndexed}, client.UnsafeDisableDeepCopy); err != nil {
+	if err := r.client.List(ctx, &pods, client.MatchingFields{PodCNIIndex: indexed}, client.UnsafeDisableDeepCopy); err != nil {
 		return evaluator.Detection{}, fmt.Errorf("listing pods of network implementations: %w", err)
 	}
 	found := r.options.Implementation.Detect(pointers(pods.Items))
@@ -226,13 +226,10 @@ func (r *ExpectationReconciler) reachOfNameservers(ctx context.Context, exp *v1a
 		return nil
 	}
 	var pods corev1.PodList
-	if err := r.client.List(ctx, &pods, client.InNamespace(exp.Namespace), client.UnsafeDisableDeepCopy); err != nil {
-		return fmt.Errorf("listing pods: %w", err)
+	if err := r.client.List(ctx, &pods, client.InNamespace(exp.Namespace), client.MatchingFields{PodResolverIndex: indexed}, client.UnsafeDisableDeepCopy); err != nil {
+		return fmt.Errorf("listing pods with resolvers of their own: %w", err)
 	}
-	out.everywhere = out.everywhere || slices.ContainsFunc(pods.Items, func(p corev1.Pod) bool {
-		return p.Spec.DNSPolicy == corev1.DNSNone || p.Spec.DNSPolicy == corev1.DNSDefault ||
-			(p.Spec.DNSConfig != nil && len(p.Spec.DNSConfig.Nameservers) > 0)
-	})
+	out.everywhere = out.everywhere || len(pods.Items) > 0
 	return nil
 }
 

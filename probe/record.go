@@ -205,7 +205,8 @@ func (r *recorder) sampleLocked(tcp []uint16) {
 		r.blind[flow.TCP] = fmt.Sprintf("connections that have begun cannot be listed: %v", err)
 		return
 	}
-	now, early := time.Now(), r.kernel.lifetime()/2
+	life := r.kernel.lifetime()
+	now, early := time.Now(), max(life/2, life-2*maxSampleInterval)
 	for _, h := range halfOpen {
 		if slices.Contains(tcp, h.port) {
 			r.note(handshake{flow.TCP, h.port, unzoned(h.peer)}, now)
@@ -215,7 +216,8 @@ func (r *recorder) sampleLocked(tcp []uint16) {
 		if h.protocol != flow.TCP || b.ended || b.last == now {
 			continue
 		}
-		// One whose time was up leaves no trace in the counters.
+		// One whose time was up leaves no trace in the counters. The answer is repeated for the
+		// last time when half of it has passed, and it takes up to a sample to see the end.
 		if b.ended = true; now.Sub(b.first) < early {
 			r.ended++
 		}

@@ -65,6 +65,8 @@ func TestRoundsRepeatUntilTheGoalIsMet(t *testing.T) {
 		"flapping is reported as it is":                 {wire.GoalOpen, 1000, "RTRT", "RT", 2, 700},
 		"what taught nothing does not close a path":     {wire.GoalClosed, 1000, "NNEE", "EE", 2, 700},
 		"a refusal is closed: verdict needs evidence":   {wire.GoalClosed, 5000, "RRFF", "FF", 2, 700},
+		"a resolver that is too busy for an answer":     {wire.GoalOpen, 5000, "CHCC", "CC", 2, 700},
+		"a resolver that never answers":                 {wire.GoalOpen, 1000, "H", "HH", 2, 700},
 		"a name that is not found is an answer: open":   {wire.GoalOpen, 5000, "XX", "XX", 1, 0},
 		"a silent resolver closes the path of a host":   {wire.GoalClosed, 5000, "OO", "OO", 1, 0},
 		"an unsupported protocol is tried to the end":   {wire.GoalOpen, 1000, "P", "PP", 2, 700},
@@ -388,5 +390,29 @@ func TestHostWithMoreAddressesThanAreTried(t *testing.T) {
 	}
 	if len(s.slots) != 0 {
 		t.Error("a slot was not given back")
+	}
+}
+
+// A resolver that fails at one attempt and answers another is asked again within the settle
+// window, as a path that is open now and then is.
+func TestRoundsWaitForAnswersThatAgree(t *testing.T) {
+	for name, tc := range map[string]struct {
+		goal wire.Goal
+		os   wire.Outcomes
+		want bool
+	}{
+		"all answered":          {wire.GoalOpen, wire.Outcomes{wire.Connected, wire.Connected}, true},
+		"no record, each time":  {wire.GoalOpen, wire.Outcomes{wire.NameNotFound, wire.NameNotFound}, true},
+		"answered and failed":   {wire.GoalOpen, wire.Outcomes{wire.Connected, wire.ServerFailure}, false},
+		"answered and silent":   {wire.GoalOpen, wire.Outcomes{wire.Connected, wire.TimedOut}, false},
+		"closed in either way":  {wire.GoalClosed, wire.Outcomes{wire.TimedOut, wire.Rejected}, true},
+		"closed and answered":   {wire.GoalClosed, wire.Outcomes{wire.TimedOut, wire.Connected}, false},
+		"nothing is waited for": {wire.GoalNone, wire.Outcomes{wire.ProbeError}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := met(tc.goal, tc.os); got != tc.want {
+				t.Errorf("got %t, want %t", got, tc.want)
+			}
+		})
 	}
 }

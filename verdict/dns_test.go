@@ -132,9 +132,28 @@ func TestAnswersAsDeclared(t *testing.T) {
 			}
 		})
 	}
+	t.Run("the right answer now and then", func(t *testing.T) {
+		for _, other := range []wire.Outcome{wire.Unanswered, wire.ServerFailure, wire.AnswerDiffers} {
+			v := verdictOf(t, with(want(addresses, evaluator.Allowed, wire.Connected), ended(wire.Connected, other)))
+			if v.Observed != Inconclusive || v.Cause != Flapping || v.Satisfied != Unknown {
+				t.Errorf("%s: got %v, %s, Satisfied %v; want Inconclusive, Flapping, Unknown", other, v.Observed, v.Cause, v.Satisfied)
+			}
+		}
+	})
 	t.Run("a handshake without an answer shows that a closed path is open", func(t *testing.T) {
 		if v := verdictOf(t, ask(wire.DNSTCP, Deny, evaluator.Denied, wire.Unanswered)); v.Cause != EnforcementMissing {
 			t.Errorf("got %s", v.Cause)
+		}
+	})
+	t.Run("a resolver that is too busy for some of the answers", func(t *testing.T) {
+		// Seen on a busy node: two attempts resolved, one got no answer in time.
+		busy := with(ask(wire.DNSTCP, Allow, evaluator.Allowed, wire.Connected), ended(wire.Connected, wire.Unanswered, wire.Connected))
+		if v := verdictOf(t, busy); v.Observed != Inconclusive || v.Cause != Flapping || v.Violated() || v.Met() {
+			t.Errorf("got %v, %s", v.Observed, v.Cause)
+		}
+		busy.Declared, busy.Prediction.Verdict = Deny, evaluator.Denied
+		if v := verdictOf(t, busy); v.Observed != Open || v.Cause != EnforcementMissing {
+			t.Errorf("of a closed path: got %v, %s, want that it is open", v.Observed, v.Cause)
 		}
 	})
 	t.Run("an answer that was left out of the report", func(t *testing.T) {

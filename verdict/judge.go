@@ -277,6 +277,8 @@ func observe(c Check, ev evidence) (Observed, Cause, string) {
 		return Inconclusive, Flapping, "the requests of some attempts arrived and their replies were lost, and others met something else"
 	case c.Responder && outcomes.Any(func(o wire.Outcome) bool { return o == wire.Connected }):
 		return Inconclusive, TargetNotListening, "something answered that is not the responder: a sidecar or a middlebox speaks for it" + detail(c)
+	case outcomes.All(reached(c)) && answersDiffer(c):
+		return Inconclusive, Flapping, "the resolver gave the right answer to some attempts and not to others after the settle window" + detail(c)
 	case outcomes.All(reached(c)):
 		answered := fmt.Sprintf("%d of %d attempts were answered", len(outcomes), len(outcomes))
 		if c.Transport.IsDNS() {

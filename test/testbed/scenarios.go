@@ -20,7 +20,8 @@ type Scenario struct {
 	// Manifests is the file, or the folder with a kustomization, that holds everything,
 	// as a path inside the module.
 	Manifests string
-	// Workloads are what has to run first, as pod/NAME or deployment/NAME.
+	// Workloads are what has to run first, as pod/NAME, deployment/NAME or daemonset/NAME, with
+	// NAMESPACE: before it if that is another one.
 	Workloads []string
 	// LabOnly says that it needs something of the lab: a node by its name, or the
 	// partner network.
@@ -106,7 +107,7 @@ var (
 	// Cached: whether policies keep a pod from its own node is up to the implementation.
 	Cached = Scenario{
 		Key: types.NamespacedName{Namespace: "cached", Name: "cached"}, Manifests: "test/e2e/testdata/nodelocaldns.yaml", LabOnly: true, Elsewhere: true,
-		Workloads: []string{"pod/free", "pod/isolated"},
+		Workloads: []string{"kube-system:daemonset/node-local-dns", "pod/free", "pod/isolated"},
 		NotMet:    map[string]Found{"isolated": {"ImplementationDefined", 1}},
 	}
 	// StandIn and AtEndpoint are in one file: what a stand-in tells of a workload that answers
@@ -191,11 +192,15 @@ func (b *Bed) Apply(ctx context.Context, s Scenario) error {
 		return err
 	}
 	for _, w := range s.Workloads {
+		namespace := s.Key.Namespace
+		if other, name, ok := strings.Cut(w, ":"); ok {
+			namespace, w = other, name
+		}
 		wait := []string{"rollout", "status", w}
 		if strings.HasPrefix(w, "pod/") {
 			wait = []string{"wait", "--for=condition=Ready", w}
 		}
-		if err := b.Kubectl(ctx, append([]string{"-n", s.Key.Namespace, "--timeout=180s"}, wait...)...); err != nil {
+		if err := b.Kubectl(ctx, append([]string{"-n", namespace, "--timeout=180s"}, wait...)...); err != nil {
 			return err
 		}
 	}
