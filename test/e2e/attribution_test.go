@@ -65,7 +65,7 @@ var _ = Describe("the direction and the node that fail", Ordered, ContinueOnFail
 		// answer. Responders have a record of what came.
 		Entry("answers dropped", SpecTimeout(3*time.Minute), "replies-dropped", "", merge(
 			fails("UnexpectedBlock Egress@node-b controlled", "client-to-open-port", "client-to-partner"),
-			fails("Delivered Ingress@node-b controlled", "friend-to-server", "stranger-inside-range"))),
+			fails("Delivered Ingress@node-b controlled", "stranger-inside-range"))),
 	)
 
 	It("are named where labels changed and the agent did not see it", func(ctx SpecContext) {
