@@ -56,8 +56,6 @@ type logFollower struct {
 	logs  LogReader
 	// lifetime returns the context of the operator.
 	lifetime func() context.Context
-	// backlog is how far back a log is read when it is opened.
-	backlog time.Duration
 	// take is called for every message, several times at once for different pods.
 	take func(ctx context.Context, pod types.UID, m wire.Message)
 
@@ -75,17 +73,17 @@ type followed struct {
 }
 
 func newLogFollower(c clock.WithTicker, logs LogReader, take func(context.Context, types.UID, wire.Message)) *logFollower {
-	return &logFollower{clock: c, logs: logs, backlog: logBacklog, take: take, pods: map[types.UID]*followed{}}
+	return &logFollower{clock: c, logs: logs, take: take, pods: map[types.UID]*followed{}}
 }
 
-// follow reads the log of a pod that runs, if that is not done yet.
-func (r *logFollower) follow(pod *corev1.Pod) {
+// follow reads the log of a pod that runs, if that is not done yet, from a time before now.
+func (r *logFollower) follow(pod *corev1.Pod, backlog time.Duration) {
 	r.podsMu.Lock()
 	defer r.podsMu.Unlock()
 	if r.pods[pod.UID] != nil {
 		return
 	}
-	key, uid, since := client.ObjectKeyFromObject(pod), pod.UID, r.clock.Now().Add(-r.backlog)
+	key, uid, since := client.ObjectKeyFromObject(pod), pod.UID, r.clock.Now().Add(-backlog)
 	ctx, cancel := context.WithCancel(r.lifetime())
 	f := &followed{stop: cancel, uid: uid}
 	r.pods[uid] = f
@@ -120,6 +118,16 @@ func (r *logFollower) unfollow(pod types.UID) {
 	}
 }
 
+// unfollowAll ends with all logs.
+func (r *logFollower) unfollowAll() {
+	r.podsMu.Lock()
+	defer r.podsMu.Unlock()
+	for uid, f := range r.pods {
+		f.stop()
+		delete(r.pods, uid)
+	}
+}
+
 // readOn reads the log of a pod, again and again, until the pod is gone.
 func (r *logFollower) readOn(ctx context.Context, pod types.NamespacedName, f *followed, since time.Time) {
 	retry := logRetry
@@ -129,7 +137,7 @@ func (r *logFollower) readOn(ctx context.Context, pod types.NamespacedName, f *f
 			return
 		}
 		if opened {
-			retry, since = logRetry, r.clock.Now().Add(-r.backlog)
+			retry, since = logRetry, r.clock.Now().Add(-logBacklog)
 		}
 		r.noteFailure(f, err)
 		select {
