@@ -62,7 +62,7 @@ docs: $(CRD_REF_DOCS) ## Generate docs/api.md
 
 ##@ Check
 
-.PHONY: test test-unit test-race integration e2e bench fuzz
+.PHONY: test test-unit test-race integration e2e soak bench bench-lab fuzz
 test: assets ## Run every test: unit, CRD rules, integration, end to end on the lab
 	@KUBEBUILDER_ASSETS="$$(go run ./test/lab assets)" go run ./hack/testreport \
 	  unit: $(UNIT) -- integration: -timeout=10m ./test/integration -- e2e: -timeout=60m -v ./test/e2e
@@ -74,8 +74,12 @@ integration: assets ## Run the tests against a real API server
 	@KUBEBUILDER_ASSETS="$$(go run ./test/lab assets)" go run ./hack/testreport integration: -timeout=10m ./test/integration
 e2e: ## Run the tests on the lab, or on the cluster of KUBECONFIG
 	@go run ./hack/testreport e2e: -timeout=60m -v ./test/e2e
+soak: ## Probe what the end-to-end tests expect 200 times (RUNS) on a busy lab, and count false verdicts
+	go run ./test/soak -runs=$(or $(RUNS),200)
 bench: ## Run the benchmarks; those of whole runs need root
-	go test -run='^$$' -bench=. -benchmem ./evaluator ./plan ./probe/... ./manifests ./cmd/pathproof
+	go test -run='^$$' -bench=. -benchmem ./evaluator ./plan ./probe/... ./controllers ./manifests ./cmd/pathproof
+bench-lab: ## Measure whole runs on the lab, or on the cluster of KUBECONFIG
+	go run ./test/bench
 fuzz: ## Fuzz each target for ten seconds
 	@for f in $(FUZZ); do go test -run='^$$' -fuzz="^$${f#*:}$$" -fuzztime=10s "$${f%:*}" || exit 1; done
 

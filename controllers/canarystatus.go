@@ -371,11 +371,11 @@ func (r *CanaryReconciler) emit(s *canaryScope) {
 	if after == nil || after.Reason == v1alpha1.ReasonCanaryStarting {
 		return
 	}
-	now := readyState{after.Status, after.Reason}
+	now := readyState{status: after.Status, reason: after.Reason}
 	told := s.state.told
 	if told == (readyState{}) {
 		if b := meta.FindStatusCondition(s.before.Status.Conditions, v1alpha1.ConditionReady); b != nil {
-			told = readyState{b.Status, b.Reason}
+			told = readyState{status: b.Status, reason: b.Reason}
 		}
 	}
 	s.state.told = now

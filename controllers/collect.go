@@ -87,17 +87,21 @@ func (r *ExpectationReconciler) read(s *scope, p *probeRun, pod *corev1.Pod) {
 	if s.track.run.resident && !p.armedAt.IsZero() {
 		report, reading = r.readResident(s, p, pod)
 	}
+	gone := p.seen && (pod == nil || pod.DeletionTimestamp != nil)
 	switch {
 	case report != nil:
 		p.accept(*report)
 	case apierrors.IsForbidden(reading):
 		p.fail(verdict.ProbeFailed, "the operator may not read the probe's report, which takes the permission to get pods/log: %v", reading)
-	case pod == nil && p.seen && s.track.run.resident && !p.again:
+	case gone && s.track.run.resident && !p.again:
 		// It was to live on, and may have been in the way of a drain: another one takes its
 		// place in the same run.
 		p.podRun = podRun{name: p.name, node: p.Node, again: true}
 		p.armedAt, p.runningAt = time.Time{}, time.Time{}
 		s.again(0)
+	case gone && p.disruption != "":
+		// What it may still report was cut short.
+		p.fail(verdict.ProbeFailed, "the probe pod was evicted before it had reported: %s", p.disruption)
 	case pod == nil && p.seen:
 		p.fail(verdict.ProbeFailed, "the probe pod was deleted by somebody else")
 	case pod != nil && containerTerminated(pod) != nil:
@@ -110,7 +114,7 @@ func (r *ExpectationReconciler) read(s *scope, p *probeRun, pod *corev1.Pod) {
 		default:
 			p.accept(report)
 		}
-	case pod != nil && (pod.Status.Phase == corev1.PodFailed || pod.DeletionTimestamp != nil):
+	case gone, pod != nil && pod.Status.Phase == corev1.PodFailed:
 		p.fail(verdict.ProbeFailed, "the probe pod ended before it reported: %s %s", pod.Status.Reason, pod.Status.Message)
 	default:
 		r.awaitReport(s, p, pod, reading)
@@ -161,6 +165,17 @@ func (p *probeRun) accept(report wire.Report) {
 	default:
 		p.report, p.done = &report, true
 	}
+}
+
+// disruption says why a pod was asked to go, as in EvictionByEvictionAPI; empty if nobody
+// did.
+func disruption(pod *corev1.Pod) string {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {
+			return c.Reason + " " + truncate(c.Message, 120)
+		}
+	}
+	return ""
 }
 
 // container returns the status of our container: a webhook may have injected others.

@@ -235,6 +235,9 @@ func (r *ExpectationReconciler) observePod(s *scope, p *podRun) *corev1.Pod {
 	if addrs := podAddrs(pod); len(addrs) > 0 {
 		p.addrs = addrs
 	}
+	if why := disruption(pod); why != "" {
+		p.disruption = why
+	}
 	return pod
 }
 

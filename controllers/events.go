@@ -22,14 +22,14 @@ func (r *ExpectationReconciler) emit(s *scope) {
 	if told.status == after.Status && told.reason == after.Reason {
 		return
 	}
-	if told == (readyState{}) {
+	if told.reason == "" {
 		// After a restart, the status tells what was told before.
 		if b := meta.FindStatusCondition(s.before.Status.Conditions, v1alpha1.ConditionReady); b != nil && b.Status == after.Status && b.Reason == after.Reason {
-			s.track.told = readyState{after.Status, after.Reason}
+			s.track.told = readyState{status: after.Status, reason: after.Reason}
 			return
 		}
 	}
-	s.track.told = readyState{after.Status, after.Reason}
+	s.track.told = readyState{status: after.Status, reason: after.Reason}
 	kind := corev1.EventTypeWarning
 	if after.Status == metav1.ConditionTrue || after.Reason == v1alpha1.ReasonSuspended {
 		kind = corev1.EventTypeNormal
@@ -41,4 +41,6 @@ func (r *ExpectationReconciler) emit(s *scope) {
 type readyState struct {
 	status metav1.ConditionStatus
 	reason string
+	// directions are those that were told to fail, if there was an event about them.
+	directions string
 }

@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -61,17 +63,68 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 	s.problems = engine.Problems(reach.includes)
 	s.input = plan.Input{
 		Expectation: s.exp, Snapshot: snapshot, Engine: engine, ClusterDNS: r.options.ClusterDNS, Learned: s.track.learned,
-		Sampling: s.track.sampling,
+		Sampling: s.track.sampling, Probed: true,
 	}
 	s.resolve()
 	return false, nil
 }
 
 // resolve finds and predicts the edges of the input, with the controls that they need.
+// A run is looked at whenever one of its pods has changed, which is no reason to do
+// all of that again.
 func (s *scope) resolve() {
-	s.resolution = plan.Resolve(s.input)
-	s.resolution.Edges = append(s.resolution.Edges, s.resolution.Predictor.Controls(s.exp.Namespace, s.resolution.Edges)...)
-	s.track.outlook.Store(newOutlook(s.input.Engine, s.resolution))
+	current := s.track.run
+	if current != nil && current.foreseen.holds(s.input) {
+		s.foreseen = current.foreseen
+	} else {
+		s.foreseen = foresee(s.input)
+		if current != nil {
+			current.foreseen = s.foreseen
+		}
+	}
+	s.resolution = s.foreseen.resolution
+	s.track.outlook.Store(s.foreseen.outlook)
+}
+
+// foreseen is what an input was resolved to, and what it was.
+type foreseen struct {
+	generation int64
+	engine     *evaluator.Engine
+	// versions are those of the objects that the engine does not hold.
+	versions   map[types.UID]string
+	resolution *plan.Resolution
+	outlook    *outlook
+}
+
+func foresee(in plan.Input) *foreseen {
+	resolution := plan.Resolve(in)
+	resolution.Edges = append(resolution.Edges, resolution.Predictor.Controls(in.Expectation.Namespace, resolution.Edges)...)
+	return &foreseen{
+		generation: in.Expectation.Generation, engine: in.Engine, versions: versions(in.Snapshot),
+		resolution: resolution, outlook: newOutlook(in.Engine, resolution),
+	}
+}
+
+// holds tells whether an input is resolved to the same. What runs have learned, and the
+// choice that they make, does not change while one is under way. An engine is the same
+// as long as no object in it changes.
+func (f *foreseen) holds(in plan.Input) bool {
+	return f != nil && f.generation == in.Expectation.Generation && f.engine == in.Engine && maps.Equal(f.versions, versions(in.Snapshot))
+}
+
+// versions returns the versions of the objects of a snapshot that no engine holds.
+func versions(s plan.Snapshot) map[types.UID]string {
+	out := make(map[types.UID]string, len(s.Services)+len(s.EndpointSlices)+len(s.Nodes))
+	for _, o := range s.Services {
+		out[o.UID] = o.ResourceVersion
+	}
+	for _, o := range s.EndpointSlices {
+		out[o.UID] = o.ResourceVersion
+	}
+	for _, o := range s.Nodes {
+		out[o.UID] = o.ResourceVersion
+	}
+	return out
 }
 
 // implementation finds out what enforces the policies. What is found is logged when
@@ -156,6 +209,9 @@ type reach struct {
 // alias can lead anywhere, as a host does.
 func (r *ExpectationReconciler) reachOf(ctx context.Context, exp *v1alpha1.ConnectivityExpectation) (reach, error) {
 	out := specReach(exp, r.options.ClusterDNS.Namespace)
+	if err := r.reachOfNameservers(ctx, exp, &out); err != nil {
+		return out, err
+	}
 	for _, p := range exp.Spec.Paths {
 		if out.everywhere || p.To == nil || p.To.Service == nil {
 			continue
@@ -168,6 +224,23 @@ func (r *ExpectationReconciler) reachOf(ctx context.Context, exp *v1alpha1.Conne
 		out.everywhere = svc.Spec.Type == corev1.ServiceTypeExternalName
 	}
 	return out, nil
+}
+
+// reachOfNameservers widens the reach where pods bring nameservers along, or have those of
+// their node: these may be anything in the cluster.
+func (r *ExpectationReconciler) reachOfNameservers(ctx context.Context, exp *v1alpha1.ConnectivityExpectation, out *reach) error {
+	if !slices.ContainsFunc(exp.Spec.Paths, func(p v1alpha1.Path) bool { return p.DNS != nil }) {
+		return nil
+	}
+	var pods corev1.PodList
+	if err := r.client.List(ctx, &pods, client.InNamespace(exp.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return fmt.Errorf("listing pods: %w", err)
+	}
+	out.everywhere = out.everywhere || slices.ContainsFunc(pods.Items, func(p corev1.Pod) bool {
+		return p.Spec.DNSPolicy == corev1.DNSNone || p.Spec.DNSPolicy == corev1.DNSDefault ||
+			(p.Spec.DNSConfig != nil && len(p.Spec.DNSConfig.Nameservers) > 0)
+	})
+	return nil
 }
 
 // specReach is what the spec alone says of it.

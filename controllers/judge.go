@@ -20,6 +20,9 @@ import (
 // last one.
 func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, error) {
 	current := s.track.run
+	if current.followUp != nil {
+		return r.attribute(ctx, s)
+	}
 	checks, moved := current.checks(s.resolution.Predictor)
 	overtaken := current.provenance != s.resolution.Provenance
 	if overtaken {
@@ -36,6 +39,7 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 		current.provenance = plan.Resolve(s.input).Provenance
 	}
 	s.verdicts = verdict.Judge(checks)
+	s.recallAttributions(current.trigger)
 	summary := verdict.Summarize(s.verdicts)
 	s.summary = &summary
 	s.duration, s.trigger = s.now.Sub(current.startedAt), current.trigger
@@ -52,11 +56,11 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 	if s.track.latency != nil {
 		s.track.latency.rewatch(current.probes)
 	}
-	s.track.run = nil
+	s.track.run, s.track.attribution = nil, current.attribution(s.verdicts)
 	s.track.inFlight.Store(int32(len(s.residents)))
 	r.residents.forgetReports(s.exp.UID)
 	s.again(nextRunAt(s).Sub(s.now))
-	if trigger, _ := due(s); trigger != "" || overtaken {
+	if trigger, _ := due(s); trigger != "" || overtaken || s.track.attribution != nil {
 		// What was asked for or changed in the meantime has woken the operator already,
 		// and pods that stay will not do so by their end.
 		s.again(0)
@@ -70,12 +74,15 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 func (r *run) checks(now *plan.Predictor) (out []verdict.Check, moved bool) {
 	for _, p := range r.probes {
 		for i, e := range p.Edges {
+			if !p.Asks(e, p.nameservers(), p.addrs) {
+				continue
+			}
 			judged := r.check(p, i, e)
-			if tried := p.tried(i); e.Target.Kind == plan.TargetHost && r.predictor.Grounds(e, tried) != now.Grounds(e, tried) {
+			if tried := p.tried(i, e); e.Learns() && r.predictor.Grounds(e, tried) != now.Grounds(e, tried) {
 				moved = true
 				for j := range judged {
 					judged[j].Obstacle = verdict.ChangedDuringProbe
-					judged[j].ObstacleDetail = fmt.Sprintf("what is at the addresses of %s changed while it was probed", e.Target.Host)
+					judged[j].ObstacleDetail = fmt.Sprintf("what is at the addresses of %s changed while it was probed", e.TargetName(tried))
 				}
 			}
 			out = append(out, judged...)
@@ -101,8 +108,23 @@ func (r *run) checks(now *plan.Predictor) (out []verdict.Check, moved bool) {
 	return out, moved
 }
 
-// tried returns the addresses that the pod tried of the host of a check.
-func (p *probeRun) tried(i int) (out []netip.Addr) {
+// nameservers returns those of the pod, in the order of its resolver configuration.
+func (p *probeRun) nameservers() []netip.Addr {
+	if p.report == nil {
+		return nil
+	}
+	return p.report.Nameservers
+}
+
+// tried returns the addresses that the pod tried of the host of a check, or the one that
+// it has for the nameserver.
+func (p *probeRun) tried(i int, e *plan.Edge) (out []netip.Addr) {
+	if e.Target.Kind == plan.TargetNameserver {
+		if list := p.nameservers(); e.Nameserver <= len(list) {
+			out = append(out, list[e.Nameserver-1])
+		}
+		return out
+	}
 	if p.report == nil {
 		return nil
 	}
@@ -112,17 +134,25 @@ func (p *probeRun) tried(i int) (out []netip.Addr) {
 	return out
 }
 
-// learned collects the addresses that probes tried of each host.
+// learned collects the addresses that probes tried of each host, and the nameservers of
+// the pods of each source that no other check is about.
 func (r *run) learned() map[string][]netip.Addr {
 	out := map[string][]netip.Addr{}
 	for _, p := range r.probes {
 		for i, e := range p.Edges {
-			if e.Target.Kind != plan.TargetHost {
+			if !e.Learns() {
 				continue
 			}
-			for _, addr := range p.tried(i) {
-				if !slices.Contains(out[e.Target.Host], addr) {
-					out[e.Target.Host] = append(out[e.Target.Host], addr)
+			key := e.LearnedAs()
+			if e.Target.Kind == plan.TargetNameserver && p.report != nil {
+				out[key] = out[key] // known, even if there are none
+				if !p.Asks(e, p.nameservers(), p.addrs) {
+					continue
+				}
+			}
+			for _, addr := range p.tried(i, e) {
+				if !slices.Contains(out[key], addr) {
+					out[key] = append(out[key], addr)
 				}
 			}
 		}
@@ -133,7 +163,16 @@ func (r *run) learned() map[string][]netip.Addr {
 // check returns what is to be judged of one check of a pod: of a host, each address that
 // was tried is judged by itself, and so is that none was, or not all.
 func (r *run) check(p *probeRun, i int, e *plan.Edge) []verdict.Check {
-	if e.Target.Kind != plan.TargetHost || p.report == nil || p.obstacle != "" {
+	switch {
+	case e.Target.Kind == plan.TargetNameserver:
+		tried := p.tried(i, e)
+		c := r.checkAt(p, i, e, tried)
+		c.Target = e.TargetName(tried)
+		if len(tried) > 0 {
+			c.Addr = tried[0]
+		}
+		return []verdict.Check{c}
+	case e.Target.Kind != plan.TargetHost || p.report == nil || p.obstacle != "":
 		return []verdict.Check{r.checkAt(p, i, e, nil)}
 	}
 	var out []verdict.Check
@@ -142,7 +181,7 @@ func (r *run) check(p *probeRun, i int, e *plan.Edge) []verdict.Check {
 	for _, at := range result.Addresses {
 		unresolved -= len(at.Outcomes)
 		c := r.checkAt(p, i, e, []netip.Addr{at.Addr})
-		c.ID, c.Addr = flow.ID(c.ID, at.Addr.String()), at.Addr
+		c.ID, c.Addr = hostCheckID(c.ID, at.Addr), at.Addr
 		c.Result.Outcomes = at.Outcomes
 		if len(result.Addresses) > 1 {
 			c.Target = fmt.Sprintf("%s at %s", c.Target, at.Addr)
@@ -163,8 +202,11 @@ func (r *run) check(p *probeRun, i int, e *plan.Edge) []verdict.Check {
 	return out
 }
 
+// hostCheckID returns the ID of the check of a host that is about one of its addresses.
+func hostCheckID(id string, addr netip.Addr) string { return flow.ID(id, addr.String()) }
+
 // checkAt joins an edge with what a pod reported of it. tried holds the address of a host
-// that it is about.
+// or a nameserver that it is about.
 func (r *run) checkAt(p *probeRun, i int, e *plan.Edge, tried []netip.Addr) verdict.Check {
 	c := edgeCheck(e)
 	c.ID = flow.ID(c.ID, p.Node)
@@ -178,11 +220,14 @@ func (r *run) checkAt(p *probeRun, i int, e *plan.Edge, tried []netip.Addr) verd
 		c.Obstacle, c.ObstacleDetail = p.obstacle, p.detail
 	case p.report != nil:
 		result := p.report.Results[i]
-		c.Result, c.SourceProbed = &result, p.report.KubeletProbes > 0
+		c.Result, c.SourceProbed, c.SourceTrouble = &result, p.report.KubeletProbes > 0, p.report.Trouble
 	}
 	target := e.Target.Addr
 	if len(tried) > 0 {
 		target = tried[0]
+	}
+	if r.predictor.OnOwnNode(e, tried) {
+		c.OnSourceNode, c.TargetNode = true, c.SourceNode
 	}
 	c.Endpoints = len(r.predictor.Backends(e, tried))
 	from := sameFamily(p.addrs, target)
@@ -216,6 +261,7 @@ func edgeCheck(e *plan.Edge) verdict.Check {
 		ID: e.ID(), Path: e.Path, Control: e.Control, Declared: declared(e.Declared), Prediction: e.Prediction,
 		Source: e.Source.Name, Target: e.Target.Name, TargetNode: e.Target.Node, Transport: e.Transport,
 		Addr: e.Target.Addr, Port: e.Port, TargetReady: e.Target.Ready, Endpoints: len(e.Backends),
+		Question: e.Question(), Answer: e.Answer, Via: e.Via,
 	}
 }
 

@@ -87,7 +87,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 
 // Observe records the result of a run.
 func (m *Metrics) Observe(key types.NamespacedName, s verdict.Summary, verdicts []verdict.Verdict, trigger string, d time.Duration) {
-	m.duration.WithLabelValues(trigger).Observe(d.Seconds())
+	m.Ran(trigger, d)
 	m.checks.DeletePartialMatch(labelsOf(key))
 	counts := map[[2]string]int{}
 	for _, v := range verdicts {
@@ -103,6 +103,11 @@ func (m *Metrics) Observe(key types.NamespacedName, s verdict.Summary, verdicts 
 	for k, n := range counts {
 		m.checks.WithLabelValues(key.Namespace, key.Name, k[0], k[1]).Set(float64(n))
 	}
+}
+
+// Ran records how long a run took.
+func (m *Metrics) Ran(trigger string, d time.Duration) {
+	m.duration.WithLabelValues(trigger).Observe(d.Seconds())
 }
 
 // Latency records how long a change of policy took to open or to close a watched path.

@@ -54,6 +54,8 @@ func probePod(exp *v1alpha1.ConnectivityExpectation, r *run, p *probeRun, o Opti
 	pod := basePod(exp, r, p.name, p.Source.Labels, p.Node, o)
 	if w := p.Source.Workload; w != nil {
 		pod.Spec.Tolerations = w.Spec.Tolerations
+		// Names are resolved by the nameservers, and with the search list, of the workload.
+		pod.Spec.DNSPolicy, pod.Spec.DNSConfig = w.Spec.DNSPolicy, w.Spec.DNSConfig.DeepCopy()
 	}
 	c := &pod.Spec.Containers[0]
 	c.ReadinessProbe = readinessProbe(healthPort)

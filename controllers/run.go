@@ -26,7 +26,12 @@ type run struct {
 	startedAt            time.Time
 	// resident is set if the pods stay for the runs to come.
 	resident bool
+	// followUp is set if the run is about what the last one found.
+	followUp *plan.FollowUp
 
+	// foreseen is what the expectation was last resolved to. While nothing changes, that
+	// is what the run was planned on.
+	foreseen *foreseen
 	// predictor answers over the snapshot that the run was planned on.
 	predictor *plan.Predictor
 	nodes     []*corev1.Node
@@ -63,6 +68,8 @@ type podRun struct {
 	detail   string
 	node     string
 	addrs    []netip.Addr
+	// disruption is why the pod was asked to go, if it was.
+	disruption string
 }
 
 type responderRun struct {
@@ -88,26 +95,38 @@ type probeRun struct {
 // addresses of the responders were known, and turned out not to be needed.
 func (p *probeRun) spare() bool { return len(p.Edges) == 0 }
 
+// newRun returns a run of all that the expectation resolves to.
 func newRun(s *scope, trigger string) *run {
+	r := startRun(s, trigger)
+	r.edges, r.obstacles = s.resolution.Edges, s.resolution.Obstacles
+	r.sourcesMatched, r.targetsMatched, r.targetsProbed = s.resolution.SourcesMatched, s.resolution.TargetsMatched, s.resolution.TargetsProbed
+	r.resident = resident(s.exp)
+	r.listenOn(s, plan.Responders(r.edges, r.nodes))
+	return r
+}
+
+// startRun returns a run without edges.
+func startRun(s *scope, trigger string) *run {
 	started := s.now
 	id := flow.ID(string(s.exp.UID), strconv.FormatInt(s.exp.Generation, 10), strconv.FormatInt(started.UnixNano(), 10))
-	r := &run{
+	return &run{
 		id: id, trigger: trigger, generation: s.exp.Generation, startedAt: started,
 		request:    truncate(s.exp.Annotations[v1alpha1.RequestedAtAnnotation], maxRequest),
 		provenance: s.resolution.Provenance, predictor: s.resolution.Predictor, nodes: s.snapshot.Nodes,
-		edges: s.resolution.Edges, obstacles: s.resolution.Obstacles,
-		sourcesMatched: s.resolution.SourcesMatched, targetsMatched: s.resolution.TargetsMatched, targetsProbed: s.resolution.TargetsProbed,
-		resident: resident(s.exp),
+		foreseen: s.foreseen,
 	}
-	for _, resp := range plan.Responders(r.edges, r.nodes) {
+}
+
+// listenOn sets the responders.
+func (r *run) listenOn(s *scope, responders []plan.Responder) {
+	for _, resp := range responders {
 		x := &responderRun{Responder: resp}
-		x.name = "pathproof-responder-" + flow.ID(id, resp.Key)
+		x.name = "pathproof-responder-" + flow.ID(r.id, resp.Key)
 		if r.resident {
 			x.name = residentName("responder", responderPod(s.exp, r, x, s.options))
 		}
 		r.responders = append(r.responders, x)
 	}
-	return r
 }
 
 // draft assigns edges to probe pods before the addresses of the responders are
@@ -135,9 +154,13 @@ func (r *run) place(exp *v1alpha1.ConnectivityExpectation, o Options) {
 	}
 	r.predictor.Predict(reachable)
 	r.assign(exp, o, reachable)
+	settings := exp.Spec.Probe
+	if !r.resident {
+		settings.WatchMilliseconds = 0 // a pod that ends has nothing to watch
+	}
 	for _, p := range r.probes {
 		if !p.spare() {
-			p.plan = wirePlan(p.id(r.id), exp.Spec.Probe, o, p.Edges)
+			p.plan = wirePlan(p.id(r.id), settings, o, p.Edges)
 		}
 	}
 	r.placed = true
@@ -151,7 +174,7 @@ func (r *run) assign(exp *v1alpha1.ConnectivityExpectation, o Options, edges []*
 		earlier[p.name] = p
 		p.Edges = nil
 	}
-	for _, pod := range plan.Place(edges, r.nodes, cmp.Or(int(exp.Spec.Coverage.MaxSources), 2)) {
+	for _, pod := range r.pods(exp, edges) {
 		p := &probeRun{Pod: pod}
 		p.name, p.node = "pathproof-probe-"+p.id(r.id), pod.Node
 		if r.resident {
@@ -163,6 +186,14 @@ func (r *run) assign(exp *v1alpha1.ConnectivityExpectation, o Options, edges []*
 		}
 		r.probes = append(r.probes, p)
 	}
+}
+
+// pods returns which pods probe which edges.
+func (r *run) pods(exp *v1alpha1.ConnectivityExpectation, edges []*plan.Edge) []plan.Pod {
+	if r.followUp != nil {
+		return r.followUp.Place(edges)
+	}
+	return plan.Place(edges, r.nodes, cmp.Or(int(exp.Spec.Coverage.MaxSources), 2))
 }
 
 // id names the pod within all runs. It is the name of its plan.
@@ -217,8 +248,8 @@ func wirePlan(id string, probe v1alpha1.ProbeSettings, o Options, edges []*plan.
 	}
 	for _, e := range edges {
 		c := wire.Check{
-			Transport: e.Transport, Addr: e.Target.Addr, Host: e.Target.Host, Port: e.Port,
-			QueryName: e.QueryName, QueryType: e.QueryType, Goal: e.Goal(),
+			Transport: e.Transport, Addr: e.Target.Addr, Host: e.Target.Host, Nameserver: e.Nameserver, Port: e.Port,
+			QueryName: e.QueryName, QueryType: e.QueryType, Search: e.Search, Answer: e.Answer, Goal: e.Goal(),
 		}
 		if e.Target.Labels != nil {
 			c.Nonce = flow.ID(id, e.ID())
@@ -264,7 +295,7 @@ func (r *ExpectationReconciler) endRun(ctx context.Context, s *scope) error {
 			return err
 		}
 	}
-	s.track.run = nil
+	s.track.run, s.track.attribution = nil, nil
 	s.track.inFlight.Store(int32(len(s.residents)))
 	r.residents.forgetReports(s.exp.UID)
 	return nil

@@ -70,6 +70,10 @@ func conclusions(verdicts []verdict.Verdict) []plan.Pair {
 	for _, v := range verdicts {
 		c := v.Check
 		p := plan.Pair{Path: c.Path, Source: c.Source, SourceNode: c.SourceNode, Target: c.Target, TargetNode: c.TargetNode}
+		if c.Question != "" {
+			// All resolvers together are the target.
+			p.Target, p.TargetNode = c.Question, ""
+		}
 		if _, ok := open[p]; !ok {
 			order = append(order, p)
 		}

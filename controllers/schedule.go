@@ -36,10 +36,16 @@ const (
 	triggerChange      = "Change"
 	triggerRequested   = "Requested"
 	triggerRepeated    = "Repeated"
+	// triggerAttribution is that of follow-ups, which are no results: status.lastRun never
+	// is one.
+	triggerAttribution = "Attribution"
 )
 
 // schedule gives up a run that was overtaken, and starts one that is due.
 func (r *ExpectationReconciler) schedule(ctx context.Context, s *scope) (bool, error) {
+	if err := r.dropFollowUp(ctx, s); err != nil {
+		return false, err
+	}
 	r.noteChange(s)
 	s.markStale()
 	if s.track.run != nil {
@@ -63,10 +69,10 @@ func (r *ExpectationReconciler) schedule(ctx context.Context, s *scope) (bool, e
 		if !s.track.last.startedAt.IsZero() {
 			s.exp.Status.NextRunAt = nextRunAt(s)
 		}
-		return true, nil
+		return !r.followUp(ctx, s), nil
 	}
 	r.resample(s, trigger)
-	s.track.run = newRun(s, trigger)
+	s.track.run, s.track.attribution = newRun(s, trigger), nil
 	s.track.changedAt, s.track.changedTo = time.Time{}, ""
 	if trigger != triggerInterval && trigger != triggerRequested {
 		setPending(s, "a run is under way: "+trigger)

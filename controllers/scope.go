@@ -33,10 +33,11 @@ type scope struct {
 	// residents are the pods of the expectation that stay, by name. Set by sweep.
 	residents map[string]*corev1.Pod
 	// options are those of the reconciler, with the warm-up that the network
-	// implementation needs. Set by gather, as are the next four.
+	// implementation needs. Set by gather, as are the next five.
 	options    Options
 	snapshot   plan.Snapshot
 	input      plan.Input
+	foreseen   *foreseen
 	resolution *plan.Resolution
 	problems   []evaluator.Problem
 	// verdicts and summary are set by judge when a run has ended.
@@ -94,6 +95,10 @@ type tracked struct {
 	unwritten bool
 	// told is the state of Ready that the last event was about.
 	told readyState
+	// attribution is what the follow-up of the last run is to find out, or finds out; nil
+	// if there is none. news is what it has found out and nobody was told.
+	attribution *attribution
+	news        *news
 	// latency is nil while nothing is watched.
 	latency *latency
 	// policyAt is when a policy changed that may concern the expectation, in nanoseconds

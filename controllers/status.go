@@ -87,6 +87,7 @@ func (r *ExpectationReconciler) publish(ctx context.Context, s *scope) error {
 		return fmt.Errorf("writing status: %w", err)
 	}
 	r.emit(s)
+	r.tell(s)
 	return nil
 }
 
@@ -114,13 +115,18 @@ func setResult(s *scope, r *run) {
 	st.NextRunAt = nextRunAt(s)
 	st.Findings = findings(s)
 	st.Problems = problems(s)
-	for t, side := range map[string]verdict.Side{
-		v1alpha1.ConditionReady: s.summary.Ready, v1alpha1.ConditionPolicyAligned: s.summary.Aligned,
-		v1alpha1.ConditionEnforced: s.summary.Enforced, v1alpha1.ConditionSatisfied: s.summary.Satisfied,
-	} {
+	for t, side := range conditionSides(*s.summary) {
 		setCondition(s, t, metav1.ConditionStatus(side.Status.String()), side.Reason, side.Message)
 	}
 	setPoliciesValid(s)
+}
+
+// conditionSides returns what each condition condenses.
+func conditionSides(s verdict.Summary) map[string]verdict.Side {
+	return map[string]verdict.Side{
+		v1alpha1.ConditionReady: s.Ready, v1alpha1.ConditionPolicyAligned: s.Aligned,
+		v1alpha1.ConditionEnforced: s.Enforced, v1alpha1.ConditionSatisfied: s.Satisfied,
+	}
 }
 
 func conclusive(verdicts []verdict.Verdict) bool {
@@ -249,7 +255,7 @@ func finding(v verdict.Verdict, now time.Time) v1alpha1.Finding {
 		Transport: string(c.Transport), Port: int32(c.Port), Family: family(c), Declared: v1alpha1.Expect(c.Declared.String()),
 		Predicted: prediction(c.Prediction),
 		Observed:  &v1alpha1.Observation{Result: v.Observed.String(), Evidence: truncate(v.Evidence, maxText)},
-		Since:     metav1.Time{Time: now},
+		Since:     metav1.Time{Time: now}, Attributions: attributions(v),
 	}
 	if c.Result != nil {
 		f.Observed.Outcomes = outcomes(c.Result.Outcomes)

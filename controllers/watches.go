@@ -240,13 +240,18 @@ func stripPod(o any) (any, error) {
 	}
 	// The version of a network implementation is in its image.
 	isCNI := evaluator.CNIOf(pod) != nil
+	// The addresses of NodeLocal DNSCache are in its arguments.
+	isNodeCache := plan.IsNodeCache(pod)
 	pod.Spec.Volumes, pod.Spec.Affinity, pod.Spec.TopologySpreadConstraints = nil, nil, nil
 	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
 		for i := range list {
-			c, image := &list[i], list[i].Image
+			c, image, args := &list[i], list[i].Image, list[i].Args
 			list[i] = corev1.Container{Name: c.Name, Ports: c.Ports, RestartPolicy: c.RestartPolicy}
 			if isCNI {
 				list[i].Image = image
+			}
+			if isNodeCache {
+				list[i].Args = args
 			}
 		}
 	}

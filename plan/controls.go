@@ -55,10 +55,11 @@ func (p *Predictor) Controls(namespace string, edges []*Edge) []*Edge {
 func (e *Edge) isOpen() bool { return e.Prediction.Verdict == evaluator.Allowed && !e.Diverges() }
 
 // needsControl tells whether silence on the edge would have to be proven. That of a
-// Service with several endpoints proves nothing anyway, and which address a host has
-// only the probe learns.
+// Service with several endpoints proves nothing anyway, unless its endpoints are checked,
+// too, as those of the cluster DNS are; which address a host has only the probe learns.
 func (e *Edge) needsControl() bool {
-	return e.Prediction.Verdict != evaluator.Allowed && len(e.Backends) == 1 && e.Target.Kind != TargetHost
+	provable := len(e.Backends) == 1 || (len(e.Backends) > 1 && e.Transport.IsDNS())
+	return e.Prediction.Verdict != evaluator.Allowed && provable && !e.Learns()
 }
 
 // control returns an edge to the target of another, from an identity that policies let
@@ -70,7 +71,7 @@ func (p *Predictor) control(namespace string, e *Edge) *Edge {
 		}
 		c := &Edge{
 			Control: true, Declared: v1alpha1.ExpectAllow, Source: s, Target: e.Target, Backends: e.Backends,
-			Transport: e.Transport, Port: e.Port, QueryName: e.QueryName, QueryType: e.QueryType,
+			Transport: e.Transport, Port: e.Port, QueryName: e.QueryName, QueryType: e.QueryType, Search: e.Search, Answer: e.Answer,
 		}
 		if p.Predict([]*Edge{c}); c.isOpen() {
 			return c

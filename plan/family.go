@@ -34,7 +34,14 @@ func (r *resolver) edges(p *v1alpha1.Path, sources []*Source, targets []partial)
 	var order []pair
 	for _, t := range targets {
 		for _, s := range sources {
+			if t.of != nil && !slices.Contains(t.of, s) {
+				continue
+			}
 			k := pair{s.Name, t.edge.Target.Name}
+			if t.edge.Transport.IsDNS() {
+				// A resolver passes over nameservers of a family that it does not have.
+				k.target = "the resolvers for " + t.edge.QueryName
+			}
 			if p.From.Identity == nil && !s.reaches(t.edge.Target.Addr) {
 				if !apart[k].IsValid() {
 					apart[k], order = t.edge.Target.Addr, append(order, k)

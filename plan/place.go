@@ -139,10 +139,12 @@ func (p *placement) nodesForIdentity(e *Edge) []string {
 		}
 	}
 	take(slices.Sorted(maps.Keys(p.at[e.Source.Key])))
-	for _, c := range p.controls(e) {
-		take(slices.Sorted(maps.Keys(p.at[c.Source.Key])))
+	if len(out) < p.maxSources {
+		for _, c := range p.controls(e) {
+			take(slices.Sorted(maps.Keys(p.at[c.Source.Key])))
+		}
+		take(rotate(p.usable, e.Source.Key))
 	}
-	take(rotate(p.usable, e.Source.Key))
 	if len(out) == 0 {
 		// No usable node is known: leave the choice to the scheduler.
 		return []string{""}

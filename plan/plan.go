@@ -27,7 +27,7 @@ import (
 
 // MaxEdges bounds the checks of one expectation. A spec at all its limits could
 // ask for over a million.
-const MaxEdges = 2000
+const MaxEdges = 10_000
 
 // Snapshot is everything that a plan depends on. It must not hold probe pods:
 // they carry workload labels and would be taken for workloads.
@@ -51,6 +51,9 @@ type Input struct {
 	Learned map[string][]netip.Addr
 	// Sampling chooses among the pods that match.
 	Sampling Sampling
+	// Probed says that the edges will be probed: then each endpoint of the cluster DNS is
+	// asked on its own, and the nameservers that only a pod can tell are found out.
+	Probed bool
 }
 
 // Source is an identity that edges begin at. Pods that no policy can tell apart
@@ -91,6 +94,9 @@ const (
 	TargetService
 	TargetAddress
 	TargetHost
+	// TargetNameserver is a nameserver of the probe's pod, by its place in the resolver
+	// configuration.
+	TargetNameserver
 )
 
 // Backend is what a policy sees of a target: a pod, an identity or an address,
@@ -107,8 +113,8 @@ type Target struct {
 	Key string
 	// Name is the target for people.
 	Name string
-	// Addr is the address to probe; zero for a host and for a responder that has
-	// not been started.
+	// Addr is the address to probe; zero for a host, for a nameserver and for a responder
+	// that has not been started.
 	Addr netip.Addr
 	// Node is the node of the target pod, or of the only endpoint of a Service;
 	// empty when there is none or several.
@@ -130,13 +136,22 @@ type Edge struct {
 	Declared v1alpha1.Expect
 	Source   *Source
 	Target   Target
-	// Backends are what policies apply to. Empty for a host, whose addresses only
-	// the probe learns.
+	// Backends are what policies apply to. Empty for a host and a nameserver, whose
+	// addresses only the probe learns.
 	Backends  []Backend
 	Transport wire.Transport
 	Port      uint16
 	// QueryName and QueryType are the question of a DNS edge.
 	QueryName, QueryType string
+	// Search says that QueryName is completed with the search list of the pod.
+	Search bool
+	// Answer is what the resolver has to answer.
+	Answer wire.Answer
+	// Nameserver is the place of a nameserver target, from 1.
+	Nameserver int
+	// Via is the nameserver that leads to the target of a DNS edge: pods that do not have
+	// it do not ask the target. Zero means that all do.
+	Via netip.Addr
 	// Control is set for an edge that nobody declared, and that is evidence only.
 	Control bool
 

@@ -369,7 +369,11 @@ func TestPlansAreBounded(t *testing.T) {
 		for j := range 8 {
 			fmt.Fprintf(&b, "203.0.%d.%d, ", i, j)
 		}
-		b.WriteString("]}}, ports: [{port: 1}, {port: 2}, {port: 3}, {port: 4}, {port: 5}]}\n")
+		b.WriteString("]}}, ports: [")
+		for port := range 16 {
+			fmt.Fprintf(&b, "{port: %d, endPort: %d}, ", 2*port+1, 2*port+2)
+		}
+		b.WriteString("]}\n")
 	}
 	s := cluster()
 	res := resolveInput(Input{Expectation: expectation(t, b.String()), Snapshot: s, ClusterDNS: dns})

@@ -34,6 +34,10 @@ type Predictor struct {
 	// are what counts of those that were asked for.
 	objects map[evaluator.Key][]any
 	records map[evaluator.Key]record
+	// learned are the addresses that probes have found, as in Input.
+	learned map[string][]netip.Addr
+	// nodeCaches are the addresses of NodeLocal DNSCache.
+	nodeCaches []netip.Addr
 	// bases are those of the sources that were asked for.
 	bases map[*Source][]evaluator.Basis
 }
@@ -45,7 +49,7 @@ func NewPredictor(engine *evaluator.Engine, s Snapshot) *Predictor {
 	byController := slices.ContainsFunc(s.NetworkPolicies, selectsByController) ||
 		slices.ContainsFunc(clusterWidePolicies(s), func(w clusterWide) bool { return slices.ContainsFunc(w.pods, namesController) })
 	return &Predictor{
-		engine: engine, snapshot: s, pods: pods, byController: byController, byAddress: blocksTellPodsApart(s),
+		engine: engine, snapshot: s, pods: pods, byController: byController, byAddress: blocksTellPodsApart(s), nodeCaches: s.nodeCacheAddrs(),
 		records: map[evaluator.Key]record{}, bases: map[*Source][]evaluator.Basis{},
 	}
 }
@@ -160,14 +164,21 @@ func (p *Predictor) Decide(e *Edge, from netip.Addr, tried []netip.Addr) evaluat
 // Backends returns what a connection of the edge may end at, as policies see it.
 // tried holds the addresses of a host that the probe has tried.
 func (p *Predictor) Backends(e *Edge, tried []netip.Addr) []Backend {
+	if e.Target.Kind == TargetService && p.OnOwnNode(e, tried) {
+		return []Backend{{Endpoint: flow.Endpoint{Addr: e.Target.Addr}, Port: e.Port}}
+	}
 	switch e.Target.Kind {
 	case TargetPod, TargetResponder, TargetService:
 	case TargetAddress:
 		// The address may be that of a Service after all.
 		return p.backendsAt(e.Target.Addr, e.Transport, e.Port)
-	case TargetHost:
+	case TargetHost, TargetNameserver:
 		var out []Backend
 		for _, addr := range tried {
+			if p.OnOwnNode(e, tried) {
+				out = append(out, Backend{Endpoint: flow.Endpoint{Addr: addr}, Port: e.Port})
+				continue
+			}
 			out = append(out, p.backendsAt(addr, e.Transport, e.Port)...)
 		}
 		return out
@@ -177,12 +188,18 @@ func (p *Predictor) Backends(e *Edge, tried []netip.Addr) []Backend {
 
 // decideAs predicts an edge from a pod with the given labels.
 func (p *Predictor) decideAs(e *Edge, labels map[string]string, from netip.Addr, tried []netip.Addr) evaluator.Decision {
-	if e.Target.Kind == TargetHost && len(tried) == 0 {
+	switch {
+	case len(tried) > 0:
+	case e.Target.Kind == TargetNameserver:
+		return evaluator.Decision{Reason: "which nameservers a pod has is known to the pod only"}
+	case e.Target.Kind == TargetHost:
 		return evaluator.Decision{Reason: "the name " + e.Target.Host + " is resolved by the probe only, so that its addresses are not known yet"}
 	}
 	backends := p.Backends(e, tried)
 	switch {
 	case len(backends) > 0:
+	case e.Target.Kind == TargetNameserver:
+		return evaluator.Decision{Reason: fmt.Sprintf("the nameserver %s is a Service without a ready endpoint for this port", tried[0])}
 	case e.Target.Kind == TargetHost:
 		return evaluator.Decision{Reason: fmt.Sprintf("the name %s resolved to %s, a Service without a ready endpoint for this port", e.Target.Host, tried[0])}
 	case e.Target.Kind == TargetAddress:
@@ -192,6 +209,9 @@ func (p *Predictor) decideAs(e *Edge, labels map[string]string, from netip.Addr,
 	d := p.decideFrom(e, source, backends)
 	if p.byAddress && d.Verdict != evaluator.Undefined {
 		d = p.overAddresses(e, source, backends, d)
+	}
+	if p.OnOwnNode(e, tried) {
+		d = p.atOwnNode(backends[0].Endpoint.Addr, d)
 	}
 	if e.Target.Range.IsValid() && d.Verdict != evaluator.Undefined {
 		return p.overRange(e, source, d)
@@ -335,15 +355,22 @@ func (p *Predictor) backendsAt(addr netip.Addr, t wire.Transport, port uint16) [
 }
 
 // Flows lists the flows whose predictions decide the edge's. It is false when the edge
-// may turn out to end at something else: what a host is only the probe learns.
+// may turn out to end at something else: what a host is only the probe learns, and so it
+// is with a nameserver before the first run.
 func (p *Predictor) Flows(e *Edge) (flows []flow.Flow, whole bool) {
-	targets := p.targets(e, nil)
+	var learned []netip.Addr
+	whole = !e.Learns()
+	if e.Target.Kind == TargetNameserver {
+		// A host may turn out to be another one every time. The nameservers of a pod stay.
+		learned, whole = p.learned[e.LearnedAs()]
+	}
+	targets := p.targets(e, learned)
 	for _, from := range e.Source.identities() {
 		for _, to := range targets {
 			flows = append(flows, flow.Flow{From: from, To: to.Endpoint, Protocol: e.Transport.Protocol(), Port: to.Port})
 		}
 	}
-	return flows, e.Target.Kind != TargetHost
+	return flows, whole
 }
 
 // identities lists what policies may see of the pods that the source stands for, and of

@@ -31,7 +31,10 @@ func provenance(in Input, p *Predictor, res *Resolution) string {
 		fmt.Fprintf(h, "edge %s %s %s %v %v\n", e.ID(), e.Source.Key, nodes, e.Target.Ready, e.Target.Node)
 		hashDecision(h, &e.Prediction)
 		hashDecision(h, &e.Workload)
-		fmt.Fprintf(h, "rests on %s\n", p.Grounds(e, in.Learned[e.Target.Host]))
+		if e.Transport.IsDNS() {
+			fmt.Fprintf(h, "resolvers %s\n", e.Source.resolverText())
+		}
+		fmt.Fprintf(h, "rests on %s\n", p.Grounds(e, in.Learned[e.LearnedAs()]))
 	}
 	for _, o := range res.Obstacles {
 		fmt.Fprintf(h, "obstacle %s %s %s\n", o.Path, o.Reason, o.Target)
@@ -57,15 +60,15 @@ func hashDecision(h io.Writer, d *evaluator.Decision) {
 }
 
 // Grounds is a hash of what every prediction of an edge rests on: the objects at both
-// ends that the evaluator names, as far as they count. tried holds the addresses of a
-// host that the probe has tried. Predictors of two snapshots that return the same for
+// ends that the evaluator names, as far as they count. tried holds the addresses that the
+// probe has tried of a host, or has found for nameservers. Predictors of two snapshots that return the same for
 // an edge predict it the same from any address.
 func (p *Predictor) Grounds(e *Edge, tried []netip.Addr) string {
 	g := &grounds{records: map[string]bool{}}
 	for _, b := range p.sides(e.Source) {
 		p.addEnd(g, "source", "", b)
 	}
-	if e.Target.Kind != TargetHost {
+	if !e.Learns() {
 		p.addTargets(g, "", p.targets(e, nil))
 	}
 	for _, addr := range tried {

@@ -74,6 +74,7 @@ func Resolve(in Input) *Resolution {
 		r.res.Edges = r.res.Edges[:MaxEdges]
 	}
 	r.res.Predictor = NewPredictor(in.Engine, in.Snapshot)
+	r.res.Predictor.learned = in.Learned
 	r.res.Predictor.Predict(r.res.Edges)
 	r.res.Provenance = provenance(in, r.res.Predictor, r.res)
 	return r.res
@@ -94,13 +95,18 @@ func (r *resolver) path(p *v1alpha1.Path) {
 		return p.From.Identity != nil || slices.ContainsFunc(sources, func(s *Source) bool { return s.reaches(a) })
 	}
 	obstacles := len(r.res.Obstacles)
-	targets := r.targets(p)
+	targets := r.targets(p, sources)
 	if len(targets) == 0 && len(r.res.Obstacles) == obstacles {
 		// A path that silently vanished would leave the rest green.
 		r.obstacle(p, NoTargetMatched, "the target resolves to nothing that could be probed", describeSource(r.ns, p.From), "")
 	}
 	if p.To == nil || p.To.PodSelector == nil {
 		for _, t := range targets {
+			if question := t.edge.Question(); question != "" {
+				// Which of the resolvers a pod has is not known yet.
+				r.matched[question] = ""
+				continue
+			}
 			r.matched[t.edge.Target.Name] = ""
 			if t.edge.Target.Kind == TargetPod {
 				r.matched[t.edge.Target.Name] = t.edge.Target.Node

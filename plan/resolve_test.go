@@ -423,11 +423,11 @@ func TestMaxEdges(t *testing.T) {
 		var b strings.Builder
 		b.WriteString("paths:\n")
 		for i := range paths {
-			fmt.Fprintf(&b, "- {name: p%d, expect: Allow, from: {identity: {labels: {app: x}}}, to: {address: {ips: [192.0.2.1, 192.0.2.2, 192.0.2.3, 192.0.2.4, 192.0.2.5]}}, ports: [", i)
-			for port := range 8 {
-				fmt.Fprintf(&b, "{port: %d}, ", port+1)
+			fmt.Fprintf(&b, "- {name: p%d, expect: Allow, from: {identity: {labels: {app: x}}}, to: {address: {ips: [192.0.2.1, 192.0.2.2, 192.0.2.3, 192.0.2.4, 192.0.2.5, 192.0.2.6, 192.0.2.7, 192.0.2.8]}}, ports: [", i)
+			for port := range 12 {
+				fmt.Fprintf(&b, "{port: %d, endPort: %d}, ", 2*port+1, 2*port+2)
 			}
-			b.WriteString("]}\n")
+			b.WriteString("{port: 25}]}\n")
 		}
 		return b.String()
 	}
@@ -435,7 +435,7 @@ func TestMaxEdges(t *testing.T) {
 	if len(full.Edges) != MaxEdges || len(full.Obstacles) != 0 {
 		t.Fatalf("at the limit: got %d edges and %v", len(full.Edges), full.Obstacles)
 	}
-	if len(over.Edges) != MaxEdges || len(over.Obstacles) != 1 || over.Obstacles[0].Path != "p50" || !strings.Contains(over.Obstacles[0].Message, "2040 checks and a run makes 2000") {
+	if len(over.Edges) != MaxEdges || len(over.Obstacles) != 1 || over.Obstacles[0].Path != "p50" || !strings.Contains(over.Obstacles[0].Message, "10200 checks and a run makes 10000") {
 		t.Fatalf("over the limit: got %d edges and %+v", len(over.Edges), over.Obstacles)
 	}
 	seen := map[string]bool{}

@@ -22,14 +22,18 @@ import (
 )
 
 // partial is an edge without its source.
-type partial struct{ edge Edge }
+type partial struct {
+	edge Edge
+	// of are the sources that it is for; nil means all of the path.
+	of []*Source
+}
 
 // targets returns what a path ends at, and records obstacles for what cannot be
 // resolved.
-func (r *resolver) targets(p *v1alpha1.Path) []partial {
+func (r *resolver) targets(p *v1alpha1.Path, sources []*Source) []partial {
 	switch {
 	case p.DNS != nil:
-		return r.dnsTargets(p)
+		return r.dnsTargets(p, sources)
 	case p.To.PodSelector != nil:
 		return r.podTargets(p)
 	case p.To.Identity != nil:
@@ -100,7 +104,7 @@ func (r *resolver) onePod(p *v1alpha1.Path, pod *corev1.Pod, source string) []pa
 		}
 		for _, addr := range podAddrs(pod) {
 			for _, n := range numbers {
-				out = append(out, partial{Edge{
+				out = append(out, partial{edge: Edge{
 					Target: Target{
 						Kind: TargetPod, Key: flow.ID("pod", pod.Namespace, pod.Name, addr.String()), Name: pod.Namespace + "/" + pod.Name,
 						Addr: addr, Node: pod.Spec.NodeName, Ready: IsReady(pod),
@@ -140,7 +144,7 @@ func (r *resolver) responderTargets(p *v1alpha1.Path) []partial {
 	var out []partial
 	for _, port := range p.Ports {
 		for _, n := range portNumbers(port) {
-			out = append(out, partial{Edge{
+			out = append(out, partial{edge: Edge{
 				Target:    Target{Kind: TargetResponder, Key: flow.ID("responder", r.ns, flow.FormatLabels(l)), Name: end.String(), Ready: true, Labels: l},
 				Backends:  []Backend{{Endpoint: end, Port: n}},
 				Transport: transportOf(port.Protocol), Port: n,
@@ -163,7 +167,7 @@ func (r *resolver) addressTargets(p *v1alpha1.Path) []partial {
 		}
 		for _, port := range p.Ports {
 			for _, n := range portNumbers(port) {
-				out = append(out, partial{Edge{
+				out = append(out, partial{edge: Edge{
 					Target:    Target{Kind: TargetAddress, Key: flow.ID("address", addr.String()), Name: addr.String(), Addr: addr, Ready: true, Range: prefix},
 					Backends:  []Backend{{Endpoint: flow.Endpoint{Addr: addr}, Port: n}},
 					Transport: transportOf(port.Protocol), Port: n,
@@ -187,7 +191,7 @@ func (r *resolver) hostTargets(p *v1alpha1.Path) []partial {
 func hostPort(host, name string, port v1alpha1.Port) []partial {
 	var out []partial
 	for _, n := range portNumbers(port) {
-		out = append(out, partial{Edge{
+		out = append(out, partial{edge: Edge{
 			Target:    Target{Kind: TargetHost, Key: flow.ID("host", host), Name: name, Host: host, Ready: true},
 			Transport: transportOf(port.Protocol), Port: n,
 		}})
@@ -271,7 +275,7 @@ func (r *resolver) servicePort(p *v1alpha1.Path, key types.NamespacedName, trans
 		if len(e.Backends) > 1 {
 			e.Target.Node = ""
 		}
-		out = append(out, partial{e})
+		out = append(out, partial{edge: e})
 	}
 	return out
 }
@@ -279,42 +283,13 @@ func (r *resolver) servicePort(p *v1alpha1.Path, key types.NamespacedName, trans
 func headless(key types.NamespacedName, backends []endpoint, transport wire.Transport) []partial {
 	var out []partial
 	for _, b := range backends {
-		out = append(out, partial{Edge{
+		out = append(out, partial{edge: Edge{
 			Target: Target{
 				Kind: TargetPod, Key: flow.ID("pod", b.Endpoint.Namespace, b.Endpoint.Pod, b.Endpoint.Addr.String()),
 				Name: "Service " + key.String() + " endpoint " + b.Endpoint.String(), Addr: b.Endpoint.Addr, Node: b.node, Ready: true,
 			},
 			Backends: []Backend{b.Backend}, Transport: transport, Port: b.Port,
 		}})
-	}
-	return out
-}
-
-// dnsTargets asks the cluster DNS Service, at the address that pods find in their
-// resolv.conf.
-func (r *resolver) dnsTargets(p *v1alpha1.Path) []partial {
-	transports := p.DNS.Transports
-	if len(transports) == 0 {
-		transports = []v1alpha1.DNSTransport{"UDP", "TCP"}
-	}
-	qtype := string(p.DNS.Type)
-	if qtype == "" {
-		qtype = "A"
-	}
-	var out []partial
-	for _, t := range transports {
-		transport := wire.DNSUDP
-		if t == "TCP" {
-			transport = wire.DNSTCP
-		}
-		for _, base := range r.servicePort(p, r.in.ClusterDNS, transport, intstr.FromInt32(53)) {
-			for _, name := range p.DNS.Names {
-				e := base.edge
-				e.QueryName, e.QueryType = strings.TrimSuffix(string(name), ".")+".", qtype
-				e.Target.Name = "cluster DNS for " + e.QueryName
-				out = append(out, partial{e})
-			}
-		}
 	}
 	return out
 }

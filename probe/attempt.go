@@ -57,7 +57,7 @@ func cancelled(ctx context.Context) error {
 }
 
 // attempt makes one attempt of a check on the wire, at the check's address.
-func (s *session) attempt(ctx context.Context, c wire.Check) attempt {
+func (s *session) attempt(ctx context.Context, c *wire.Check) attempt {
 	target := netip.AddrPortFrom(c.Addr.Unmap(), c.Port)
 	switch c.Transport {
 	case wire.TCP:
@@ -67,8 +67,7 @@ func (s *session) attempt(ctx context.Context, c wire.Check) attempt {
 	case wire.UDP:
 		return s.datagram(ctx, target, c.Nonce)
 	case wire.DNSUDP, wire.DNSTCP:
-		a, _ := s.query(ctx, c.Transport, target, c.QueryName, c.QueryType, s.timeout)
-		return a
+		return s.ask(ctx, c, target)
 	}
 	return attempt{outcome: wire.ProbeError, detail: "unknown transport " + string(c.Transport)}
 }

@@ -23,6 +23,84 @@ import (
 // attempts, so that a DNS check has the same timeouts, source ports and error
 // queue as they have.
 
+// ask makes one attempt of a DNS check: one query, or one for each name that the search
+// list makes, as glibc does (resolver(3), res_search): the next name is asked for when
+// one does not exist, has no record of the type, or its server fails; whatever else
+// comes is the result. All of it takes one timeout at most.
+func (s *session) ask(ctx context.Context, c *wire.Check, server netip.AddrPort) attempt {
+	names := []string{dns.Fqdn(c.QueryName)}
+	if c.Search {
+		conf, err := s.resolver()
+		if err != nil {
+			return failed(err)
+		}
+		names = conf.names(c.QueryName)
+	}
+	deadline := time.Now().Add(s.timeout)
+	var last, failure attempt
+	for _, name := range names {
+		left := time.Until(deadline)
+		if left < time.Millisecond {
+			return attempt{outcome: wire.TimedOut, detail: "no time left to ask for " + name}
+		}
+		a, m := s.query(ctx, c.Transport, server, name, c.QueryType, left)
+		if m != nil {
+			a = compared(a, m, c.Answer)
+		}
+		if c.Search {
+			a.detail = strings.TrimSuffix(name+" "+a.detail, " ")
+		}
+		switch last = a; a.outcome {
+		case wire.NameNotFound:
+		case wire.ServerFailure:
+			failure = a
+		default:
+			return a
+		}
+	}
+	if failure.outcome != 0 {
+		// That no name exists is not certain.
+		return failure
+	}
+	return last
+}
+
+// compared tells whether an answer with records is the one that was asked for.
+func compared(a attempt, m *dns.Msg, want wire.Answer) attempt {
+	if a.outcome != wire.Connected || want.IsZero() {
+		return a
+	}
+	same := false
+	switch {
+	case want.NotFound:
+	case want.CNAME != "":
+		target, alias := canonicalName(m)
+		if same = strings.EqualFold(target, want.CNAME); alias && m.Question[0].Qtype != dns.TypeCNAME {
+			a.detail += " CNAME " + target
+		}
+	default:
+		// Each is in its list once.
+		got, wanted := addresses(m), slices.Clone(want.Addresses)
+		slices.SortFunc(got, netip.Addr.Compare)
+		slices.SortFunc(wanted, netip.Addr.Compare)
+		same = slices.Equal(slices.Compact(got), slices.Compact(wanted))
+	}
+	if !same {
+		a.outcome = wire.AnswerDiffers
+	}
+	return a
+}
+
+// canonicalName returns what the name that was asked for is an alias of.
+func canonicalName(m *dns.Msg) (target string, ok bool) {
+	for _, rr := range m.Answer {
+		if c, is := rr.(*dns.CNAME); is && strings.EqualFold(c.Hdr.Name, m.Question[0].Name) {
+			return c.Target, true
+		}
+	}
+	return "", false
+}
+
 // query sends one question to one resolver and returns how it ended, with the
 // answer if one came. An answer over UDP that is truncated is asked for again
 // over TCP (RFC 7766, section 5), within the same timeout.
@@ -54,6 +132,7 @@ func (s *stack) query(ctx context.Context, t wire.Transport, server netip.AddrPo
 	switch {
 	case full != nil:
 		retry.rtt = a.rtt
+		retry.detail = "truncated; over TCP: " + retry.detail
 		return retry, full
 	case ctx.Err() != nil:
 		return retry, nil
@@ -105,11 +184,13 @@ func (s *stack) queryTCP(ctx context.Context, server netip.AddrPort, q *dns.Msg,
 		a := failed(err)
 		if a.outcome == wire.Connected {
 			// A reset after the handshake: for DNS that is no answer.
-			a.outcome = wire.TimedOut
+			a.outcome, a.rtt = wire.Unanswered, c.elapsed()
+			return a, nil
 		}
 		a.rtt = c.refusalTime(a.outcome)
 		return a, nil
 	}
+	opened := c.elapsed()
 	answer, err := c.exchangeDNS(q, packed)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -118,13 +199,16 @@ func (s *stack) queryTCP(ctx context.Context, server netip.AddrPort, q *dns.Msg,
 		if a := failed(c.silence()); late(ctx, err) && a.outcome == wire.ProbeError {
 			return a, nil
 		}
-		// The handshake succeeded, but the question is what counts for a DNS check:
-		// it got no answer. The detail says how far it came.
-		return attempt{outcome: wire.TimedOut, detail: "tcp connected, no answer: " + reason(err)}, nil
+		// The handshake succeeded, so that nothing on the path is in the way.
+		return attempt{outcome: wire.Unanswered, rtt: opened, detail: "tcp connected, no answer: " + reason(err)}, nil
 	}
 	a := judge(q, answer)
 	a.rtt = c.elapsed()
 	c.finish(ctx)
+	if answer.Truncated {
+		// There is nothing else to ask over, and part of an answer is none.
+		return attempt{outcome: wire.Truncated, rtt: a.rtt, detail: "truncated over TCP"}, nil
+	}
 	return a, answer
 }
 
@@ -168,10 +252,12 @@ func (c *conn) exchangeDNS(q *dns.Msg, packed []byte) (*dns.Msg, error) {
 
 // parseAnswer returns the message if it answers the question, and nil for
 // anything else. Some servers leave the question out of an error; that is
-// accepted, since the id still matches and only a success could mislead.
+// accepted, since the id still matches and only a success could mislead. So is a
+// truncated message that ends in the middle of a record: what it says is that the answer
+// has to be had over TCP.
 func parseAnswer(q *dns.Msg, b []byte) *dns.Msg {
 	m := new(dns.Msg)
-	if m.Unpack(b) != nil || !m.Response || m.Id != q.Id {
+	if err := m.Unpack(b); (err != nil && !m.Truncated) || !m.Response || m.Id != q.Id {
 		return nil
 	}
 	switch {

@@ -82,6 +82,21 @@ func misbehave(t *testing.T, label string, w dns.ResponseWriter, m *dns.Msg) boo
 		if m.Truncated = !overTCP; overTCP {
 			answer(t, m, "10.0.0.1", "10.0.0.2")
 		}
+	case "never":
+		m.Truncated = true
+		answer(t, m, "10.0.0.1")
+	case "cut":
+		answer(t, m, "10.0.0.1", "10.0.0.2")
+		if _, overTCP := w.RemoteAddr().(*net.TCPAddr); overTCP {
+			return true
+		}
+		m.Truncated = true
+		b, err := m.Pack()
+		if err != nil {
+			t.Error(err)
+		}
+		_, _ = w.Write(b[:len(b)-7])
+		return false
 	case "otherid":
 		m.Id++
 		answer(t, m, "10.6.6.6")
@@ -146,7 +161,9 @@ func TestOutcomesOfDNS(t *testing.T) {
 		"SERVFAIL is a failure of the server":             {"servfail.test.", "A", wire.ServerFailure, "SERVFAIL", "SERVFAIL"},
 		"REFUSED is refused":                              {"refused.test.", "A", wire.DNSRefused, "REFUSED", "REFUSED"},
 		"any other code is refused":                       {"notimp.test.", "A", wire.DNSRefused, "NOTIMP", "NOTIMP"},
-		"a truncated answer is asked for over TCP":        {"big.test.", "A", wire.Connected, "NOERROR 10.0.0.1,10.0.0.2", "NOERROR 10.0.0.1,10.0.0.2"},
+		"a truncated answer is asked for over TCP":        {"big.test.", "A", wire.Connected, "truncated; over TCP: NOERROR 10.0.0.1,10.0.0.2", "NOERROR 10.0.0.1,10.0.0.2"},
+		"so is one that is cut within a record":           {"cut.test.", "A", wire.Connected, "truncated; over TCP: NOERROR 10.0.0.1,10.0.0.2", "NOERROR 10.0.0.1,10.0.0.2"},
+		"an answer that is truncated over TCP is none":    {"never.test.", "A", wire.Truncated, "truncated; over TCP: Truncated truncated over TCP", "truncated over TCP"},
 		"a server that says nothing is silence":           {"silent.test.", "A", wire.TimedOut, "", "tcp connected, no answer: silence"},
 		"an answer with another id is no answer":          {"otherid.test.", "A", wire.TimedOut, ignored, "tcp connected, no answer: silence"},
 		"an answer to another question is no answer":      {"otherquestion.test.", "A", wire.TimedOut, ignored, "tcp connected, no answer: silence"},
@@ -157,16 +174,20 @@ func TestOutcomesOfDNS(t *testing.T) {
 	var r rows
 	for name, tc := range cases {
 		for transport, detail := range map[wire.Transport]string{wire.DNSUDP: tc.udp, wire.DNSTCP: tc.tcp} {
+			want := tc.want
+			if transport == wire.DNSTCP && want == wire.TimedOut {
+				want = wire.Unanswered // the handshake has shown that the path is open
+			}
 			for _, addr := range []netip.Addr{serverV4, serverV6} {
 				r.add(name+"/"+string(transport)+"/"+addr.String(), wire.Check{
 					Transport: transport, Addr: addr, Port: 53, QueryName: tc.name, QueryType: tc.qtype,
-				}, tc.want, detail)
+				}, want, detail)
 			}
 		}
 	}
 	r.add("a server that hangs up gave no answer", wire.Check{
 		Transport: wire.DNSTCP, Addr: serverV4, Port: 53, QueryName: "hangup.test.", QueryType: "A",
-	}, wire.TimedOut, "tcp connected, no answer: closed by peer")
+	}, wire.Unanswered, "tcp connected, no answer: closed by peer")
 	r.run(t, l.client)
 }
 

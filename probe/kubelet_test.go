@@ -82,7 +82,7 @@ func TestSilentRunWaitsForTheFirstReadinessProbe(t *testing.T) {
 				if tc.probed > 0 {
 					time.AfterFunc(tc.probed, func() { k.probed() })
 				}
-				r := &Runner{Kubelet: k, try: func(context.Context, wire.Check) attempt { return attempt{outcome: tc.outcome} }}
+				r := &Runner{Kubelet: k, try: func(context.Context, *wire.Check) attempt { return attempt{outcome: tc.outcome} }}
 				start := time.Now()
 				report := r.Run(t.Context(), planOf(wire.Check{Transport: wire.TCP, Addr: netip.MustParseAddr("127.0.0.1"), Port: 9}))
 				if took := time.Since(start); took != tc.want || report.KubeletProbes != tc.wantSeen {
@@ -127,5 +127,21 @@ func TestNeedsEvidence(t *testing.T) {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})
+	}
+}
+
+// Of a run without an answer, the report says what is wrong with the pod's own network.
+func TestTroubleIsLookedForWhenNothingAnswered(t *testing.T) {
+	for outcome, want := range map[wire.Outcome]string{
+		wire.TimedOut: "eth0 is down", wire.NoRoute: "eth0 is down", wire.Rejected: "eth0 is down", wire.Replied: "", wire.NameNotFound: "",
+	} {
+		r := &Runner{
+			try:  func(context.Context, *wire.Check) attempt { return attempt{outcome: outcome} },
+			look: func() string { return "eth0 is down" },
+		}
+		report := r.Run(t.Context(), planOf(wire.Check{Transport: wire.TCP, Addr: netip.MustParseAddr("127.0.0.1"), Port: 9}))
+		if report.Trouble != want {
+			t.Errorf("%s: got trouble %q, want %q", outcome, report.Trouble, want)
+		}
 	}
 }

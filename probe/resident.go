@@ -125,7 +125,7 @@ func (o *residency) watch(ctx context.Context, r *Resident, owner string) {
 			s := r.Runner.session(one)
 			defer s.close()
 			s.rememberPorts(watchedPorts)
-			s.watch(watchCtx, c, every, func(open bool, at time.Time, gap time.Duration) {
+			s.watch(watchCtx, &c, every, func(open bool, at time.Time, gap time.Duration) {
 				r.Emit(wire.Message{Flip: &wire.Flip{
 					Version: wire.Version, Owner: owner, Check: key, Open: open,
 					AtMicroseconds: at.UnixMicro(), GapMicroseconds: gap.Microseconds(),

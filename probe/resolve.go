@@ -28,7 +28,7 @@ func (s *session) resolve(ctx context.Context, host string) ([]netip.Addr, error
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{addr.Unmap()}, nil
 	}
-	servers, err := resolvers(s.resolvConf)
+	conf, err := s.resolver()
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +39,7 @@ func (s *session) resolve(ctx context.Context, host string) ([]netip.Addr, error
 		found    [2][]netip.Addr
 	)
 	for i, qtype := range types {
-		wg.Go(func() { attempts[i], found[i] = s.lookup(ctx, servers, host, qtype) })
+		wg.Go(func() { attempts[i], found[i] = s.lookup(ctx, conf.servers, host, qtype) })
 	}
 	wg.Wait()
 	if addrs := slices.Concat(found[0], found[1]); len(addrs) > 0 {
@@ -49,31 +49,55 @@ func (s *session) resolve(ctx context.Context, host string) ([]netip.Addr, error
 	return nil, unresolved(attempts[:])
 }
 
-// resolvers reads the servers of a resolv.conf(5) file.
-func resolvers(path string) ([]netip.AddrPort, error) {
+// resolverConfig is a resolver configuration.
+type resolverConfig struct {
+	// servers are at least one, and at most wire.MaxNameservers.
+	servers []netip.Addr
+	// names returns the fully qualified names to ask for, one after the other, of a name
+	// that need not be: its dots are counted against ndots, and the search list is
+	// appended.
+	names func(string) []string
+}
+
+// readResolverConfig reads a resolv.conf(5) file.
+func readResolverConfig(path string) (resolverConfig, error) {
 	cfg, err := dns.ClientConfigFromFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("reading resolver configuration: %w", err)
+		return resolverConfig{}, fmt.Errorf("reading resolver configuration: %w", err)
 	}
-	var servers []netip.AddrPort
-	for _, text := range cfg.Servers {
+	// The root as a search domain appends nothing.
+	cfg.Search = slices.DeleteFunc(cfg.Search, func(domain string) bool { return domain == "." })
+	out := resolverConfig{names: cfg.NameList}
+	for _, text := range cfg.Servers[:min(len(cfg.Servers), wire.MaxNameservers)] {
 		addr, err := netip.ParseAddr(text)
 		if err != nil {
-			return nil, fmt.Errorf("reading resolver configuration: %w", err)
+			return resolverConfig{}, fmt.Errorf("reading resolver configuration: %w", err)
 		}
-		servers = append(servers, netip.AddrPortFrom(addr.Unmap(), dnsPort))
+		out.servers = append(out.servers, addr.Unmap())
 	}
-	if len(servers) == 0 {
-		return nil, fmt.Errorf("reading resolver configuration: no nameserver in %s", path)
+	if len(out.servers) == 0 {
+		return resolverConfig{}, fmt.Errorf("reading resolver configuration: no nameserver in %s", path)
 	}
-	return servers, nil
+	return out, nil
+}
+
+// nameserver returns the nameserver at a place of the resolver configuration.
+func (s *session) nameserver(n int) (netip.Addr, error) {
+	conf, err := s.resolver()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	if n > len(conf.servers) {
+		return netip.Addr{}, fmt.Errorf("the resolver configuration has %d nameservers", len(conf.servers))
+	}
+	return conf.servers[n-1], nil
 }
 
 // lookup asks one server after the other until one answers.
-func (s *session) lookup(ctx context.Context, servers []netip.AddrPort, host, qtype string) (attempt, []netip.Addr) {
+func (s *session) lookup(ctx context.Context, servers []netip.Addr, host, qtype string) (attempt, []netip.Addr) {
 	var last attempt
 	for _, server := range servers {
-		a, m := s.query(ctx, wire.DNSUDP, server, host, qtype, s.timeout/time.Duration(len(servers)))
+		a, m := s.query(ctx, wire.DNSUDP, netip.AddrPortFrom(server, dnsPort), host, qtype, s.timeout/time.Duration(len(servers)))
 		if m != nil && (a.outcome == wire.Connected || a.outcome == wire.NameNotFound) {
 			return a, addresses(m)
 		}
@@ -117,12 +141,12 @@ func unresolved(attempts []attempt) error {
 		e.detail += " " + worst.detail
 	}
 	switch worst.outcome {
-	case wire.TimedOut, wire.Refused, wire.Rejected:
+	case wire.TimedOut, wire.Refused, wire.Rejected, wire.Unanswered:
 		e.outcome = wire.DNSTimedOut
 	case wire.Connected:
 		e.outcome = wire.NameNotFound
 	case wire.Replied, wire.Delivered, wire.NoRoute, wire.AddressUnavailable, wire.NameNotFound, wire.ServerFailure,
-		wire.DNSRefused, wire.DNSTimedOut, wire.Truncated, wire.Unsupported, wire.ProbeError:
+		wire.DNSRefused, wire.DNSTimedOut, wire.Truncated, wire.AnswerDiffers, wire.Unsupported, wire.ProbeError:
 	}
 	return e
 }
@@ -149,7 +173,16 @@ func (s *stack) reachable(addrs []netip.Addr) []netip.Addr {
 //
 // An attempt at a check's own address runs in the slot of the caller; one by host
 // takes a slot for the resolver and then one for each address.
-func (s *session) attempts(ctx context.Context, c wire.Check) []attempt {
+func (s *session) attempts(ctx context.Context, c *wire.Check) []attempt {
+	if c.Nameserver > 0 {
+		addr, err := s.nameserver(c.Nameserver)
+		if err != nil {
+			return []attempt{failed(err)}
+		}
+		at := *c
+		at.Nameserver, at.Addr = 0, addr
+		c = &at
+	}
 	if c.Host == "" {
 		return []attempt{s.guarded(ctx, c)}
 	}
@@ -169,9 +202,9 @@ func (s *session) attempts(ctx context.Context, c wire.Check) []attempt {
 		wg.Go(func() {
 			if s.acquire(ctx) {
 				defer s.release()
-				at := c
+				at := *c
 				at.Host, at.Addr = "", addr
-				out[i] = s.guarded(ctx, at)
+				out[i] = s.guarded(ctx, &at)
 			} else {
 				out[i] = failed(cancelled(ctx))
 			}

@@ -41,8 +41,8 @@ const (
 
 // Runner runs plans. The zero Runner is ready to use.
 type Runner struct {
-	// ResolvConf is the resolver configuration that checks by host use. Empty
-	// means /etc/resolv.conf.
+	// ResolvConf is the resolver configuration that checks by host or by nameserver
+	// use. Empty means /etc/resolv.conf.
 	ResolvConf string
 	// Kubelet counts the readiness probes of the pod for the report; nil counts
 	// none.
@@ -58,7 +58,9 @@ type Runner struct {
 	// namespaces of their own.
 	socket socketFunc
 	// try makes one attempt at an address; nil means on the wire.
-	try func(context.Context, wire.Check) attempt
+	try func(context.Context, *wire.Check) attempt
+	// look finds what is wrong with the pod's network; nil means by its interfaces.
+	look func() string
 }
 
 // Run runs a plan with the zero Runner.
@@ -92,12 +94,17 @@ func (r *Runner) Run(ctx context.Context, plan wire.Plan) wire.Report {
 	sleep(ctx, time.Until(warm))
 	s.warm = time.Now()
 
+	report.Nameservers = s.nameservers(plan.Checks)
 	report.Results = make([]wire.Result, len(plan.Checks))
 	var wg sync.WaitGroup
-	for i, c := range plan.Checks {
+	for i := range plan.Checks {
+		if plan.Checks[i].Nameserver > max(1, len(report.Nameservers)) {
+			report.Results[i].Absent = true
+			continue
+		}
 		wg.Go(func() {
 			sleep(ctx, time.Duration(i)*pace)
-			report.Results[i] = s.rounds(ctx, c)
+			report.Results[i] = s.rounds(ctx, &plan.Checks[i])
 		})
 	}
 	wg.Wait()
@@ -107,32 +114,42 @@ func (r *Runner) Run(ctx context.Context, plan wire.Plan) wire.Report {
 		}
 		report.KubeletProbes = r.Kubelet.Count() - before
 	}
+	if !answered(report.Results) {
+		report.Trouble = r.trouble()
+	}
 	report.ElapsedMilliseconds = int(time.Since(start).Milliseconds())
 	return report
+}
+
+// trouble says what is wrong with the pod's own network.
+func (r *Runner) trouble() string {
+	if r.look == nil {
+		return trouble()
+	}
+	return r.look()
+}
+
+// answered tells whether a run got an answer at all.
+func answered(results []wire.Result) bool {
+	return slices.ContainsFunc(results, func(r wire.Result) bool { return r.Outcomes.Any(wire.Outcome.Answered) })
 }
 
 // needsEvidence tells whether a run met silence or rejections and not one answer.
 // It proves something about the paths only if the pod's own interface is known
 // to work.
 func needsEvidence(results []wire.Result) bool {
-	closed := false
-	for _, r := range results {
-		if r.Outcomes.Any(wire.Outcome.Answered) {
-			return false
-		}
-		closed = closed || r.Outcomes.Any(wire.Outcome.Closed)
-	}
-	return closed
+	return !answered(results) && slices.ContainsFunc(results, func(r wire.Result) bool { return r.Outcomes.Any(wire.Outcome.Closed) })
 }
 
 // session is the state of one run.
 type session struct {
 	*stack
-	tries      int
-	timeout    time.Duration
-	settle     time.Duration
-	resolvConf string
-	try        func(context.Context, wire.Check) attempt
+	tries   int
+	timeout time.Duration
+	settle  time.Duration
+	// resolver reads the resolver configuration of the pod, once.
+	resolver func() (resolverConfig, error)
+	try      func(context.Context, *wire.Check) attempt
 	// addresses resolves a host to the addresses that an attempt is made to.
 	addresses func(context.Context, string) ([]netip.Addr, error)
 	// slots holds one token for each attempt in flight.
@@ -143,16 +160,15 @@ type session struct {
 
 func (r *Runner) session(plan wire.Plan) *session {
 	s := &session{
-		tries:      plan.Attempts,
-		timeout:    time.Duration(plan.TimeoutMilliseconds) * time.Millisecond,
-		settle:     time.Duration(plan.SettleMilliseconds) * time.Millisecond,
-		resolvConf: r.ResolvConf,
-		try:        r.try,
-		slots:      make(chan struct{}, attemptLimit()),
+		tries:   plan.Attempts,
+		timeout: time.Duration(plan.TimeoutMilliseconds) * time.Millisecond,
+		settle:  time.Duration(plan.SettleMilliseconds) * time.Millisecond,
+		try:     r.try,
+		slots:   make(chan struct{}, attemptLimit()),
 	}
-	if s.resolvConf == "" {
-		s.resolvConf = "/etc/resolv.conf"
-	}
+	s.resolver = sync.OnceValues(func() (resolverConfig, error) {
+		return readResolverConfig(cmp.Or(r.ResolvConf, "/etc/resolv.conf"))
+	})
 	if s.try == nil {
 		s.stack = newStack(r.socket)
 		s.rawSCTP = r.RawSCTP
@@ -166,6 +182,16 @@ func (r *Runner) session(plan wire.Plan) *session {
 		return s.reachable(addrs), nil
 	}
 	return s
+}
+
+// nameservers returns those of the pod, if there is a check that they matter for. One
+// that cannot be read is told of by the checks that need it.
+func (s *session) nameservers(checks []wire.Check) []netip.Addr {
+	if !slices.ContainsFunc(checks, func(c wire.Check) bool { return c.Transport.IsDNS() }) {
+		return nil
+	}
+	conf, _ := s.resolver()
+	return conf.servers
 }
 
 // rememberPorts lets attempts use a source port again after n others.
@@ -184,7 +210,7 @@ func (s *session) close() {
 
 // rounds repeats the attempts of a check until its goal is met or no further
 // round may start, and returns the last round.
-func (s *session) rounds(ctx context.Context, c wire.Check) wire.Result {
+func (s *session) rounds(ctx context.Context, c *wire.Check) wire.Result {
 	for n := 1; ; n++ {
 		settled := time.Since(s.warm)
 		result := summarize(s.round(ctx, c))
@@ -210,7 +236,7 @@ func met(g wire.Goal, os wire.Outcomes) bool {
 
 // round starts the attempts of one round at equal distances, so that they
 // overlap: one does not wait for the end of the one before.
-func (s *session) round(ctx context.Context, c wire.Check) []attempt {
+func (s *session) round(ctx context.Context, c *wire.Check) []attempt {
 	round := make([][]attempt, s.tries)
 	interval := s.timeout / time.Duration(s.tries)
 	start := time.Now()
@@ -248,7 +274,7 @@ func (s *session) release() { <-s.slots }
 
 // guarded turns a panic into a failed attempt: a bug in one check must not cost
 // the results of the others.
-func (s *session) guarded(ctx context.Context, c wire.Check) (a attempt) {
+func (s *session) guarded(ctx context.Context, c *wire.Check) (a attempt) {
 	defer func() {
 		if p := recover(); p != nil {
 			a = attempt{outcome: wire.ProbeError, detail: fmt.Sprintf("panic: %v", p)}
@@ -274,7 +300,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 const (
 	// maxInFlight is what a full plan of 5 attempts has in flight at once. An attempt
-	// takes about 12 KiB, and the operator gives its pods 64 MiB: all 5000 attempts
+	// takes about 8 KiB, and the operator gives its pods 64 MiB: all 5000 attempts
 	// of the largest plan would not fit. They take their turns, which costs little,
 	// since half of them start when the first have ended.
 	maxInFlight = 2500

@@ -26,8 +26,8 @@ func local(goal wire.Goal) wire.Check {
 }
 
 // dropped is an attempt that nothing answers, on the clock of the test.
-func dropped(timeout time.Duration) func(context.Context, wire.Check) attempt {
-	return func(ctx context.Context, _ wire.Check) attempt {
+func dropped(timeout time.Duration) func(context.Context, *wire.Check) attempt {
+	return func(ctx context.Context, _ *wire.Check) attempt {
 		if !sleep(ctx, timeout) {
 			return failed(cancelled(ctx))
 		}
@@ -37,9 +37,9 @@ func dropped(timeout time.Duration) func(context.Context, wire.Check) attempt {
 
 // script plays outcomes in the order in which attempts start. Attempts take no
 // time.
-func script(outcomes string) func(context.Context, wire.Check) attempt {
+func script(outcomes string) func(context.Context, *wire.Check) attempt {
 	var n atomic.Int64
-	return func(context.Context, wire.Check) attempt {
+	return func(context.Context, *wire.Check) attempt {
 		i := min(int(n.Add(1)), len(outcomes)) - 1
 		return attempt{outcome: wire.Outcome(outcomes[i])}
 	}
@@ -103,7 +103,7 @@ func TestChecksOverlap(t *testing.T) {
 			}
 			timeout := time.Second
 			var inFlight, most atomic.Int64
-			r := &Runner{try: func(ctx context.Context, c wire.Check) attempt {
+			r := &Runner{try: func(ctx context.Context, c *wire.Check) attempt {
 				n := inFlight.Add(1)
 				defer inFlight.Add(-1)
 				for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
@@ -144,7 +144,7 @@ func TestRunWarmsUpBeforeTheFirstAttempt(t *testing.T) {
 				started := time.Now()
 				time.Sleep(tc.waited) // in the bubble's time
 				start, first := time.Now(), time.Duration(-1)
-				r := &Runner{Started: started, try: func(context.Context, wire.Check) attempt {
+				r := &Runner{Started: started, try: func(context.Context, *wire.Check) attempt {
 					if first < 0 {
 						first = time.Since(start)
 					}
@@ -163,7 +163,7 @@ func TestPanicCostsOneCheckOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bad := local(wire.GoalNone)
 		bad.Port = 666
-		r := &Runner{try: func(_ context.Context, c wire.Check) attempt {
+		r := &Runner{try: func(_ context.Context, c *wire.Check) attempt {
 			if c.Port == 666 {
 				panic("the check is broken")
 			}
@@ -195,7 +195,7 @@ func TestCancellationEndsTheRunAtOnce(t *testing.T) {
 				ctx, cancel := context.WithCancelCause(t.Context())
 				time.AfterFunc(tc.after, func() { cancel(cause) })
 				var started atomic.Int64
-				r := &Runner{try: func(ctx context.Context, c wire.Check) attempt {
+				r := &Runner{try: func(ctx context.Context, c *wire.Check) attempt {
 					started.Add(1)
 					return dropped(time.Second)(ctx, c)
 				}}
@@ -344,7 +344,7 @@ func TestAttemptsWaitForTheirTurn(t *testing.T) {
 	s.slots = make(chan struct{}, 1)
 	check := wire.Check{Transport: wire.UDP, Addr: serverV4, Port: 8080, Nonce: "n1"}
 	s.tries = 10
-	got := summarize(s.round(t.Context(), check))
+	got := summarize(s.round(t.Context(), &check))
 	assertOutcome(t, got, wire.Replied, "")
 }
 
@@ -372,7 +372,7 @@ func BenchmarkRun500ChecksDropped(b *testing.B) {
 
 // A host of very many addresses is tried at some, and says that it has more.
 func TestHostWithMoreAddressesThanAreTried(t *testing.T) {
-	s := (&Runner{try: func(context.Context, wire.Check) attempt { return attempt{outcome: wire.Connected} }}).session(planOf(local(wire.GoalNone)))
+	s := (&Runner{try: func(context.Context, *wire.Check) attempt { return attempt{outcome: wire.Connected} }}).session(planOf(local(wire.GoalNone)))
 	// One slot: an attempt that held one while it waits for others would never end.
 	s.slots = make(chan struct{}, 1)
 	s.addresses = func(context.Context, string) (addrs []netip.Addr, err error) {
@@ -382,7 +382,7 @@ func TestHostWithMoreAddressesThanAreTried(t *testing.T) {
 		return addrs, nil
 	}
 	s.tries = 1
-	got := summarize(s.round(t.Context(), wire.Check{Transport: wire.TCP, Host: "many.test.", Port: 80}))
+	got := summarize(s.round(t.Context(), &wire.Check{Transport: wire.TCP, Host: "many.test.", Port: 80}))
 	if len(got.Addresses) != wire.MaxHostAddresses || len(got.Outcomes) != wire.MaxHostAddresses || got.Untried != 2 {
 		t.Errorf("got %+v, want the outcomes of %d addresses, and 2 that were not tried", got, wire.MaxHostAddresses)
 	}

@@ -33,7 +33,7 @@ type flipFunc func(open bool, at time.Time, gap time.Duration)
 // watch makes attempts of a check at equal distances until the context ends, and tells
 // when it opens or closes. They overlap: one does not wait for the silence of the one
 // before.
-func (s *session) watch(ctx context.Context, c wire.Check, every time.Duration, flip flipFunc) {
+func (s *session) watch(ctx context.Context, c *wire.Check, every time.Duration, flip flipFunc) {
 	every = max(every, s.timeout/maxOverlap)
 	tick := time.NewTicker(every)
 	defer tick.Stop()

@@ -42,7 +42,7 @@ func (n *network) isOpen(at time.Duration) bool {
 	return open
 }
 
-func (n *network) try(ctx context.Context, _ wire.Check) attempt {
+func (n *network) try(ctx context.Context, _ *wire.Check) attempt {
 	at := time.Since(n.start)
 	if n.isOpen(at) && !slices.Contains(n.lost, at) {
 		sleep(ctx, time.Millisecond)
@@ -84,7 +84,7 @@ func TestWatchFindsTheMomentOfAFlip(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 				defer cancel()
 				var got []string
-				s.watch(ctx, watched, 20*ms, func(open bool, at time.Time, gap time.Duration) {
+				s.watch(ctx, &watched, 20*ms, func(open bool, at time.Time, gap time.Duration) {
 					state := "closed"
 					if open {
 						state = "open"
@@ -103,7 +103,7 @@ func TestWatchFindsTheMomentOfAFlip(t *testing.T) {
 func TestWatchIgnoresItsOwnFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		try := func(context.Context, wire.Check) attempt {
+		try := func(context.Context, *wire.Check) attempt {
 			if time.Since(start) > time.Second {
 				return attempt{outcome: wire.AddressUnavailable}
 			}
@@ -112,7 +112,7 @@ func TestWatchIgnoresItsOwnFailures(t *testing.T) {
 		s := (&Runner{try: try}).session(wire.Plan{Attempts: 1, TimeoutMilliseconds: 500})
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
-		s.watch(ctx, watched, 20*time.Millisecond, func(open bool, _ time.Time, _ time.Duration) { t.Errorf("a flip to open=%v", open) })
+		s.watch(ctx, &watched, 20*time.Millisecond, func(open bool, _ time.Time, _ time.Duration) { t.Errorf("a flip to open=%v", open) })
 	})
 }
 

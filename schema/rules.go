@@ -15,13 +15,14 @@ import (
 
 // rules compiles the CEL rules of a schema as they are needed. Compiling all of
 // them takes ten times as long as everything else that a small check does, and an
-// object has values for few of them: a rule is only ever evaluated about a value.
+// object needs few of them, mostly none: a rule is only ever evaluated about a
+// value, and need not be about one that it accepts for certain.
 type rules struct {
 	structural *structuralschema.Structural
 
 	mu sync.Mutex
-	// compiled holds validators by the set of rules that they hold. An object may have
-	// values for no rule at all: then the name of the set is empty.
+	// compiled holds validators by the set of rules that they hold. An object may need
+	// no rule at all: then the name of the set is empty.
 	compiled map[string][]*cel.Validator
 	// everything holds all rules; nil until they are needed.
 	everything []*cel.Validator
@@ -30,6 +31,11 @@ type rules struct {
 // maxSets bounds the sets of rules that are compiled one by one. Objects that need
 // still more of them are validated with all rules.
 const maxSets = 8
+
+// maxWeight bounds what is accepted without CEL, which gives up on objects that cost
+// it too much. It is the sum over all values that have rules; none of that weight
+// needs a tenth of CEL's budget.
+const maxWeight = 100_000
 
 // parallel is the number of parts that a set is compiled in at the same time.
 const parallel = 2
@@ -54,8 +60,9 @@ func (r *rules) needed(obj map[string]any) []*cel.Validator {
 		return r.everything
 	}
 	var names []string
-	walk(r.structural, "$", []any{obj}, func(_ *structuralschema.Structural, name string, has bool) {
-		if has {
+	undecided := r.undecided(obj)
+	walk(r.structural, "$", []any{obj}, func(s *structuralschema.Structural, name string, values []any) {
+		if undecided(s, values) {
 			names = append(names, name)
 		}
 	})
@@ -69,11 +76,12 @@ func (r *rules) needed(obj map[string]any) []*cel.Validator {
 	for i := range parts {
 		part := r.structural.DeepCopy()
 		n := 0
-		walk(part, "$", []any{obj}, func(s *structuralschema.Structural, _ string, has bool) {
-			if all || has {
+		walk(part, "$", []any{obj}, func(s *structuralschema.Structural, name string, _ []any) {
+			needed := all || slices.Contains(names, name)
+			if needed {
 				n++
 			}
-			if (!all && !has) || n%parallel != i {
+			if !needed || n%parallel != i {
 				s.XValidations = nil
 			}
 		})
@@ -89,11 +97,52 @@ func (r *rules) needed(obj map[string]any) []*cel.Validator {
 	return parts
 }
 
-// walk calls visit for every part of a schema that has rules, in a fixed order, and
-// tells whether there are values for it. visit may take the rules away.
-func walk(s *structuralschema.Structural, name string, values []any, visit func(s *structuralschema.Structural, name string, has bool)) {
+// undecided returns what tells whether CEL has to be asked about values of an object:
+// about all that there are, if there is anything unusual about the object.
+func (r *rules) undecided(obj map[string]any) func(*structuralschema.Structural, []any) bool {
+	sum, usual := 0, true
+	walk(r.structural, "$", []any{obj}, func(_ *structuralschema.Structural, _ string, values []any) {
+		for _, v := range values {
+			n, ok := weight(v)
+			sum, usual = sum+n, usual && ok
+		}
+	})
+	usual = usual && sum <= maxWeight
+	return func(s *structuralschema.Structural, values []any) bool {
+		return slices.ContainsFunc(values, func(v any) bool { return !usual || !accepted(s, v) })
+	}
+}
+
+// weight returns the number of values and of bytes of strings that a value is made
+// of, and false if there is a null among them: whether a field that is null is there
+// is a question for CEL.
+func weight(v any) (sum int, ok bool) {
+	sum, ok = 1, v != nil
+	add := func(v any) {
+		n, good := weight(v)
+		sum, ok = sum+n, ok && good
+	}
+	switch v := v.(type) {
+	case string:
+		sum += len(v)
+	case []any:
+		for _, item := range v {
+			add(item)
+		}
+	case map[string]any:
+		for key, item := range v {
+			sum += len(key)
+			add(item)
+		}
+	}
+	return sum, ok
+}
+
+// walk calls visit for every part of a schema that has rules, in a fixed order, with
+// the values that there are for it. visit may take the rules away.
+func walk(s *structuralschema.Structural, name string, values []any, visit func(s *structuralschema.Structural, name string, values []any)) {
 	if len(s.XValidations) > 0 {
-		visit(s, name, len(values) > 0)
+		visit(s, name, values)
 	}
 	if s.Items != nil {
 		var below []any

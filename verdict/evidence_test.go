@@ -106,7 +106,7 @@ func TestInconclusiveReasons(t *testing.T) {
 			[]Check{silentDeny(), with(control(), ended(wire.Connected, wire.Replied))}, Blocked,
 		},
 		"the control was reset": {
-			[]Check{silentDeny(), with(control(), ended(wire.Refused))}, NoPositiveControl,
+			[]Check{silentDeny(), with(control(), ended(wire.Refused))}, TargetNotListening,
 			[]Check{silentDeny(), with(control(), ended(wire.Connected))}, Blocked,
 		},
 		"a responder that died": {
@@ -162,7 +162,7 @@ func TestInconclusiveReasons(t *testing.T) {
 			[]Check{with(silentDeny(), func(c *Check) { c.TargetNode = "" }, ended(wire.Connected))}, Open,
 		},
 		"a host whose resolver is silent": {
-			[]Check{with(silentDeny(), unresolved, ended(wire.DNSTimedOut))}, NameNotResolved,
+			[]Check{with(silentDeny(), unresolved, ended(wire.DNSTimedOut))}, ResolverSilent,
 			[]Check{with(silentDeny(), func(c *Check) { c.TargetNode = "" }), control()}, Blocked,
 		},
 	}
@@ -298,7 +298,7 @@ func TestDNSAnswers(t *testing.T) {
 		"a name that does not exist, denied and yet answered":     {dns(Deny, evaluator.Denied, wire.DNSUDP, wire.NameNotFound), Open, False, False, EnforcementMissing},
 		"a name that does not exist, denied by nobody":            {dns(Deny, evaluator.Allowed, wire.DNSTCP, wire.NameNotFound), Open, True, False, PolicyDrift},
 		"a refusing resolver, allowed":                            {dns(Allow, evaluator.Allowed, wire.DNSTCP, wire.DNSRefused), Open, True, False, NameNotResolved},
-		"an answer that is too large for UDP, and no TCP":         {dns(Allow, evaluator.Allowed, wire.DNSUDP, wire.Truncated), Open, True, False, NameNotResolved},
+		"an answer that is too large for UDP, and no TCP":         {dns(Allow, evaluator.Allowed, wire.DNSUDP, wire.Truncated), Open, True, False, DNSOverUDPOnly},
 		"one answer of three without a record":                    {dns(Allow, evaluator.Allowed, wire.DNSUDP, wire.Connected, wire.ServerFailure, wire.Connected), Open, True, False, NameNotResolved},
 		"no such name, and the policies leave the path open":      {dns(Allow, evaluator.Undefined, wire.DNSUDP, wire.NameNotFound), Open, Unknown, False, ImplementationDefined},
 		"no such name, and the path is open for want of policing": {dns(Allow, evaluator.Denied, wire.DNSUDP, wire.NameNotFound), Open, False, False, DriftMasked},
@@ -307,7 +307,7 @@ func TestDNSAnswers(t *testing.T) {
 		"a host that does not exist, denied":                      {host(Deny, wire.NameNotFound), Inconclusive, Unknown, Unknown, NameNotResolved},
 		"a host whose resolver fails":                             {host(Deny, wire.ServerFailure), Inconclusive, Unknown, Unknown, NameNotResolved},
 		"a host of changing addresses, all silent":                {host(Deny, wire.TimedOut), Inconclusive, Unknown, Unknown, NoPositiveControl},
-		"a host whose resolver is out of reach":                   {host(Deny, wire.DNSTimedOut), Inconclusive, Unknown, Unknown, NameNotResolved},
+		"a host whose resolver is out of reach":                   {host(Deny, wire.DNSTimedOut), Inconclusive, Unknown, Unknown, ResolverSilent},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -320,7 +320,11 @@ func TestDNSAnswers(t *testing.T) {
 				t.Error("it counts as met")
 			}
 			s := Summarize([]Verdict{v})
-			if s.Satisfied.Status == False && tc.check.Declared == Allow && s.Satisfied.Reason != string(NameNotResolved) {
+			wantReason := NameNotResolved
+			if tc.wantCause == DNSOverUDPOnly {
+				wantReason = DNSOverUDPOnly
+			}
+			if s.Satisfied.Status == False && tc.check.Declared == Allow && s.Satisfied.Reason != string(wantReason) {
 				t.Errorf("Satisfied is False by %s", s.Satisfied.Reason)
 			}
 		})

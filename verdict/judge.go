@@ -21,6 +21,8 @@ func Judge(checks []Check) []Verdict {
 			out = append(out, judge(c, ev))
 		}
 	}
+	concludeServices(out, ev)
+	compareTransports(out)
 	rank := make(map[Cause]int, len(severity))
 	for i, c := range severity {
 		rank[c] = i
@@ -34,6 +36,13 @@ func Judge(checks []Check) []Verdict {
 func judge(c Check, ev evidence) Verdict {
 	v := Verdict{Check: c}
 	v.Observed, v.Inconclusive, v.Evidence = observe(c, ev)
+	v.conclude()
+	return v
+}
+
+// conclude compares the corners, now that it is known what was observed.
+func (v *Verdict) conclude() {
+	c := v.Check
 	if c.Obstacle != IdentityDivergence {
 		// Otherwise the prediction is the probe's, and the workload's differs.
 		v.Aligned = compare(c.Declared == Allow, c.Prediction.Verdict)
@@ -43,19 +52,9 @@ func judge(c Check, ev evidence) Verdict {
 		v.Enforced = compare(open, c.Prediction.Verdict)
 		v.Satisfied = status(open == (c.Declared == Allow))
 	}
-	v.Cause = cause(v)
-	if v.Observed == Open && c.Declared == Allow && c.Transport.IsDNS() && !c.Result.Outcomes.All(resolved) {
-		// The resolver was reached, so the path is open; but "allow" of a DNS path
-		// means that the name resolves, whatever the policies say.
-		v.Satisfied = False
-		if v.Cause == None {
-			v.Cause = NameNotResolved
-		}
-	}
-	return v
+	v.Cause = cause(*v)
+	v.judgeAnswer()
 }
-
-func resolved(o wire.Outcome) bool { return o == wire.Connected }
 
 func compare(open bool, p evaluator.Verdict) Status {
 	switch p {
@@ -126,12 +125,16 @@ type evidence struct {
 	silentPair map[nodePair]bool
 	// alivePod holds the probe pods that got an answer of their own.
 	alivePod map[string]bool
+	// controls holds the checks of each listener that policies allow, by their IDs.
+	controls map[listener][]Check
 }
 
 type listener struct {
 	addr     netip.Addr
 	port     uint16
 	protocol flow.Protocol
+	// node is set for an address at which every node has a listener of its own.
+	node string
 }
 
 type nodeAddr struct {
@@ -158,15 +161,23 @@ func pairOf(c Check) nodePair {
 }
 
 func listenerOf(c Check) listener {
-	return listener{addr: c.Addr, port: c.Port, protocol: c.Transport.Protocol()}
+	l := listener{addr: c.Addr, port: c.Port, protocol: c.Transport.Protocol()}
+	if c.OnSourceNode {
+		l.node = c.SourceNode
+	}
+	return l
 }
 
 func gather(checks []Check) evidence {
 	ev := evidence{
 		answered: map[listener]bool{}, fromNode: map[nodeAddr]bool{},
 		nodePair: map[nodePair]bool{}, silentPair: map[nodePair]bool{}, alivePod: map[string]bool{},
+		controls: map[listener][]Check{},
 	}
 	for _, c := range checks {
+		if c.Prediction.Verdict == evaluator.Allowed && c.Addr.IsValid() {
+			ev.controls[listenerOf(c)] = append(ev.controls[listenerOf(c)], c)
+		}
 		if c.Result == nil || c.Obstacle != "" || !c.Addr.IsValid() {
 			continue
 		}
@@ -182,6 +193,9 @@ func gather(checks []Check) evidence {
 		case c.Prediction.Verdict == evaluator.Allowed && c.TargetNode != "" && c.Result.Outcomes.All(silent):
 			ev.silentPair[pair] = true
 		}
+	}
+	for _, controls := range ev.controls {
+		slices.SortFunc(controls, byID)
 	}
 	return ev
 }
@@ -203,7 +217,7 @@ func reached(c Check) func(wire.Outcome) bool {
 
 func nameOutcome(o wire.Outcome) bool {
 	switch o {
-	case wire.NameNotFound, wire.ServerFailure, wire.DNSRefused, wire.DNSTimedOut, wire.Truncated:
+	case wire.NameNotFound, wire.ServerFailure, wire.DNSRefused, wire.DNSTimedOut, wire.Truncated, wire.AnswerDiffers, wire.Unanswered:
 		return true
 	case wire.Replied, wire.Connected, wire.Refused, wire.Rejected, wire.TimedOut, wire.Delivered, wire.NoRoute,
 		wire.AddressUnavailable, wire.Unsupported, wire.ProbeError:
@@ -223,8 +237,12 @@ func observe(c Check, ev evidence) (Observed, Cause, string) {
 	}
 	outcomes := c.Result.Outcomes
 	switch {
+	case c.SourceTrouble != "" && !outcomes.Any(reached(c)):
+		return Inconclusive, SourceNotReady, "the probe could neither send nor hear: " + c.SourceTrouble
 	case outcomes.All(func(o wire.Outcome) bool { return o == wire.Unsupported }):
 		return Inconclusive, Unsupported, fmt.Sprintf("the kernel of node %s has no %s sockets", c.SourceNode, c.Transport) + detail(c)
+	case !c.Transport.IsDNS() && outcomes.All(func(o wire.Outcome) bool { return o == wire.DNSTimedOut }):
+		return Inconclusive, ResolverSilent, "no resolver answered inside the probe pod, so that the target was never tried" + detail(c)
 	case !c.Transport.IsDNS() && outcomes.Any(nameOutcome):
 		return Inconclusive, NameNotResolved, "the name did not resolve inside the probe pod, so that the target was never tried" + detail(c)
 	case !outcomes.All(func(o wire.Outcome) bool { return o.Answered() || o.Closed() }):
@@ -232,7 +250,11 @@ func observe(c Check, ev evidence) (Observed, Cause, string) {
 	case c.Responder && outcomes.Any(func(o wire.Outcome) bool { return o == wire.Connected }):
 		return Inconclusive, TargetNotListening, "something answered that is not the responder: a sidecar or a middlebox speaks for it" + detail(c)
 	case outcomes.All(reached(c)):
-		return Open, "", fmt.Sprintf("%d of %d attempts were answered", len(outcomes), len(outcomes))
+		answered := fmt.Sprintf("%d of %d attempts were answered", len(outcomes), len(outcomes))
+		if c.Transport.IsDNS() {
+			answered += detail(c)
+		}
+		return Open, "", answered
 	case outcomes.Any(reached(c)):
 		return Inconclusive, Flapping, "attempts from different source ports disagree after the settle window"
 	}
@@ -244,8 +266,8 @@ func observe(c Check, ev evidence) (Observed, Cause, string) {
 // the first one decides.
 func closed(c Check, ev evidence) (Observed, Cause, string) {
 	for _, missing := range []func(Check, evidence) (Cause, string){
+		sourceMissing,   // the probe could have heard an answer
 		listenerMissing, // something would have answered
-		sourceMissing,   // the probe could have heard it
 		pathMissing,     // the nodes carry such traffic
 	} {
 		if cause, why := missing(c, ev); cause != "" {
@@ -271,7 +293,7 @@ func listenerMissing(c Check, ev evidence) (Cause, string) {
 	case c.Elsewhere > 0:
 		return NoPositiveControl, fmt.Sprintf("the name resolved to this address in %d attempts and not in %d others, so that one lost packet could be all there is to see", len(outcomes), c.Elsewhere)
 	case !c.Responder && !heard:
-		return NoPositiveControl, "no other check of this run reached this address and port, so that the listener is not known to be alive"
+		return unheard(c, ev)
 	case c.Endpoints > 1:
 		return NoPositiveControl, fmt.Sprintf("each connection may be sent to any of %d endpoints, so that an answer to another check says nothing about this silence: declare the pods by podSelector", c.Endpoints)
 	}
@@ -281,7 +303,7 @@ func listenerMissing(c Check, ev evidence) (Cause, string) {
 // sourceMissing tells why the probe is not known to have been able to hear.
 func sourceMissing(c Check, ev evidence) (Cause, string) {
 	if !c.SourceProbed && !ev.alivePod[c.Pod] {
-		return SourceNotReady, "neither the kubelet reached the probe pod nor did any of its checks get an answer"
+		return SourceNotReady, "its interface is up, but neither the kubelet reached the probe pod nor did any of its checks get an answer: nothing new gets in or out, as where a connection table is full"
 	}
 	return "", ""
 }

@@ -121,7 +121,9 @@ func TestBlockedNeedsAllEvidence(t *testing.T) {
 		"the run was overtaken by a change":         {func(x, _ *Check) { x.Obstacle = ChangedDuringProbe }, ChangedDuringProbe},
 		"reset, and nobody else reached the port":   {func(x, c *Check) { x.Result.Outcomes = outcomes(wire.Refused); c.Port = 80 }, TargetNotListening},
 		"no attempt was made":                       {func(x, _ *Check) { x.Result.Outcomes = nil }, ProbeFailed},
-		"the name of the target could not be found": {func(x, _ *Check) { x.Result.Outcomes = outcomes(wire.DNSTimedOut) }, NameNotResolved},
+		"the name of the target could not be found": {func(x, _ *Check) { x.Result.Outcomes = outcomes(wire.NameNotFound) }, NameNotResolved},
+		"the resolver was silent":                   {func(x, _ *Check) { x.Result.Outcomes = outcomes(wire.DNSTimedOut) }, ResolverSilent},
+		"the probe's interface is down":             {func(x, _ *Check) { x.SourceTrouble = "eth0 is down" }, SourceNotReady},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -21,7 +21,8 @@ import (
 
 var everyOutcome = []wire.Outcome{
 	wire.Replied, wire.Connected, wire.Refused, wire.Rejected, wire.TimedOut, wire.Delivered, wire.NoRoute, wire.AddressUnavailable,
-	wire.NameNotFound, wire.ServerFailure, wire.DNSRefused, wire.DNSTimedOut, wire.Truncated, wire.Unsupported, wire.ProbeError,
+	wire.NameNotFound, wire.ServerFailure, wire.DNSRefused, wire.DNSTimedOut, wire.Truncated, wire.AnswerDiffers, wire.Unanswered, wire.Unsupported,
+	wire.ProbeError,
 }
 
 // aCheck draws from few values, so that checks often are each other's evidence.
@@ -36,7 +37,11 @@ func aCheck(t *rapid.T, id string) Check {
 		Addr:      rapid.SampledFrom([]netip.Addr{mongo, mongo, mongo6, {}}).Draw(t, "addr"), Port: rapid.SampledFrom([]uint16{53, 80}).Draw(t, "port"),
 		SourceProbed: rapid.Bool().Draw(t, "probed"), TargetReady: rapid.IntRange(0, 4).Draw(t, "ready") > 0,
 		Responder: rapid.IntRange(0, 3).Draw(t, "ours") == 0, ListenerAlive: rapid.Bool().Draw(t, "alive"),
-		Endpoints: rapid.SampledFrom([]int{1, 1, 1, 2}).Draw(t, "endpoints"),
+		OnSourceNode: rapid.IntRange(0, 5).Draw(t, "local") == 0,
+		Endpoints:    rapid.SampledFrom([]int{1, 1, 1, 2}).Draw(t, "endpoints"),
+	}
+	if rapid.IntRange(0, 9).Draw(t, "troubled") == 0 {
+		c.SourceTrouble = "eth0 is down"
 	}
 	if rapid.IntRange(0, 9).Draw(t, "obstructed") == 0 {
 		c.Obstacle = rapid.SampledFrom([]Cause{ChangedDuringProbe, IdentityDivergence, ProbeRefused, NoTargetMatched}).Draw(t, "obstacle")
@@ -80,7 +85,7 @@ func proved(x Check, checks []Check) Observed {
 				if c.Responder {
 					return false
 				}
-			case wire.NameNotFound, wire.ServerFailure, wire.DNSRefused, wire.Truncated:
+			case wire.NameNotFound, wire.ServerFailure, wire.DNSRefused, wire.Truncated, wire.AnswerDiffers, wire.Unanswered:
 				if !c.Transport.IsDNS() {
 					return false
 				}
@@ -93,7 +98,7 @@ func proved(x Check, checks []Check) Observed {
 	if answered(x) {
 		return Open
 	}
-	if x.Result == nil || x.Obstacle != "" || len(x.Result.Outcomes) == 0 || !x.TargetReady {
+	if x.Result == nil || x.Obstacle != "" || len(x.Result.Outcomes) == 0 || !x.TargetReady || x.SourceTrouble != "" {
 		return Inconclusive
 	}
 	for _, o := range x.Result.Outcomes {
@@ -107,7 +112,9 @@ func proved(x Check, checks []Check) Observed {
 			continue
 		}
 		sameAddr := c.Addr == x.Addr
-		listener = listener || (!x.Responder && sameAddr && c.Port == x.Port && c.Transport.Protocol() == x.Transport.Protocol())
+		// An address that every node has is another listener on each.
+		sameListener := sameAddr && c.OnSourceNode == x.OnSourceNode && (!x.OnSourceNode || c.SourceNode == x.SourceNode)
+		listener = listener || (!x.Responder && sameListener && c.Port == x.Port && c.Transport.Protocol() == x.Transport.Protocol())
 		source = source || c.Pod == x.Pod
 		sameProtocol := c.Transport.Protocol() == x.Transport.Protocol()
 		path = path || (c.SourceNode == x.SourceNode && sameProtocol && (sameAddr || (x.TargetNode != "" && c.TargetNode == x.TargetNode && c.Addr.Is4() == x.Addr.Is4())))
@@ -233,9 +240,10 @@ func TestInvariantsOfSummaries(t *testing.T) {
 			// reasons are those for False that the API documents.
 			reasons []Cause
 		}{
-			"Aligned":   {s.Aligned, func(v Verdict) Status { return v.Aligned }, []Cause{PolicyDrift}},
-			"Enforced":  {s.Enforced, func(v Verdict) Status { return v.Enforced }, []Cause{EnforcementMissing, UnexpectedBlock}},
-			"Satisfied": {s.Satisfied, func(v Verdict) Status { return v.Satisfied }, []Cause{EnforcementMissing, PolicyDrift, UnexpectedBlock, NameNotResolved, ImplementationDefined}},
+			"Aligned":  {s.Aligned, func(v Verdict) Status { return v.Aligned }, []Cause{PolicyDrift}},
+			"Enforced": {s.Enforced, func(v Verdict) Status { return v.Enforced }, []Cause{EnforcementMissing, UnexpectedBlock}},
+			"Satisfied": {s.Satisfied, func(v Verdict) Status { return v.Satisfied }, []Cause{EnforcementMissing, PolicyDrift, UnexpectedBlock, NameNotResolved, UnexpectedAnswer,
+				DNSOverUDPOnly, DNSOverTCPOnly, ImplementationDefined}},
 		} {
 			want := True
 			for _, v := range verdicts {

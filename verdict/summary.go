@@ -1,6 +1,7 @@
 package verdict
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -107,7 +108,7 @@ func satisfiedCause(v Verdict) Cause {
 	case v.Satisfied == Unknown:
 		return v.Inconclusive
 	case v.Satisfied == False && v.Observed == Open && v.Check.Declared == Allow:
-		return NameNotResolved
+		return answerCause(v.Check)
 	}
 	return v.Cause
 }
@@ -140,8 +141,16 @@ func side(verdicts []Verdict, reason, message string, of func(Verdict) (Status, 
 }
 
 // Message says in one sentence what a verdict means, naming both ends, their
-// nodes and the policy.
+// nodes, the policy, and the direction that fails if it is known.
 func Message(v Verdict) string {
+	s := message(v)
+	for _, a := range v.Attributions {
+		s += "; " + a.words(v.Observed == Open)
+	}
+	return s
+}
+
+func message(v Verdict) string {
 	ends := describe(v.Check)
 	policy := decidedBy(v.Check.Prediction)
 	switch v.Cause {
@@ -165,11 +174,15 @@ func Message(v Verdict) string {
 			return fmt.Sprintf("%s: the name does not resolve: %s", ends, v.Check.Result.Detail)
 		}
 		return ends + ": the name does not resolve"
+	case UnexpectedAnswer:
+		return fmt.Sprintf("%s: the answer is not what was declared: got %s, want %s", ends, cmp.Or(v.Check.Result.Detail, "other records"), answerText(v.Check.Answer))
+	case DNSOverUDPOnly, DNSOverTCPOnly:
+		return transportMessage(v)
 	case ImplementationDefined:
 		return fmt.Sprintf("%s is %s, and policies leave it open: %s", ends, strings.ToLower(v.Observed.String()), v.Check.Prediction.Reason)
 	case ChangedDuringProbe, Flapping, IdentityDivergence, NoPositiveControl, NoSharedFamily, NoSourceMatched, NoTargetMatched, PathBroken,
-		PortNotFound, ProbeFailed, ProbeRefused, SourceNamespaceRefused, SourceNotReady, TargetNotListening, TargetNotReady,
-		TooManyChecks, Unsupported:
+		PortNotFound, ProbeFailed, ProbeRefused, ResolverSilent, SourceNamespaceRefused, SourceNotReady, TargetNotListening, TargetNotReady,
+		TargetSilent, TooManyChecks, Unsupported:
 		return ends + ": " + v.Evidence
 	}
 	return ends + ": " + string(v.Cause)

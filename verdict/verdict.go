@@ -109,6 +109,14 @@ const (
 	// NameNotResolved: the resolver could be reached and had no answer, or a host
 	// could not be probed because its name did not resolve.
 	NameNotResolved Cause = "NameNotResolved"
+	// UnexpectedAnswer: the resolver could be reached and its answer is another one than
+	// was declared.
+	UnexpectedAnswer Cause = "UnexpectedAnswer"
+	// DNSOverUDPOnly: the resolver answers over UDP and not over TCP, so that large
+	// answers fail.
+	DNSOverUDPOnly Cause = "DNSOverUDPOnly"
+	// DNSOverTCPOnly: the resolver answers over TCP and not over UDP.
+	DNSOverTCPOnly Cause = "DNSOverTCPOnly"
 	// ImplementationDefined: the API leaves the prediction to the implementation.
 	ImplementationDefined Cause = "ImplementationDefined"
 )
@@ -140,6 +148,8 @@ const (
 	// ProbeRefused: the probe pod was not created, since it would be unsafe or the
 	// API server refused it.
 	ProbeRefused Cause = "ProbeRefused"
+	// ResolverSilent: a host could not be probed because no resolver answered.
+	ResolverSilent Cause = "ResolverSilent"
 	// SourceNamespaceRefused: the source is in another namespace, whose owner has
 	// not consented to probes.
 	SourceNamespaceRefused Cause = "SourceNamespaceRefused"
@@ -150,6 +160,9 @@ const (
 	TargetNotListening Cause = "TargetNotListening"
 	// TargetNotReady: the target pod is not ready.
 	TargetNotReady Cause = "TargetNotReady"
+	// TargetSilent: the target answered nobody, not even a source that policies let
+	// through and that got answers elsewhere.
+	TargetSilent Cause = "TargetSilent"
 	// TooManyChecks: the expectation resolves to more checks than one run makes.
 	TooManyChecks Cause = "TooManyChecks"
 	// Unsupported: the kernel of the node lacks the protocol.
@@ -159,9 +172,10 @@ const (
 // severity orders causes, worst first: what pages somebody comes before what needs
 // a look, and what was observed before what is unknown.
 var severity = []Cause{
-	EnforcementMissing, DriftMasked, PolicyDrift, UnexpectedBlock, BlockedOutsidePolicy, NameNotResolved,
+	EnforcementMissing, DriftMasked, PolicyDrift, UnexpectedBlock, BlockedOutsidePolicy,
+	DNSOverTCPOnly, DNSOverUDPOnly, NameNotResolved, UnexpectedAnswer,
 	ImplementationDefined, IdentityDivergence, SourceNamespaceRefused, TooManyChecks, ProbeRefused, NoSourceMatched, NoTargetMatched, PortNotFound, NoSharedFamily,
-	TargetNotListening, TargetNotReady, PathBroken, SourceNotReady, ProbeFailed, Unsupported, Flapping,
+	TargetNotListening, TargetNotReady, TargetSilent, ResolverSilent, PathBroken, SourceNotReady, ProbeFailed, Unsupported, Flapping,
 	NoPositiveControl, ChangedDuringProbe, None,
 }
 
@@ -191,6 +205,17 @@ type Check struct {
 	// resolve.
 	Addr netip.Addr
 	Port uint16
+	// OnSourceNode says that the target is on the node of the source, as every node has
+	// one at that address.
+	OnSourceNode bool
+
+	// Question is what a DNS check asks for: type and name.
+	Question string
+	// Answer is what the answer to it has to be.
+	Answer wire.Answer
+	// Via is the nameserver that leads to the target of a DNS check, which may be the
+	// target itself.
+	Via netip.Addr
 	// Elsewhere is the number of attempts of a check by host in which the name did not
 	// resolve to Addr, so that Result has no outcome of theirs.
 	Elsewhere int
@@ -199,6 +224,9 @@ type Check struct {
 	Pod string
 	// SourceProbed says that the kubelet reached the probe pod while it ran.
 	SourceProbed bool
+	// SourceTrouble says what the probe found wrong with its own pod, such that nothing
+	// can be sent or heard; empty if that is nothing.
+	SourceTrouble string
 	// Result is what the probe reported; nil when there is no report.
 	Result *wire.Result
 	// Obstacle says why there is no Result, or why the Result must not be used, and
@@ -231,6 +259,9 @@ type Verdict struct {
 	// Aligned compares declared and predicted, Enforced predicted and observed,
 	// Satisfied declared and observed.
 	Aligned, Enforced, Satisfied Status
+	// Attributions say which directions fail where Enforced does. Judge leaves them out:
+	// they are found out by checks of their own.
+	Attributions []Attribution
 }
 
 // Met tells whether all sides hold.

@@ -7,16 +7,16 @@ package v1alpha1
 //
 // Reasons for False: the worst cause among the checks: EnforcementMissing,
 // DriftMasked, PolicyDrift, UnexpectedBlock, BlockedOutsidePolicy,
-// NameNotResolved, ImplementationDefined (when the wire disagrees with what was
-// declared).
+// DNSOverTCPOnly, DNSOverUDPOnly, NameNotResolved, UnexpectedAnswer,
+// ImplementationDefined (when the wire disagrees with what was declared).
 //
 // Reasons for Unknown: Pending, Suspended, Stale, NoChecks, ImplementationDefined,
-// NameNotResolved,
-// and the reasons for which nothing can be concluded (ChangedDuringProbe,
+// NameNotResolved, DNSOverTCPOnly, DNSOverUDPOnly (when it is not known why one of the
+// transports does not work), and the reasons for which nothing can be concluded (ChangedDuringProbe,
 // Flapping, IdentityDivergence, NoPositiveControl, NoSharedFamily,
 // NoSourceMatched, NoTargetMatched, PathBroken, PortNotFound, ProbeFailed, ProbeRefused,
-// SourceNamespaceRefused, SourceNotReady, TargetNotListening, TargetNotReady,
-// TooManyChecks, Unsupported).
+// ResolverSilent, SourceNamespaceRefused, SourceNotReady, TargetNotListening,
+// TargetNotReady, TargetSilent, TooManyChecks, Unsupported).
 const ConditionReady = "Ready"
 
 // ConditionPolicyAligned is the type of the condition that compares what was
@@ -39,8 +39,8 @@ const ConditionEnforced = "Enforced"
 // with what the network does. Polarity: positive.
 //
 // Reasons for True: NetworkMatchesIntent. For False: EnforcementMissing,
-// PolicyDrift, UnexpectedBlock, NameNotResolved, ImplementationDefined. For
-// Unknown: Pending, Suspended, NoChecks, and the reasons for which nothing can be
+// PolicyDrift, UnexpectedBlock, NameNotResolved, UnexpectedAnswer, DNSOverTCPOnly,
+// DNSOverUDPOnly, ImplementationDefined. For Unknown: Pending, Suspended, NoChecks, and the reasons for which nothing can be
 // concluded.
 const ConditionSatisfied = "Satisfied"
 
@@ -59,7 +59,7 @@ const (
 	ReasonPending = "Pending"
 	// ReasonSuspended: spec.suspend is true.
 	ReasonSuspended = "Suspended"
-	// ReasonStale: the last result is older than 2.5 intervals.
+	// ReasonStale: the last result is older than 2.5 intervals, or dated in the future.
 	ReasonStale = "Stale"
 	// ReasonAllPoliciesParsed: every policy could be evaluated.
 	ReasonAllPoliciesParsed = "AllPoliciesParsed"

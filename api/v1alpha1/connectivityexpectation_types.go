@@ -98,6 +98,7 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="has(self.to) != has(self.dns)",message="write either to (with ports) or dns, not both and not neither"
 // +kubebuilder:validation:XValidation:rule="has(self.to) == has(self.ports)",message="ports belong to a path with to: list at least one port there, and none on a path with dns"
+// +kubebuilder:validation:XValidation:rule="!has(self.dns) || !has(self.dns.answer) || self.expect == 'Allow'",message="dns.answer says what a resolver must answer, and belongs to expect: Allow. expect: Deny means that no answer can be had; for a name that must not exist, write expect: Allow and answer: {notFound: true}"
 // +kubebuilder:validation:XValidation:rule="!has(self.to) || !has(self.ports) || !(has(self.to.identity) || has(self.to.address) || has(self.to.host)) || self.ports.all(p, type(p.port) == int)",message="a port name is looked up in the target pod or Service: write the number for an identity, address or host"
 // +kubebuilder:validation:XValidation:rule="!has(self.to) || !has(self.to.service) || !has(self.ports) || self.ports.all(p, !has(p.endPort))",message="a Service has single ports: list them one by one instead of endPort"
 type Path struct {
@@ -127,8 +128,8 @@ type Path struct {
 	// +kubebuilder:validation:MaxItems=16
 	Ports []Port `json:"ports,omitempty"`
 
-	// dns declares that the source can (or cannot) resolve names with the cluster
-	// DNS. It takes the place of to and ports.
+	// dns declares that the source can (or cannot) resolve names with its resolvers. It
+	// takes the place of to and ports.
 	// +optional
 	DNS *DNS `json:"dns,omitempty"`
 }
@@ -287,10 +288,16 @@ type DNSTransport string
 // +kubebuilder:validation:Enum=A;AAAA;SRV;TXT;CNAME;PTR
 type DNSType string
 
-// DNS declares name resolution with the cluster DNS.
+// DNS declares name resolution with the resolvers of the source: the nameservers in
+// its pods' resolver configuration and, behind the cluster DNS, each of its endpoints.
+// Allow means that each resolves the names over each transport. Deny means that none
+// can be reached.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.answer) || !has(self.answer.addresses) || ((!has(self.type) || self.type in ['A', 'AAAA']) && self.answer.addresses.all(a, !isIP(a) || ip(a).family() == (has(self.type) && self.type == 'AAAA' ? 6 : 4)))",message="answer.addresses are those of the records asked for: IPv4 addresses with type A, IPv6 addresses with type AAAA"
+// +kubebuilder:validation:XValidation:rule="!has(self.answer) || !has(self.answer.cname) || !has(self.type) || self.type in ['A', 'AAAA', 'CNAME']",message="answer.cname belongs to type A, AAAA or CNAME"
 type DNS struct {
-	// names to resolve. They are taken as fully qualified: the search list plays no
-	// part. Bounds: 1 to 8.
+	// names to resolve. They are taken as fully qualified, unless search is true.
+	// Bounds: 1 to 8.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -310,4 +317,41 @@ type DNS struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=2
 	Transports []DNSTransport `json:"transports,omitempty"`
+
+	// search completes the names as a resolver library does: with the search list and
+	// ndots of the resolver configuration of the source's pods. A name that ends in a
+	// dot is fully qualified. Unset means false: the search list plays no part.
+	// +optional
+	Search bool `json:"search,omitempty"`
+
+	// answer is what each of the names must resolve to. Unset means any records of the
+	// type.
+	// +optional
+	Answer *DNSAnswer `json:"answer,omitempty"`
+}
+
+// DNSAnswer is what a name must resolve to.
+//
+// +kubebuilder:validation:XValidation:rule="(has(self.addresses) ? 1 : 0) + (has(self.cname) ? 1 : 0) + (has(self.notFound) && self.notFound ? 1 : 0) == 1",message="answer takes exactly one of addresses, cname and notFound: true"
+type DNSAnswer struct {
+	// addresses are all addresses that the name must have, in any order. One more or
+	// one less is another answer. Bounds: 1 to 16.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=2
+	// +kubebuilder:validation:items:MaxLength=39
+	// +kubebuilder:validation:items:XValidation:rule="isIP(self)",message="write an address such as 203.0.113.10 or 2001:db8::10"
+	Addresses []string `json:"addresses,omitempty"`
+
+	// cname is the name that the name must be an alias of, by a CNAME record of its
+	// own. It is fully qualified.
+	// +optional
+	CNAME DNSName `json:"cname,omitempty"`
+
+	// notFound is true if there must be no record of the type, whether the name does
+	// not exist (NXDOMAIN) or has none (NODATA). Unset means false.
+	// +optional
+	NotFound bool `json:"notFound,omitempty"`
 }

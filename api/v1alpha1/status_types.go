@@ -245,9 +245,46 @@ type Finding struct {
 	// observed is what the probes say.
 	// +optional
 	Observed *Observation `json:"observed,omitempty"`
+	// attributions say in which direction, and on which node, the network does not do
+	// what the policies say, at most 2: both directions may fail. They come soon after the
+	// finding, from checks of their own, and stay for as long as it does or until a run is
+	// requested. Unset while they are not known, and for findings about anything else.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=2
+	Attributions []Attribution `json:"attributions,omitempty"`
 	// since is when the check was first found with this cause.
 	// +required
 	Since metav1.Time `json:"since"`
+}
+
+// AttributedDirection is a direction of a path, or Unknown.
+//
+// +kubebuilder:validation:Enum=Egress;Ingress;Unknown
+type AttributedDirection string
+
+// Attribution says in which direction, and on which node, the network does not do what
+// the policies say.
+type Attribution struct {
+	// direction is Egress of the source, Ingress of the target, or Unknown.
+	// +required
+	Direction AttributedDirection `json:"direction"`
+	// node is where the direction is enforced: the source's node for Egress, the target's
+	// for Ingress. Unset if it is not known, and for a target with pods on several nodes.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Node string `json:"node,omitempty"`
+	// controlled says that a check about which only this direction can decide failed in the
+	// same way. Unset means false: the direction follows from the prediction alone.
+	// +optional
+	Controlled bool `json:"controlled,omitempty"`
+	// evidence says in one sentence what that rests on, or what was missing.
+	// +required
+	// +kubebuilder:validation:MaxLength=512
+	Evidence string `json:"evidence"`
+	// at is when it was found out.
+	// +required
+	At metav1.Time `json:"at"`
 }
 
 // Prediction is the evaluator's answer for one check.

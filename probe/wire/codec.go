@@ -109,11 +109,11 @@ func decode(s string, v any) error {
 	}
 	compressed, err := base64.StdEncoding.DecodeString(body)
 	if err != nil {
-		return err
+		return damaged(s, err)
 	}
 	raw, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(compressed)), maxDecodedBytes+1))
 	if err != nil {
-		return err
+		return damaged(s, err)
 	}
 	if len(raw) > maxDecodedBytes {
 		return fmt.Errorf("message is larger than %d bytes", maxDecodedBytes)
@@ -121,4 +121,9 @@ func decode(s string, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
 	return dec.Decode(v)
+}
+
+// damaged says of a message that begins like one of ours what can have happened to it.
+func damaged(s string, err error) error {
+	return fmt.Errorf("the message was cut off after %d bytes, or is damaged: %w", len(s), err)
 }

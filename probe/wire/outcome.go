@@ -42,6 +42,12 @@ const (
 	// Truncated: the answer over UDP was truncated and the retry over TCP got no
 	// answer.
 	Truncated Outcome = 'U'
+	// AnswerDiffers: the resolver answered with records, and they are not those that
+	// the check asks for.
+	AnswerDiffers Outcome = 'M'
+	// Unanswered: the resolver completed a TCP handshake and gave no answer. The path
+	// is open.
+	Unanswered Outcome = 'H'
 	// Unsupported: the kernel has no such protocol (EPROTONOSUPPORT), and the probe may
 	// not do without it.
 	Unsupported Outcome = 'P'
@@ -78,6 +84,10 @@ func (o Outcome) String() string {
 		return "DNSTimedOut"
 	case Truncated:
 		return "Truncated"
+	case AnswerDiffers:
+		return "AnswerDiffers"
+	case Unanswered:
+		return "Unanswered"
 	case Unsupported:
 		return "Unsupported"
 	case ProbeError:
@@ -90,7 +100,7 @@ func (o Outcome) String() string {
 // answered at the level the check asked for.
 func (o Outcome) Answered() bool {
 	switch o {
-	case Replied, Connected, Delivered, NameNotFound, ServerFailure, DNSRefused, Truncated:
+	case Replied, Connected, Delivered, NameNotFound, ServerFailure, DNSRefused, Truncated, AnswerDiffers, Unanswered:
 		return true
 	case Refused, Rejected, TimedOut, NoRoute, AddressUnavailable, DNSTimedOut, Unsupported, ProbeError:
 		return false
@@ -105,7 +115,7 @@ func (o Outcome) Closed() bool {
 	switch o {
 	case Refused, Rejected, TimedOut, DNSTimedOut:
 		return true
-	case Replied, Connected, Delivered, NameNotFound, ServerFailure, DNSRefused, Truncated,
+	case Replied, Connected, Delivered, NameNotFound, ServerFailure, DNSRefused, Truncated, AnswerDiffers, Unanswered,
 		NoRoute, AddressUnavailable, Unsupported, ProbeError:
 		return false
 	}
@@ -152,7 +162,7 @@ func (os *Outcomes) UnmarshalText(b []byte) error {
 	for i, c := range b {
 		switch o := Outcome(c); o {
 		case Replied, Connected, Refused, Rejected, TimedOut, Delivered, NoRoute, AddressUnavailable,
-			NameNotFound, ServerFailure, DNSRefused, DNSTimedOut, Truncated, Unsupported, ProbeError:
+			NameNotFound, ServerFailure, DNSRefused, DNSTimedOut, Truncated, AnswerDiffers, Unanswered, Unsupported, ProbeError:
 			out[i] = o
 		default:
 			return fmt.Errorf("unknown outcome %q", c)

@@ -91,7 +91,8 @@ func DecodeMessage(line string) (Message, error) {
 // Key identifies what a check asks for, over plans. Checks that differ in their nonce or
 // in their goal have the same.
 func (c Check) Key() string {
-	return flow.ID(string(c.Transport), c.Addr.String(), c.Host, strconv.Itoa(int(c.Port)), c.QueryName, c.QueryType)
+	return flow.ID(string(c.Transport), c.Addr.String(), c.Host, strconv.Itoa(c.Nameserver), strconv.Itoa(int(c.Port)),
+		c.QueryName, c.QueryType, strconv.FormatBool(c.Search), fmt.Sprint(c.Answer))
 }
 
 // DecodePlans decodes the plans in annotations that the downward API has projected, by

@@ -29,6 +29,9 @@ const (
 	MaxReportBytes = 4096
 	// MaxAttempts bounds the attempts of one round.
 	MaxAttempts = 10
+	// MaxNameservers is how many nameservers of a resolver configuration are used, by
+	// resolvers (MAXNS of resolv.conf(5)) and by Kubernetes.
+	MaxNameservers = 3
 	// MaxHostAddresses bounds the addresses of a host that each attempt is made to.
 	MaxHostAddresses = 8
 )
@@ -115,23 +118,46 @@ type Plan struct {
 	Checks []Check `json:"checks"`
 }
 
-// Check is one target for the probe to try.
+// Check is one target for the probe to try. Exactly one of Addr, Host and Nameserver is
+// set.
 type Check struct {
 	Transport Transport `json:"t"`
-	// Addr is the target's address. It is the zero Addr for a check by Host.
+	// Addr is the target's address.
 	Addr netip.Addr `json:"a,omitzero"`
 	// Host is a fully qualified name that the probe resolves with its pod's own
 	// resolver before it connects.
 	Host string `json:"h,omitempty"`
-	Port uint16 `json:"p"`
+	// Nameserver is the place of a nameserver in the resolver configuration of the
+	// probe's pod, from 1 to MaxNameservers. It is for the DNS transports.
+	Nameserver int    `json:"ns,omitempty"`
+	Port       uint16 `json:"p"`
 	// Nonce is set when the target is a responder of ours: the probe sends it
 	// and the echo proves which process answered.
 	Nonce string `json:"n,omitempty"`
 	// QueryName and QueryType are the question of a DNS check.
 	QueryName string `json:"q,omitempty"`
 	QueryType string `json:"qt,omitempty"`
-	Goal      Goal   `json:"g,omitempty"`
+	// Search asks for the names that the search list of the pod's resolver
+	// configuration makes of QueryName, one after the other, as a resolver library
+	// does. Otherwise QueryName is fully qualified.
+	Search bool `json:"qs,omitempty"`
+	// Answer is what the answer has to be; zero means any records of the type.
+	Answer Answer `json:"qa,omitzero"`
+	Goal   Goal   `json:"g,omitempty"`
 }
+
+// Answer is what the resolver has to answer. At most one field is set.
+type Answer struct {
+	// Addresses are all addresses that the name has to have, in any order.
+	Addresses []netip.Addr `json:"a,omitempty"`
+	// CNAME is the fully qualified name that the name has to be an alias of.
+	CNAME string `json:"c,omitempty"`
+	// NotFound says that there must be no record of the type.
+	NotFound bool `json:"x,omitempty"`
+}
+
+// IsZero tells whether any records will do.
+func (a Answer) IsZero() bool { return len(a.Addresses) == 0 && a.CNAME == "" && !a.NotFound }
 
 // Report is what one probe pod found. Results are in the order of the plan's
 // checks and of the same number, unless Error is set.
@@ -149,8 +175,14 @@ type Report struct {
 	// KubeletProbes is the number of readiness probes that reached the pod while
 	// the plan ran. One is enough to know that the pod's interface works in both
 	// directions: policies cannot block the pod's own node.
-	KubeletProbes int      `json:"k,omitempty"`
-	Results       []Result `json:"r,omitempty"`
+	KubeletProbes int `json:"k,omitempty"`
+	// Trouble says what is wrong with the pod's own network when no check was answered,
+	// as in "eth0 is down"; empty if that is nothing. At most 120 bytes.
+	Trouble string `json:"t,omitempty"`
+	// Nameservers are those of the pod's resolver configuration, in its order, at most
+	// MaxNameservers. They are told of when the plan has a DNS check.
+	Nameservers []netip.Addr `json:"ns,omitempty"`
+	Results     []Result     `json:"r,omitempty"`
 	// Trimmed says that details or times were left out so that the report fits.
 	Trimmed bool `json:"x,omitempty"`
 }
@@ -160,6 +192,9 @@ type Result struct {
 	// Outcomes holds one outcome for each attempt of the last round, in the
 	// order in which the attempts were started.
 	Outcomes Outcomes `json:"o"`
+	// Absent says that the pod's resolver configuration has no such nameserver, so that
+	// nothing was done. There are no outcomes then.
+	Absent bool `json:"z,omitempty"`
 	// Rounds is the number of rounds that were run (at least 1).
 	Rounds int `json:"n,omitempty"`
 	// SettledMilliseconds is the time from the end of the warm-up to the start
@@ -224,8 +259,8 @@ func (p Plan) Validate() error {
 func (c Check) validate() error {
 	switch c.Transport {
 	case TCP, UDP, SCTP:
-		if c.QueryName != "" {
-			return fmt.Errorf("a %s check has a query name: use %s or %s", c.Transport, DNSUDP, DNSTCP)
+		if c.QueryName != "" || c.Nameserver != 0 || c.Search || !c.Answer.IsZero() {
+			return fmt.Errorf("a %s check has a query name or a nameserver: use %s or %s", c.Transport, DNSUDP, DNSTCP)
 		}
 	case DNSUDP, DNSTCP:
 		if c.QueryName == "" || c.QueryType == "" {
@@ -234,8 +269,17 @@ func (c Check) validate() error {
 	default:
 		return fmt.Errorf("unknown transport %q", c.Transport)
 	}
-	if c.Addr.IsValid() == (c.Host != "") {
-		return fmt.Errorf("want exactly one of address and host")
+	targets := 0
+	for _, set := range []bool{c.Addr.IsValid(), c.Host != "", c.Nameserver != 0} {
+		if set {
+			targets++
+		}
+	}
+	switch {
+	case targets != 1:
+		return fmt.Errorf("want exactly one of address, host and nameserver")
+	case c.Nameserver < 0 || c.Nameserver > MaxNameservers:
+		return fmt.Errorf("nameserver %d of a resolver configuration, want 1 to %d", c.Nameserver, MaxNameservers)
 	}
 	if c.Port == 0 {
 		return fmt.Errorf("port 0 cannot be probed")

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"strings"
@@ -13,7 +14,7 @@ import (
 
 var allOutcomes = Outcomes{
 	Replied, Connected, Refused, Rejected, TimedOut, Delivered, NoRoute, AddressUnavailable,
-	NameNotFound, ServerFailure, DNSRefused, DNSTimedOut, Truncated, Unsupported, ProbeError,
+	NameNotFound, ServerFailure, DNSRefused, DNSTimedOut, Truncated, AnswerDiffers, Unanswered, Unsupported, ProbeError,
 }
 
 func validPlan() Plan {
@@ -23,11 +24,21 @@ func validPlan() Plan {
 	}
 }
 
+func dnsCheck() Check {
+	return Check{Transport: DNSUDP, Nameserver: 1, Port: 53, QueryName: "a.", QueryType: "A"}
+}
+
 func TestPlanRoundTrip(t *testing.T) {
 	want := validPlan()
 	want.Checks = append(want.Checks,
 		Check{Transport: DNSUDP, Addr: netip.MustParseAddr("fd00::1"), Port: 53, QueryName: "a.b.", QueryType: "A"},
-		Check{Transport: UDP, Host: "example.org.", Port: 9, Nonce: "abc"})
+		Check{Transport: UDP, Host: "example.org.", Port: 9, Nonce: "abc"},
+		Check{
+			Transport: DNSTCP, Nameserver: 2, Port: 53, QueryName: "a", QueryType: "A", Search: true,
+			Answer: Answer{Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.2")}},
+		},
+		Check{Transport: DNSUDP, Nameserver: 1, Port: 53, QueryName: "a.", QueryType: "A", Answer: Answer{CNAME: "b."}},
+		Check{Transport: DNSUDP, Nameserver: 1, Port: 53, QueryName: "a.", QueryType: "A", Answer: Answer{NotFound: true}})
 	s, err := EncodePlan(want)
 	if err != nil {
 		t.Fatal(err)
@@ -46,20 +57,26 @@ func TestPlanValidate(t *testing.T) {
 		change  func(*Plan)
 		wantErr string
 	}{
-		"another version is refused":        {func(p *Plan) { p.Version = 2 }, "version 2"},
-		"a plan without an id":              {func(p *Plan) { p.ID = "" }, "no id"},
-		"no checks":                         {func(p *Plan) { p.Checks = nil }, "0 checks"},
-		"too many checks":                   {func(p *Plan) { p.Checks = make([]Check, MaxChecks+1) }, "501 checks"},
-		"no attempts":                       {func(p *Plan) { p.Attempts = 0 }, "0 attempts"},
-		"a timeout that nothing can meet":   {func(p *Plan) { p.TimeoutMilliseconds = 1 }, "timeout of 1 ms"},
-		"a negative warm-up":                {func(p *Plan) { p.WarmUpMilliseconds = -1 }, "warm-up of -1"},
-		"an endless settle window":          {func(p *Plan) { p.SettleMilliseconds = 1 << 30 }, "settle window"},
-		"a phase without an interval":       {func(p *Plan) { p.PhaseSeconds = 1 }, "every 0 s with a phase of 1 s"},
-		"a phase beyond the interval":       {func(p *Plan) { p.EverySeconds, p.PhaseSeconds = 30, 30 }, "every 30 s with a phase of 30 s"},
-		"an endless interval":               {func(p *Plan) { p.EverySeconds = MaxEverySeconds + 1 }, "want 0 to 86400"},
-		"an unknown transport":              {func(p *Plan) { p.Checks[0].Transport = "ICMP" }, `unknown transport "ICMP"`},
-		"neither address nor host":          {func(p *Plan) { p.Checks[0].Addr = netip.Addr{} }, "exactly one of address and host"},
-		"both address and host":             {func(p *Plan) { p.Checks[0].Host = "a." }, "exactly one of address and host"},
+		"another version is refused":      {func(p *Plan) { p.Version = 2 }, "version 2"},
+		"a plan without an id":            {func(p *Plan) { p.ID = "" }, "no id"},
+		"no checks":                       {func(p *Plan) { p.Checks = nil }, "0 checks"},
+		"too many checks":                 {func(p *Plan) { p.Checks = make([]Check, MaxChecks+1) }, "501 checks"},
+		"no attempts":                     {func(p *Plan) { p.Attempts = 0 }, "0 attempts"},
+		"a timeout that nothing can meet": {func(p *Plan) { p.TimeoutMilliseconds = 1 }, "timeout of 1 ms"},
+		"a negative warm-up":              {func(p *Plan) { p.WarmUpMilliseconds = -1 }, "warm-up of -1"},
+		"an endless settle window":        {func(p *Plan) { p.SettleMilliseconds = 1 << 30 }, "settle window"},
+		"a phase without an interval":     {func(p *Plan) { p.PhaseSeconds = 1 }, "every 0 s with a phase of 1 s"},
+		"a phase beyond the interval":     {func(p *Plan) { p.EverySeconds, p.PhaseSeconds = 30, 30 }, "every 30 s with a phase of 30 s"},
+		"an endless interval":             {func(p *Plan) { p.EverySeconds = MaxEverySeconds + 1 }, "want 0 to 86400"},
+		"an unknown transport":            {func(p *Plan) { p.Checks[0].Transport = "ICMP" }, `unknown transport "ICMP"`},
+		"neither address nor host":        {func(p *Plan) { p.Checks[0].Addr = netip.Addr{} }, "exactly one of address, host and nameserver"},
+		"both address and host":           {func(p *Plan) { p.Checks[0].Host = "a." }, "exactly one of address, host and nameserver"},
+		"both address and nameserver": {func(p *Plan) { p.Checks[0] = dnsCheck(); p.Checks[0].Addr = netip.MustParseAddr("10.0.0.1") },
+			"exactly one of address, host and nameserver"},
+		"a nameserver beyond the last":      {func(p *Plan) { p.Checks[0] = dnsCheck(); p.Checks[0].Nameserver = 4 }, "nameserver 4"},
+		"a nameserver before the first":     {func(p *Plan) { p.Checks[0] = dnsCheck(); p.Checks[0].Nameserver = -1 }, "nameserver -1"},
+		"a nameserver of another check":     {func(p *Plan) { p.Checks[0] = dnsCheck(); p.Checks[0].QueryName, p.Checks[0].Transport = "", TCP }, "or a nameserver"},
+		"an answer on a transport check":    {func(p *Plan) { p.Checks[0].Answer.NotFound = true }, "use DNS/UDP or DNS/TCP"},
 		"port 0":                            {func(p *Plan) { p.Checks[0].Port = 0 }, "port 0"},
 		"a query without a type":            {func(p *Plan) { p.Checks[0].Transport = DNSTCP; p.Checks[0].QueryName = "a." }, "name and type"},
 		"a query name on a transport check": {func(p *Plan) { p.Checks[0].QueryName = "a." }, "has a query name"},
@@ -139,13 +156,16 @@ func TestDecodeReportRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	cases := map[string]struct{ text, wantErr string }{
-		"a stack trace":             {"panic: runtime error", "not an encoded message"},
-		"nothing":                   {"", "not an encoded message"},
-		"broken base64":             {"pp1:%%%", "illegal base64"},
-		"another version":           {other, "version 7"},
-		"a decompression bomb":      {bomb, "larger than"},
-		"an outcome of the future":  {unknown, "unknown outcome 'Z'"},
-		"a message cut in the half": {other[:len(other)/2], "decoding report"},
+		"a stack trace":            {"panic: runtime error", "not an encoded message"},
+		"nothing":                  {"", "not an encoded message"},
+		"broken base64":            {"pp1:%%%", "illegal base64"},
+		"another version":          {other, "version 7"},
+		"a decompression bomb":     {bomb, "larger than"},
+		"an outcome of the future": {unknown, "unknown outcome 'Z'"},
+	}
+	// Wherever it is cut, behind its prefix: no part of a message passes for a whole one.
+	for n := len(prefix); n < len(other); n++ {
+		cases[fmt.Sprintf("a message of %d bytes cut to %d", len(other), n)] = struct{ text, wantErr string }{other[:n], fmt.Sprintf("decoding report: the message was cut off after %d bytes", n)}
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -28,11 +28,30 @@ func podsOf(ctx context.Context, app string) []corev1.Pod {
 // probePods returns the probe pods of a namespace.
 func probePods(ctx context.Context, namespace string) []string {
 	GinkgoHelper()
+	return append(oneShotPods(ctx, namespace), residentPods(ctx, namespace)...)
+}
+
+// oneShotPods returns those of the runs under way, and residentPods those that stay.
+
+func oneShotPods(ctx context.Context, namespace string) []string {
+	GinkgoHelper()
+	return probePodsWhere(ctx, namespace, func(p *corev1.Pod) bool { return !staysBetweenRuns(p) })
+}
+
+func residentPods(ctx context.Context, namespace string) []string {
+	GinkgoHelper()
+	return probePodsWhere(ctx, namespace, staysBetweenRuns)
+}
+
+func staysBetweenRuns(p *corev1.Pod) bool { return p.Annotations["pathproof.dev/resident"] != "" }
+
+func probePodsWhere(ctx context.Context, namespace string, of func(*corev1.Pod) bool) []string {
+	GinkgoHelper()
 	var list corev1.PodList
 	Expect(bed.Client.List(ctx, &list, client.InNamespace(namespace))).To(Succeed())
 	var out []string
-	for _, p := range list.Items {
-		if isProbe(p.Name) {
+	for i := range list.Items {
+		if p := &list.Items[i]; isProbe(p.Name) && of(p) {
 			out = append(out, p.Name)
 		}
 	}

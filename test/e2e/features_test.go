@@ -5,30 +5,27 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/pathproof/pathproof/test/testbed"
 )
 
 var _ = Describe("the features of NetworkPolicy", Ordered, func() {
-	var twin types.NamespacedName
+	var both pair
 	BeforeAll(func(ctx SpecContext) {
-		requireLab() // the partner network is the lab's
-		Expect(bed.Kubectl(ctx, "apply", "-f", bed.Path("test/e2e/testdata/features.yaml"))).To(Succeed())
-		DeferCleanup(func(ctx SpecContext) {
-			Expect(bed.Kubectl(ctx, "delete", "namespace", "features", "--timeout=120s")).To(Succeed())
-		})
-		twin = inResidentPods(ctx, features, nil)
+		applyScenario(ctx, testbed.Features)
+		both = pairOf(ctx, testbed.Features.Key)
 	}, NodeTimeout(2*time.Minute))
 
 	AfterEach(func(ctx SpecContext) { Expect(bed.Heal(ctx)).To(Succeed()) })
 
 	DescribeTable("tells which one is not enforced", func(ctx SpecContext, mode, node string, want map[string][]string) {
 		Expect(bed.Break(ctx, mode, node)).To(Succeed())
-		exp := probe(ctx, features)
+		exp, resident := both.probe(ctx)
 		Expect(verdicts(exp)).To(Equal(want), describe(exp))
 		if len(want) == 0 {
 			expectAllMet(exp)
 		}
-		expectTheSame(ctx, twin, exp)
+		expectTheSame(exp, resident)
 	},
 		Entry("all of them are, by default", SpecTimeout(3*time.Minute), "correct", "", map[string][]string{}),
 		Entry("all of them are, with rejects", SpecTimeout(3*time.Minute), "reject", "", map[string][]string{}),

@@ -34,14 +34,10 @@ func violations(cause string, paths ...string) map[string][]string {
 }
 
 var _ = Describe("the production scenario", Ordered, func() {
+	var both pair
 	BeforeAll(func(ctx SpecContext) {
-		Expect(bed.Kubectl(ctx, "apply", "-k", bed.Path("config/samples/production"))).To(Succeed())
-		for _, name := range []string{"frontend", "backend", "mongodb"} {
-			Expect(bed.Kubectl(ctx, "-n", "production", "rollout", "status", "deployment/"+name, "--timeout=120s")).To(Succeed())
-		}
-		DeferCleanup(func(ctx SpecContext) {
-			Expect(bed.Kubectl(ctx, "delete", "namespace", "production", "--timeout=120s")).To(Succeed())
-		})
+		applyScenario(ctx, testbed.Production)
+		both = pairOf(ctx, production)
 	}, NodeTimeout(5*time.Minute))
 
 	AfterEach(func(ctx SpecContext) {
@@ -51,8 +47,9 @@ var _ = Describe("the production scenario", Ordered, func() {
 	})
 
 	It("is met", func(ctx SpecContext) {
-		exp := probe(ctx, production)
-		expectAllMet(exp)
+		exp, resident := both.probe(ctx)
+		expectRight(exp, testbed.Production)
+		expectTheSame(exp, resident)
 		for _, c := range []string{v1alpha1.ConditionPolicyAligned, v1alpha1.ConditionEnforced, v1alpha1.ConditionSatisfied, v1alpha1.ConditionPoliciesValid} {
 			Expect(testbed.Condition(exp, c).Status).To(Equal(metav1.ConditionTrue), c)
 		}
@@ -62,8 +59,9 @@ var _ = Describe("the production scenario", Ordered, func() {
 	DescribeTable("tells what the enforcement does", func(ctx SpecContext, mode, node string, want map[string][]string) {
 		requireLab()
 		Expect(bed.Break(ctx, mode, node)).To(Succeed())
-		exp := probe(ctx, production)
+		exp, resident := both.probe(ctx)
 		Expect(verdicts(exp)).To(Equal(want), describe(exp))
+		expectTheSame(exp, resident)
 		if len(want) > 0 {
 			Expect(testbed.Condition(exp, v1alpha1.ConditionEnforced).Status).To(Equal(metav1.ConditionFalse))
 			Expect(testbed.Condition(exp, v1alpha1.ConditionPolicyAligned).Status).To(Equal(metav1.ConditionTrue))
@@ -77,53 +75,68 @@ var _ = Describe("the production scenario", Ordered, func() {
 		Entry("egress ignored", SpecTimeout(3*time.Minute), "egress-ignored", "", violations("EnforcementMissing", closedByEgress...)),
 		Entry("egress ignored on one node", SpecTimeout(3*time.Minute), "egress-ignored", "node-a", violations("EnforcementMissing", closedByEgress...)),
 		Entry("UDP ignored: no path of this scenario depends on it", SpecTimeout(3*time.Minute), "udp-ignored", "", map[string][]string{}),
+	)
+
+	It("tells of rules that come later than the settle window", func(ctx SpecContext) {
+		requireLab()
+		Expect(bed.Break(ctx, "slow=25s", "")).To(Succeed())
+		exp, resident := both.probe(ctx)
 		// The rules of new pods come too late altogether: those that deny, and those
 		// that let the backend's probe in, without which MongoDB is not known to be up.
-		Entry("slower than the settle window", SpecTimeout(3*time.Minute), "slow=25s", "", map[string][]string{
-			"backend-to-frontend": {"EnforcementMissing"}, "backend-to-mongodb": {"NoPositiveControl"},
-			"frontend-to-mongodb": {"NoPositiveControl"}, "stranger-to-mongodb": {"NoPositiveControl"},
-		}),
-	)
+		Expect(verdicts(exp)).To(Equal(map[string][]string{
+			"backend-to-frontend": {"EnforcementMissing"}, "backend-to-mongodb": {"TargetSilent"},
+			"frontend-to-mongodb": {"TargetSilent"}, "stranger-to-mongodb": {"TargetSilent"},
+		}), describe(exp))
+		Expect(testbed.Condition(exp, v1alpha1.ConditionEnforced).Status).To(Equal(metav1.ConditionFalse))
+		Expect(testbed.Condition(exp, v1alpha1.ConditionPolicyAligned).Status).To(Equal(metav1.ConditionTrue))
+		// Pods that stay have had their rules since before.
+		expectRight(resident, testbed.Production)
+	}, SpecTimeout(3*time.Minute))
 
 	It("names the node on which enforcement is off", func(ctx SpecContext) {
 		requireLab()
 		node := nodeOf(ctx, "mongodb")
 		Expect(bed.Break(ctx, "off", node)).To(Succeed())
-		exp := probe(ctx, production)
-		Expect(testbed.Ready(exp).Reason).To(Equal("EnforcementMissing"), describe(exp))
-		for _, f := range exp.Status.Findings {
-			Expect(f.Cause).To(Equal("EnforcementMissing"), describe(exp))
-			if slices.Contains(closedByIngress, f.Path) {
-				Expect(f.TargetNode).To(Equal(node))
-				Expect(f.Predicted.Direction).To(Equal("Ingress"))
-				Expect(f.Predicted.Policies).To(ConsistOf("production/allow-backend-to-mongodb"))
-			} else {
-				Expect(f.SourceNode).To(Equal(node), "egress is enforced on the source's node")
-				Expect(f.Predicted.Direction).To(Equal("Egress"))
+		oneShot, resident := both.probe(ctx)
+		for _, exp := range []*v1alpha1.ConnectivityExpectation{oneShot, resident} {
+			Expect(testbed.Ready(exp).Reason).To(Equal("EnforcementMissing"), describe(exp))
+			for _, f := range exp.Status.Findings {
+				Expect(f.Cause).To(Equal("EnforcementMissing"), describe(exp))
+				if slices.Contains(closedByIngress, f.Path) {
+					Expect(f.TargetNode).To(Equal(node))
+					Expect(f.Predicted.Direction).To(Equal("Ingress"))
+					Expect(f.Predicted.Policies).To(ConsistOf("production/allow-backend-to-mongodb"))
+				} else {
+					Expect(f.SourceNode).To(Equal(node), "egress is enforced on the source's node")
+					Expect(f.Predicted.Direction).To(Equal("Egress"))
+				}
+				Expect(f.Message).To(ContainSubstring(node))
 			}
-			Expect(f.Message).To(ContainSubstring(node))
+			Expect(verdicts(exp)).To(HaveKey("stranger-to-mongodb"))
 		}
-		Expect(verdicts(exp)).To(HaveKey("stranger-to-mongodb"))
 	}, SpecTimeout(3*time.Minute))
 
 	It("calls it drift when the ingress policy is deleted, by itself and soon", func(ctx SpecContext) {
-		expectAllMet(probe(ctx, production))
+		exp, resident := both.probe(ctx)
+		expectAllMet(exp)
+		expectTheSame(exp, resident)
 		// The end of that run is no part of what is measured.
-		Eventually(func() []string { return probePods(ctx, production.Namespace) }).WithTimeout(30 * time.Second).Should(BeEmpty())
-		start := time.Now()
-		deletePolicy(ctx, "allow-backend-to-mongodb")
-		exp := await(ctx, production, func(e *v1alpha1.ConnectivityExpectation) bool { return testbed.Ready(e).Reason == "PolicyDrift" })
-		measured("policy deleted to verdict changed", time.Since(start))
-		Expect(verdicts(exp)).To(Equal(violations("PolicyDrift", closedByIngress...)), describe(exp))
+		Eventually(func() []string { return oneShotPods(ctx, production.Namespace) }).WithTimeout(30 * time.Second).Should(BeEmpty())
+		since, residentSince := now(ctx, both.oneShot), now(ctx, both.resident)
+		deletePolicy(ctx, both, "allow-backend-to-mongodb")
+		exp = awaitVerdicts(ctx, both.oneShot, since, violations("PolicyDrift", closedByIngress...))
+		measured("policy deleted to verdict changed", time.Since(since.at))
+		expectTheSame(exp, awaitVerdicts(ctx, both.resident, residentSince, violations("PolicyDrift", closedByIngress...)))
 		Expect(testbed.Condition(exp, v1alpha1.ConditionPolicyAligned).Status).To(Equal(metav1.ConditionFalse))
 		Expect(testbed.Condition(exp, v1alpha1.ConditionEnforced).Status).To(Equal(metav1.ConditionTrue))
 		Expect(exp.Status.LastRun.Trigger).To(BeElementOf("Change", "Repeated", "Interval"))
 	}, SpecTimeout(5*time.Minute))
 
 	It("calls it drift over UDP and TCP when DNS egress is forgotten", func(ctx SpecContext) {
-		deletePolicy(ctx, "allow-backend-dns")
-		exp := await(ctx, production, func(e *v1alpha1.ConnectivityExpectation) bool { return testbed.Ready(e).Reason == "PolicyDrift" })
-		Expect(verdicts(exp)).To(Equal(violations("PolicyDrift", "backend-resolves")), describe(exp))
+		since, residentSince := now(ctx, both.oneShot), now(ctx, both.resident)
+		deletePolicy(ctx, both, "allow-backend-dns")
+		exp := awaitVerdicts(ctx, both.oneShot, since, violations("PolicyDrift", "backend-resolves"))
+		expectTheSame(exp, awaitVerdicts(ctx, both.resident, residentSince, violations("PolicyDrift", "backend-resolves")))
 		transports := map[string]string{}
 		for _, f := range exp.Status.Findings {
 			transports[f.Transport] = f.Observed.Result
@@ -134,7 +147,8 @@ var _ = Describe("the production scenario", Ordered, func() {
 	It("is not green when the target is down", func(ctx SpecContext) {
 		scale(ctx, "mongodb", 0)
 		DeferCleanup(func(ctx SpecContext) { scale(ctx, "mongodb", 1) })
-		exp := probe(ctx, production)
+		exp, resident := both.probe(ctx)
+		expectTheSame(exp, resident)
 		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionUnknown), describe(exp))
 		Expect(verdicts(exp)).To(Equal(map[string][]string{
 			"backend-to-mongodb": {"NoTargetMatched"}, "frontend-to-mongodb": {"NoTargetMatched"}, "stranger-to-mongodb": {"NoTargetMatched"},
@@ -145,7 +159,9 @@ var _ = Describe("the production scenario", Ordered, func() {
 		watching, stop := context.WithCancel(ctx)
 		ready := watchEndpoints(watching)
 		for range 20 {
-			expectAllMet(probe(ctx, production))
+			exp, resident := both.probe(ctx)
+			expectAllMet(exp)
+			expectTheSame(exp, resident)
 		}
 		stop()
 		looks, probes := (<-ready).looks, (<-ready).ready
@@ -154,7 +170,6 @@ var _ = Describe("the production scenario", Ordered, func() {
 	}, SpecTimeout(15*time.Minute))
 })
 
-// deletePolicy deletes a policy of the scenario until the end of the spec.
 // removePolicy deletes a policy of the production scenario.
 func removePolicy(ctx context.Context, name string) {
 	GinkgoHelper()
@@ -163,12 +178,12 @@ func removePolicy(ctx context.Context, name string) {
 }
 
 // deletePolicy deletes a policy until the end of the spec.
-func deletePolicy(ctx context.Context, name string) {
+func deletePolicy(ctx context.Context, both pair, name string) {
 	GinkgoHelper()
 	removePolicy(ctx, name)
 	DeferCleanup(func(ctx SpecContext) {
 		Expect(bed.Kubectl(ctx, "apply", "-f", bed.Path("config/samples/production/policies.yaml"))).To(Succeed())
-		await(ctx, production, func(e *v1alpha1.ConnectivityExpectation) bool { return testbed.Ready(e).Status == metav1.ConditionTrue })
+		both.await(ctx, ready)
 	})
 }
 

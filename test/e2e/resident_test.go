@@ -11,55 +11,22 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/test/testbed"
 )
 
-// inResidentPods makes an expectation that declares what another one does, and is probed
-// from pods that stay.
-func inResidentPods(ctx context.Context, key types.NamespacedName, change func(*v1alpha1.ProbeSettings)) types.NamespacedName {
-	GinkgoHelper()
-	exp, err := bed.Expectation(ctx, key)
-	Expect(err).NotTo(HaveOccurred())
-	twin := &v1alpha1.ConnectivityExpectation{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name + "-resident"}, Spec: exp.Spec}
-	twin.Spec.Probe.Mode = v1alpha1.ProbeModeResident
-	if change != nil {
-		change(&twin.Spec.Probe)
-	}
-	Expect(bed.Client.Create(ctx, twin)).To(Succeed())
-	DeferCleanup(func(ctx SpecContext) { Expect(client.IgnoreNotFound(bed.Client.Delete(ctx, twin))).To(Succeed()) })
-	return client.ObjectKeyFromObject(twin)
-}
-
-// expectTheSame probes an expectation's twin, which has to come to the same verdicts.
-func expectTheSame(ctx context.Context, twin types.NamespacedName, want *v1alpha1.ConnectivityExpectation) {
-	GinkgoHelper()
-	got := probe(ctx, twin)
-	Expect(verdicts(got)).To(Equal(verdicts(want)), describe(got))
-	Expect(got.Status.Summary).To(Equal(want.Status.Summary), describe(got))
-}
-
 var _ = Describe("resident probes", Ordered, func() {
-	key := types.NamespacedName{Namespace: "production", Name: "mongodb"}
 	const rounds = 5
 	var twin types.NamespacedName
 
 	BeforeAll(func(ctx SpecContext) {
 		requireLab()
-		Expect(bed.Kubectl(ctx, "apply", "-k", bed.Path("config/samples/production"))).To(Succeed())
-		DeferCleanup(func(ctx SpecContext) {
-			Expect(bed.Kubectl(ctx, "delete", "namespace", "production", "--timeout=120s")).To(Succeed())
-		})
-		for _, name := range []string{"frontend", "backend", "mongodb"} {
-			Expect(bed.Kubectl(ctx, "-n", "production", "rollout", "status", "deployment/"+name, "--timeout=120s")).To(Succeed())
-		}
-		exp, err := bed.Expectation(ctx, key)
+		applyScenario(ctx, testbed.Production)
+		exp, err := bed.Expectation(ctx, production)
 		Expect(err).NotTo(HaveOccurred())
-		twin = inResidentPods(ctx, key, func(p *v1alpha1.ProbeSettings) {
+		twin = inResidentPods(ctx, production, func(p *v1alpha1.ProbeSettings) {
 			p.IntervalSeconds, p.TimeoutMilliseconds, p.WatchMilliseconds = 600, 500, 40
 		})
 		// What is measured is one expectation.
@@ -68,26 +35,22 @@ var _ = Describe("resident probes", Ordered, func() {
 
 	AfterEach(func(ctx SpecContext) { Expect(bed.Heal(ctx)).To(Succeed()) })
 
-	ready := func(e *v1alpha1.ConnectivityExpectation) bool { return testbed.Ready(e).Status == metav1.ConditionTrue }
-	drift := func(e *v1alpha1.ConnectivityExpectation) bool { return testbed.Ready(e).Reason == "PolicyDrift" }
-
 	It("tell of a changed policy soon, and how long it took to be enforced", func(ctx SpecContext) {
 		expectAllMet(probe(ctx, twin))
 		pods := probePods(ctx, twin.Namespace)
 		var opened, closed []time.Duration
 		for range rounds {
-			start := time.Now()
+			since := now(ctx, twin)
 			removePolicy(ctx, "allow-backend-to-mongodb")
-			exp := await(ctx, twin, drift)
-			opened = append(opened, time.Since(start))
-			Expect(verdicts(exp)).To(Equal(violations("PolicyDrift", closedByIngress...)), describe(exp))
-			expectLatency(ctx, twin, v1alpha1.FlipOpened, start)
+			awaitVerdicts(ctx, twin, since, violations("PolicyDrift", closedByIngress...))
+			opened = append(opened, time.Since(since.at))
+			expectLatency(ctx, twin, v1alpha1.FlipOpened, since.at)
 
-			start = time.Now()
+			since = now(ctx, twin)
 			Expect(bed.Kubectl(ctx, "apply", "-f", bed.Path("config/samples/production/policies.yaml"))).To(Succeed())
-			await(ctx, twin, ready)
-			closed = append(closed, time.Since(start))
-			expectLatency(ctx, twin, v1alpha1.FlipClosed, start)
+			expectAllMet(awaitVerdicts(ctx, twin, since, nil))
+			closed = append(closed, time.Since(since.at))
+			expectLatency(ctx, twin, v1alpha1.FlipClosed, since.at)
 		}
 		Expect(probePods(ctx, twin.Namespace)).To(ConsistOf(pods))
 		slices.Sort(opened)

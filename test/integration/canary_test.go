@@ -115,7 +115,7 @@ func (m *coalMine) round(ctx context.Context) *v1alpha1.EnforcementCanary {
 // complete waits for a status of all nodes.
 func (m *coalMine) complete(ctx context.Context) *v1alpha1.EnforcementCanary {
 	GinkgoHelper()
-	Eventually(func() metav1.ConditionStatus { return condition(m.get(ctx), v1alpha1.ConditionComplete).Status }).WithTimeout(20 * time.Second).
+	Eventually(func() metav1.ConditionStatus { return condition(m.get(ctx), v1alpha1.ConditionComplete).Status }).WithTimeout(20*time.Second).
 		Should(Equal(metav1.ConditionTrue), "%v", m.get(ctx).Status)
 	return m.get(ctx)
 }

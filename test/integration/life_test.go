@@ -80,18 +80,6 @@ var _ = Describe("the operator", func() {
 
 	// While a responder starts, the probes start beside it, without a plan.
 	responders := func(pod *corev1.Pod) bool { return !probes(pod) }
-	plans := func(ctx context.Context, w *world) []string {
-		GinkgoHelper()
-		var list corev1.PodList
-		Expect(k8s.List(ctx, &list, client.InNamespace(w.ns))).To(Succeed())
-		var out []string
-		for _, p := range list.Items {
-			if p.Annotations[wire.PlanAnnotation] != "" {
-				out = append(out, p.Name)
-			}
-		}
-		return out
-	}
 
 	It("gives probes their plans when the responder listens, and not before", func(ctx SpecContext) {
 		startOperator(patient)
@@ -99,7 +87,7 @@ var _ = Describe("the operator", func() {
 		w.kubelet.set(func(k *kubelet) { k.hold = responders })
 		w.expect(ctx, toResponder)
 		Eventually(func() []string { return w.pods(ctx) }).WithTimeout(10 * time.Second).Should(HaveLen(3))
-		Consistently(func() []string { return plans(ctx, w) }).WithTimeout(500 * time.Millisecond).Should(BeEmpty())
+		Consistently(func() []string { return planned(ctx, w) }).WithTimeout(500 * time.Millisecond).Should(BeEmpty())
 		w.kubelet.set(func(k *kubelet) { k.hold = nil })
 		exp := w.result(ctx)
 		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionTrue), testbed.Ready(exp).Message)
@@ -237,8 +225,12 @@ var _ = Describe("the operator", func() {
 		for range 2 {
 			requestRun(ctx, w)
 		}
-		Eventually(func() []string { return events(ctx, w) }).Should(ConsistOf("AllPathsMet", "EnforcementMissing"))
-		Consistently(func() []string { return events(ctx, w) }).WithTimeout(time.Second).Should(HaveLen(2))
+		// The last one is about the direction that fails.
+		want := []string{"AllPathsMet", "EnforcementMissing", "EnforcementMissing"}
+		Eventually(func() []string { return events(ctx, w) }).WithTimeout(10 * time.Second).Should(ConsistOf(want))
+		requestRun(ctx, w)
+		Eventually(func() bool { return len(w.get(ctx).Status.Findings[0].Attributions) > 0 }).WithTimeout(10 * time.Second).Should(BeTrue())
+		Consistently(func() []string { return events(ctx, w) }).WithTimeout(time.Second).Should(ConsistOf(want))
 	}, SpecTimeout(time.Minute))
 
 	It("splits the checks of an identity over pods when a plan cannot hold them", func(ctx SpecContext) {
@@ -276,3 +268,17 @@ var _ = Describe("the operator", func() {
 		Expect(causes(w.result(ctx))).To(Equal(map[string]string{"allowed": "TargetNotListening", "denied": "TargetNotListening"}))
 	}, SpecTimeout(time.Minute))
 })
+
+// planned returns the pods that have a plan.
+func planned(ctx context.Context, w *world) []string {
+	GinkgoHelper()
+	var list corev1.PodList
+	Expect(k8s.List(ctx, &list, client.InNamespace(w.ns))).To(Succeed())
+	var out []string
+	for _, p := range list.Items {
+		if p.Annotations[wire.PlanAnnotation] != "" {
+			out = append(out, p.Name)
+		}
+	}
+	return out
+}

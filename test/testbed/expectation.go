@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -29,19 +30,51 @@ func (b *Bed) Expectation(ctx context.Context, key types.NamespacedName) (*v1alp
 
 // Probe asks for a run and waits for its result.
 func (b *Bed) Probe(ctx context.Context, key types.NamespacedName) (*v1alpha1.ConnectivityExpectation, error) {
-	exp, err := b.Expectation(ctx, key)
+	request, err := b.Request(ctx, key)
 	if err != nil {
 		return nil, err
+	}
+	return b.Await(ctx, key, Answers(request))
+}
+
+// Request asks for a run and returns the name of the request.
+func (b *Bed) Request(ctx context.Context, key types.NamespacedName) (string, error) {
+	exp, err := b.Expectation(ctx, key)
+	if err != nil {
+		return "", err
 	}
 	request := strconv.FormatInt(time.Now().UnixNano(), 10)
 	base := exp.DeepCopy()
 	metav1.SetMetaDataAnnotation(&exp.ObjectMeta, v1alpha1.RequestedAtAnnotation, request)
 	if err := b.Client.Patch(ctx, exp, client.MergeFrom(base)); err != nil {
-		return nil, fmt.Errorf("asking for a run: %w", err)
+		return "", fmt.Errorf("asking for a run: %w", err)
 	}
-	return b.Await(ctx, key, func(e *v1alpha1.ConnectivityExpectation) bool {
+	return request, nil
+}
+
+// Answers tells of an expectation whether its status is the result of a request.
+func Answers(request string) func(*v1alpha1.ConnectivityExpectation) bool {
+	return func(e *v1alpha1.ConnectivityExpectation) bool {
 		return e.Status.LastHandledRequest == request && Ready(e).Reason != v1alpha1.ReasonPending
-	})
+	}
+}
+
+// Twin makes an expectation that declares what another one does, and is probed from pods
+// that stay. change changes how it is probed; nil changes nothing more.
+func (b *Bed) Twin(ctx context.Context, key types.NamespacedName, change func(*v1alpha1.ProbeSettings)) (*v1alpha1.ConnectivityExpectation, error) {
+	exp, err := b.Expectation(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	twin := &v1alpha1.ConnectivityExpectation{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name + "-resident"}, Spec: exp.Spec}
+	twin.Spec.Probe.Mode = v1alpha1.ProbeModeResident
+	if change != nil {
+		change(&twin.Spec.Probe)
+	}
+	if err := b.Client.Create(ctx, twin); err != nil {
+		return nil, fmt.Errorf("creating expectation %s/%s: %w", twin.Namespace, twin.Name, err)
+	}
+	return twin, nil
 }
 
 // Await waits until an expectation is as wanted. The context bounds the wait.
@@ -73,4 +106,32 @@ func Condition(e *v1alpha1.ConnectivityExpectation, conditionType string) metav1
 // Ready returns the condition Ready.
 func Ready(e *v1alpha1.ConnectivityExpectation) metav1.Condition {
 	return Condition(e, v1alpha1.ConditionReady)
+}
+
+// Inconclusive returns an error unless there are findings about a path, all of them are
+// inconclusive by this cause and have these words for it, and nothing of the expectation
+// is a violation or makes it Ready.
+func Inconclusive(e *v1alpha1.ConnectivityExpectation, path, cause string, words ...string) error {
+	found := 0
+	for _, f := range e.Status.Findings {
+		if f.Path != path {
+			continue
+		}
+		found++
+		if f.Cause != cause || f.Observed == nil || f.Observed.Result != "Inconclusive" {
+			return fmt.Errorf("path %s: want Inconclusive by %s, got %s: %s", path, cause, f.Cause, f.Message)
+		}
+		for _, w := range words {
+			if !strings.Contains(f.Observed.Evidence, w) {
+				return fmt.Errorf("path %s: want %q in the evidence, got %q", path, w, f.Observed.Evidence)
+			}
+		}
+	}
+	switch ready := Ready(e); {
+	case found == 0:
+		return fmt.Errorf("path %s: there is no finding; Ready is %s %s: %s", path, ready.Status, ready.Reason, ready.Message)
+	case e.Status.Summary.Violated > 0 || ready.Status != metav1.ConditionUnknown:
+		return fmt.Errorf("path %s: Ready is %s %s with %d violations: %s", path, ready.Status, ready.Reason, e.Status.Summary.Violated, ready.Message)
+	}
+	return nil
 }

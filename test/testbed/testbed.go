@@ -29,8 +29,8 @@ const (
 
 // Bed is a prepared cluster.
 type Bed struct {
-	// Client reads and writes the cluster.
-	Client client.Client
+	// Client reads, writes and watches the cluster.
+	Client client.WithWatch
 	// Lab tells whether the cluster is the lab, whose enforcement can be broken.
 	Lab bool
 
@@ -158,6 +158,14 @@ func (b *Bed) setImages(ctx context.Context) error {
 	return nil
 }
 
+// ProbeImage is the probe image that the cluster has.
+func (b *Bed) ProbeImage() string {
+	if image := os.Getenv("PATHPROOF_PROBE_IMAGE"); image != "" && !b.Lab {
+		return image
+	}
+	return probeImage + ":" + imageTag
+}
+
 // Break makes the lab's enforcement misbehave, on one node or (empty) on all.
 func (b *Bed) Break(ctx context.Context, mode, node string) error {
 	args := []string{"break", mode}
@@ -231,7 +239,7 @@ func moduleRoot(ctx context.Context) (string, error) {
 	return filepath.Dir(mod), nil
 }
 
-func newClient(kubeconfig string) (client.Client, error) {
+func newClient(kubeconfig string) (client.WithWatch, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return nil, fmt.Errorf("reading kubeconfig: %w", err)
@@ -240,7 +248,7 @@ func newClient(kubeconfig string) (client.Client, error) {
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, err
 	}
-	c, err := client.New(config, client.Options{Scheme: scheme})
+	c, err := client.NewWithWatch(config, client.Options{Scheme: scheme})
 	if err != nil {
 		return nil, fmt.Errorf("building client: %w", err)
 	}

@@ -155,7 +155,7 @@ func (l *Lab) configure(n Node) error {
 			return err
 		}
 	}
-	return os.WriteFile(filepath.Join(n.Dir, "resolv.conf"), []byte("# no resolver outside the lab\n"), 0o644)
+	return os.WriteFile(filepath.Join(n.Dir, "resolv.conf"), []byte("# no resolver outside the lab\nnameserver "+NodeDNSAddr.String()+"\n"), 0o644)
 }
 
 // makeCgroups makes the group of each node, in which its kubelet puts its pods:

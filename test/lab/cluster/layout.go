@@ -52,6 +52,9 @@ var (
 	}
 	// DNSAddr is the cluster address of DNS.
 	DNSAddr = netip.MustParseAddr("10.96.0.10")
+	// NodeDNSAddr is an address that every node has for itself, and its only nameserver:
+	// where NodeLocal DNSCache listens, if somebody starts one.
+	NodeDNSAddr = netip.MustParseAddr("169.254.20.10")
 )
 
 // Ports of the control plane, off the usual ones so that a cluster on the same

@@ -40,6 +40,7 @@ func (l *Lab) network(ctx context.Context) error {
 		b.add(n.Netns,
 			fmt.Sprintf("route add %s dev eth0 scope link", serviceRange),
 			fmt.Sprintf("route add %s dev eth0", serviceRange6))
+		b.add(n.Netns, fmt.Sprintf("addr add %s/32 dev lo", NodeDNSAddr))
 		l.podRoutes(&b, n.Netns, n.Name)
 	}
 
