@@ -175,7 +175,6 @@ func (s *canaryScope) summarize(f canaryFindings) {
 	st.Features = s.countFeatures(f)
 	offenders, total := s.offenders(f)
 	st.Offenders = offenders
-	st.LastRound = nil
 	if !f.newest.IsZero() {
 		st.LastRound = &v1alpha1.CanaryRound{StartedAt: metav1.Time{Time: f.oldest}, FinishedAt: metav1.Time{Time: f.newest}}
 	}
@@ -189,7 +188,7 @@ func (s *canaryScope) summarize(f canaryFindings) {
 		enforced = unknown(v1alpha1.ReasonNoNodes, "there is no node to cover: see status.nodes")
 		complete = enforced
 		complete.Status = metav1.ConditionFalse
-	case st.LastRound == nil && total == 0:
+	case st.LastRound == nil:
 		enforced = unknown(v1alpha1.ReasonCanaryStarting, "no node has reported: "+unfound.Message)
 		complete = enforced
 	case unfound != nil:
