@@ -77,7 +77,7 @@ e2e: ## Run the tests on the lab, or on the cluster of KUBECONFIG
 soak: ## Probe what the end-to-end tests expect 200 times (RUNS) on a busy lab, and count false verdicts
 	go run ./test/soak -runs=$(or $(RUNS),200)
 bench: ## Run the benchmarks; those of whole runs need root
-	go test -run='^$$' -bench=. -benchmem ./evaluator ./plan ./probe/... ./controllers ./manifests ./cmd/pathproof
+	go test -run='^$$' -bench=. -benchmem ./evaluator ./plan ./probe/... ./cmd/probe ./controllers ./manifests ./cmd/pathproof
 bench-lab: ## Measure whole runs on the lab, or on the cluster of KUBECONFIG
 	go run ./test/bench
 fuzz: ## Fuzz each target for ten seconds

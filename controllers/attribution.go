@@ -79,8 +79,11 @@ func (r *run) placedChecks() map[string]placedCheck {
 				out[hostCheckID(id, at.Addr)] = newPlacedCheck(plan.Placed{Edge: e.AtAddress(at.Addr), Node: p.node}, at.Outcomes)
 			}
 			c := newPlacedCheck(plan.Placed{Edge: e, Node: p.node}, result.Outcomes)
-			if e.Target.Kind == plan.TargetResponder {
+			switch tried := p.tried(i, e); {
+			case e.Target.Kind == plan.TargetResponder:
 				c.Placed = r.responderOf(e).again(e, p.node)
+			case e.Target.Kind == plan.TargetNameserver && len(tried) > 0:
+				c = newPlacedCheck(plan.Placed{Edge: e.AtAddress(tried[0]), Node: p.node}, result.Outcomes)
 			}
 			out[id] = c
 		}
@@ -101,8 +104,10 @@ func newPlacedCheck(p plan.Placed, outcomes wire.Outcomes) placedCheck {
 func (x *responderRun) again(e *plan.Edge, from string) plan.Placed {
 	c := *e
 	c.Target.Key, c.Target.Addr = x.Key, netip.Addr{}
-	c.Backends = slices.Clone(e.Backends)
-	c.Backends[0].Endpoint.Addr = netip.Addr{}
+	if e.Backends[0].Endpoint.IsIdentity() { // a pod has its own
+		c.Backends = slices.Clone(e.Backends)
+		c.Backends[0].Endpoint.Addr = netip.Addr{}
+	}
 	r := x.Responder
 	r.Node = x.node
 	return plan.Placed{Edge: &c, Node: from, Responder: &r}

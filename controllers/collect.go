@@ -47,29 +47,7 @@ func (r *ExpectationReconciler) collect(ctx context.Context, s *scope) (bool, er
 		}
 		s.track.inFlight.Add(-1)
 	}
-	if waiting {
-		return true, nil
-	}
-	for _, resp := range current.responders {
-		if resp.done {
-			continue
-		}
-		resp.done = true
-		pod := r.observePod(s, &resp.podRun)
-		resp.alive = resp.ready && pod != nil && containerReady(pod) && container(pod).RestartCount == 0
-		if current.resident {
-			continue
-		}
-		if !resp.createdAt.IsZero() {
-			s.track.inFlight.Add(-1)
-		}
-		if pod != nil {
-			if err := r.deletePod(ctx, pod); err != nil {
-				return false, err
-			}
-		}
-	}
-	return false, nil
+	return waiting, nil
 }
 
 // discard is done with a spare pod once it is there to be deleted.

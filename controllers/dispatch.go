@@ -65,6 +65,10 @@ func (r *ExpectationReconciler) dispatch(ctx context.Context, s *scope) (bool, e
 		if err := r.ensure(ctx, s, &resp.podRun, func() *corev1.Pod { return responderPod(s.exp, current, resp, s.options) }); err != nil {
 			return false, err
 		}
+		if resp.StandsFor != nil && resp.obstacle == verdict.ProbeRefused {
+			resp.obstacle = verdict.StandInRefused
+			resp.detail += "; or write to.via: Endpoint to probe the pod itself"
+		}
 		r.observeResponder(s, resp)
 	}
 	waiting := false

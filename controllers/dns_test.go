@@ -181,6 +181,29 @@ func TestResolversOfAProbeThatFailed(t *testing.T) {
 	}
 }
 
+// A nameserver is asked again at its address: other pods may have others.
+func TestANameserverIsAskedAgainAtItsAddress(t *testing.T) {
+	res := plan.Resolve(resolving())
+	p := &probeRun{Pod: plan.Pod{Node: "a", Edges: res.Edges}, podRun: podRun{node: "a"}, report: &wire.Report{Nameservers: []netip.Addr{netip.MustParseAddr("192.0.2.53")}}}
+	p.report.Results = answers(res.Edges, p.report.Nameservers, nil)
+	r := &run{probes: []*probeRun{p}, predictor: res.Predictor}
+	found := 0
+	placed := r.placedChecks()
+	for i, e := range res.Edges {
+		for _, c := range r.check(p, i, e) {
+			if again := placed[c.ID]; c.Addr == p.report.Nameservers[0] {
+				found++
+				if again.Edge.Target.Addr != c.Addr || again.Edge.Target.Name != c.Target || again.Edge.Nameserver != 0 || !again.answered {
+					t.Errorf("got %+v", again.Edge)
+				}
+			}
+		}
+	}
+	if found != 1 {
+		t.Errorf("%d checks are about the nameserver", found)
+	}
+}
+
 // The probe resolves names as its workload does.
 func TestProbesHaveTheResolversOfTheirWorkload(t *testing.T) {
 	workload := &corev1.Pod{Spec: corev1.PodSpec{DNSPolicy: corev1.DNSNone, DNSConfig: &corev1.PodDNSConfig{

@@ -63,6 +63,7 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 	s.problems = engine.Problems(reach.includes)
 	s.input = plan.Input{
 		Expectation: s.exp, Snapshot: snapshot, Engine: engine, ClusterDNS: r.options.ClusterDNS, Learned: s.track.learned,
+		Refusing: s.track.refusing,
 		Sampling: s.track.sampling, Probed: true,
 	}
 	s.resolve()
@@ -143,7 +144,7 @@ func (r *ExpectationReconciler) implementation(ctx context.Context) (evaluator.D
 // detect recognises the implementation by its pods, unless users say which it is.
 func detect(ctx context.Context, cl client.Client, i evaluator.Implementation) (evaluator.Detection, error) {
 	var pods corev1.PodList
-	if err := cl.List(ctx, &pods, client.MatchingFields{PodCNIIndex: cniIndexed}, client.UnsafeDisableDeepCopy); err != nil {
+	if err := cl.List(ctx, &pods, client.MatchingFields{PodCNIIndex: indexed}, client.UnsafeDisableDeepCopy); err != nil {
 		return evaluator.Detection{}, fmt.Errorf("listing pods of network implementations: %w", err)
 	}
 	return i.Detect(pointers(pods.Items)), nil
@@ -233,13 +234,10 @@ func (r *ExpectationReconciler) reachOfNameservers(ctx context.Context, exp *v1a
 		return nil
 	}
 	var pods corev1.PodList
-	if err := r.client.List(ctx, &pods, client.InNamespace(exp.Namespace), client.UnsafeDisableDeepCopy); err != nil {
-		return fmt.Errorf("listing pods: %w", err)
+	if err := r.client.List(ctx, &pods, client.InNamespace(exp.Namespace), client.MatchingFields{PodResolverIndex: indexed}, client.UnsafeDisableDeepCopy); err != nil {
+		return fmt.Errorf("listing pods with resolvers of their own: %w", err)
 	}
-	out.everywhere = out.everywhere || slices.ContainsFunc(pods.Items, func(p corev1.Pod) bool {
-		return p.Spec.DNSPolicy == corev1.DNSNone || p.Spec.DNSPolicy == corev1.DNSDefault ||
-			(p.Spec.DNSConfig != nil && len(p.Spec.DNSConfig.Nameservers) > 0)
-	})
+	out.everywhere = out.everywhere || len(pods.Items) > 0
 	return nil
 }
 

@@ -33,9 +33,12 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 		}
 	}
 	s.track.learned = current.learned()
-	if !overtaken && !moved && !maps.EqualFunc(s.track.learned, s.input.Learned, slices.Equal[[]netip.Addr]) {
-		// From here on, the results rest on what is at the addresses that hosts had, too.
-		s.input.Learned = s.track.learned
+	s.track.refusing = current.refusing(s.track)
+	same := maps.EqualFunc(s.track.learned, s.input.Learned, slices.Equal[[]netip.Addr]) && maps.Equal(s.track.refusing, s.input.Refusing)
+	if !overtaken && !moved && !same {
+		// From here on, the results rest on what is at the addresses that hosts had, too. And
+		// that the next run will take stand-ins where nothing listens is no change.
+		s.input.Learned, s.input.Refusing = s.track.learned, s.track.refusing
 		current.provenance = plan.Resolve(s.input).Provenance
 	}
 	s.verdicts = verdict.Judge(checks)
@@ -160,6 +163,31 @@ func (r *run) learned() map[string][]netip.Addr {
 	return out
 }
 
+// refusing returns the listeners of pods that refused connections in the run and answered
+// nobody, and those that did so before and were not tried again. A changed spec tries them
+// again.
+func (r *run) refusing(t *tracked) map[string]bool {
+	out := map[string]bool{}
+	if r.generation == t.last.generation {
+		maps.Copy(out, t.refusing)
+	}
+	answered := map[string]bool{}
+	for _, p := range r.probes {
+		for i, e := range p.Edges {
+			if e.Target.Kind != plan.TargetPod || p.report == nil {
+				continue
+			}
+			outcomes := p.report.Results[i].Outcomes
+			answered[e.Listener()] = answered[e.Listener()] || outcomes.Any(wire.Outcome.Answered)
+			if outcomes.All(func(o wire.Outcome) bool { return o == wire.Refused }) {
+				out[e.Listener()] = true
+			}
+		}
+	}
+	maps.DeleteFunc(out, func(l string, _ bool) bool { return answered[l] })
+	return out
+}
+
 // check returns what is to be judged of one check of a pod: of a host, each address that
 // was tried is judged by itself, and so is that none was, or not all.
 func (r *run) check(p *probeRun, i int, e *plan.Edge) []verdict.Check {
@@ -211,10 +239,6 @@ func (r *run) checkAt(p *probeRun, i int, e *plan.Edge, tried []netip.Addr) verd
 	c := edgeCheck(e)
 	c.ID = flow.ID(c.ID, p.Node)
 	c.SourceNode, c.Pod = p.node, p.name
-	if e.Target.Kind == plan.TargetResponder {
-		c.Responder = true
-		c.ListenerAlive = r.responderOf(e).alive
-	}
 	switch {
 	case p.obstacle != "":
 		c.Obstacle, c.ObstacleDetail = p.obstacle, p.detail
@@ -231,10 +255,22 @@ func (r *run) checkAt(p *probeRun, i int, e *plan.Edge, tried []netip.Addr) verd
 	}
 	c.Endpoints = len(r.predictor.Backends(e, tried))
 	from := sameFamily(p.addrs, target)
+	if e.Target.Kind == plan.TargetResponder {
+		x := r.responderOf(e)
+		c.Responder, c.ListenerAlive = true, x.alive
+		if p.report != nil {
+			c.Recorded = r.recorded(x, p, i, from)
+		}
+	}
 	c.Prediction = r.predictor.Decide(e, from, tried)
 	if c.Obstacle == "" && len(p.addrs) > 0 && target.IsValid() && !from.IsValid() {
 		c.Obstacle = verdict.NoSharedFamily
 		c.ObstacleDetail = fmt.Sprintf("the probe pod has no %s address", plan.FamilyOf(target))
+	}
+	if standIn, differs := r.predictor.StandInDiffers(e, from); differs && c.Obstacle == "" {
+		c.Obstacle = verdict.StandInRefused
+		c.ObstacleDetail = fmt.Sprintf("policies tell the stand-in at %s from the pod by its address, so that it would be %s and the pod %s: write to.via: Endpoint to probe the pod itself",
+			e.Target.Addr, standIn.Verdict, c.Prediction.Verdict)
 	}
 	if workload, diverges := r.predictor.Divergence(e, from, tried); diverges {
 		c.Obstacle = verdict.IdentityDivergence

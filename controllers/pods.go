@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"maps"
 	"path"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/evaluator"
 	"github.com/pathproof/pathproof/flow"
 	"github.com/pathproof/pathproof/plan"
 	"github.com/pathproof/pathproof/probe/wire"
@@ -99,21 +101,52 @@ func responderPod(exp *v1alpha1.ConnectivityExpectation, r *run, x *responderRun
 	health := freePort(x.Ports)
 	var listen []string
 	c := &pod.Spec.Containers[0]
+	if w := x.StandsFor; w != nil {
+		pod.Spec.ServiceAccountName, pod.Spec.Tolerations = w.Spec.ServiceAccountName, w.Spec.Tolerations
+		c.Ports = namedPorts(w)
+	}
 	for _, port := range x.Ports {
 		listen = append(listen, port.String())
-		c.Ports = append(c.Ports, corev1.ContainerPort{ContainerPort: int32(port.First), Protocol: corev1.Protocol(port.Protocol)})
+		own := corev1.ContainerPort{ContainerPort: int32(port.First), Protocol: corev1.Protocol(port.Protocol)}
+		if !slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool {
+			return p.ContainerPort == own.ContainerPort && p.Protocol == own.Protocol
+		}) {
+			c.Ports = append(c.Ports, own)
+		}
 		if port.First < 1024 {
 			// A safe sysctl, allowed by the restricted Pod Security Standard, in place of
 			// the capability NET_BIND_SERVICE.
 			pod.Spec.SecurityContext.Sysctls = []corev1.Sysctl{{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}}
 		}
 	}
-	c.Args = []string{"serve", "--listen=" + strings.Join(listen, ","), "--health-port=" + strconv.Itoa(health)}
+	c.Args = []string{"serve", "--listen=" + strings.Join(listen, ","), "--health-port=" + strconv.Itoa(health), "--annotations=" + wire.AnnotationsPath}
+	if !r.resident {
+		c.Args = append(c.Args, "--record="+terminationLog)
+	}
+	projectAnnotations(pod, wire.AnnotationsPath, "metadata.annotations")
 	if exp.Spec.Probe.SCTP == v1alpha1.SCTPRaw && slices.ContainsFunc(x.Ports, func(p flow.PortRange) bool { return p.Protocol == flow.SCTP }) {
 		allowRawSCTP(c)
 	}
 	c.ReadinessProbe = readinessProbe(health)
 	return pod
+}
+
+// namedPorts returns the ports that a pod declares under a name: policies ask for these, of a
+// stand-in as of the pod. One container can have a name once, and a number.
+func namedPorts(pod *corev1.Pod) []corev1.ContainerPort {
+	var out []corev1.ContainerPort
+	for _, c := range evaluator.ServingContainers(&pod.Spec) {
+		for _, p := range c.Ports {
+			own := corev1.ContainerPort{Name: p.Name, ContainerPort: p.ContainerPort, Protocol: cmp.Or(p.Protocol, corev1.ProtocolTCP)}
+			taken := slices.ContainsFunc(out, func(o corev1.ContainerPort) bool {
+				return o.Name == own.Name || (o.ContainerPort == own.ContainerPort && o.Protocol == own.Protocol)
+			})
+			if own.Name != "" && !taken {
+				out = append(out, own)
+			}
+		}
+	}
+	return out
 }
 
 // netRaw is what a raw socket takes.

@@ -122,6 +122,34 @@ func TestResponderPod(t *testing.T) {
 	golden(t, "responder.yaml", responderPod(podExpectation(), &run{id: "r1"}, x, podOptions()))
 }
 
+// A stand-in is to policies and to the scheduler what its pod is.
+func TestStandInPod(t *testing.T) {
+	w := &corev1.Pod{Spec: corev1.PodSpec{
+		ServiceAccountName: "db", Tolerations: []corev1.Toleration{{Key: "dedicated", Operator: corev1.TolerationOpExists}},
+		Containers: []corev1.Container{
+			{Ports: []corev1.ContainerPort{{Name: "main", ContainerPort: 5432, HostPort: 5432}, {Name: "stats", ContainerPort: 9187, Protocol: corev1.ProtocolTCP}, {ContainerPort: 7}}},
+			{Ports: []corev1.ContainerPort{{Name: "main", ContainerPort: 1}, {Name: "again", ContainerPort: 5432}, {Name: "trace", ContainerPort: 5432, Protocol: corev1.ProtocolUDP}}},
+		},
+	}}
+	x := &responderRun{Responder: plan.Responder{Labels: map[string]string{"app": "db"}, StandsFor: w, Ports: []flow.PortRange{
+		{Protocol: flow.TCP, First: 5432, Last: 5432}, {Protocol: flow.UDP, First: 53, Last: 53},
+	}}}
+	pod := responderPod(podExpectation(), &run{id: "r1"}, x, podOptions())
+	if pod.Spec.ServiceAccountName != "db" || len(pod.Spec.Tolerations) != 1 || *pod.Spec.AutomountServiceAccountToken {
+		t.Errorf("got service account %q, token %v, tolerations %v", pod.Spec.ServiceAccountName, *pod.Spec.AutomountServiceAccountToken, pod.Spec.Tolerations)
+	}
+	want := []corev1.ContainerPort{
+		{Name: "main", ContainerPort: 5432, Protocol: corev1.ProtocolTCP}, {Name: "stats", ContainerPort: 9187, Protocol: corev1.ProtocolTCP},
+		{Name: "trace", ContainerPort: 5432, Protocol: corev1.ProtocolUDP}, {ContainerPort: 53, Protocol: corev1.ProtocolUDP},
+	}
+	if diff := cmp.Diff(want, pod.Spec.Containers[0].Ports); diff != "" {
+		t.Errorf("ports (-want +got):\n%s", diff)
+	}
+	if !slices.Contains(pod.Spec.Containers[0].Args, "--listen=TCP/5432,UDP/53") {
+		t.Errorf("got %v", pod.Spec.Containers[0].Args)
+	}
+}
+
 // The capability goes to the pods that need it, of expectations that ask for it.
 func TestNetRawIsForSCTPAlone(t *testing.T) {
 	sctp, tcp := &plan.Source{Key: "sctp"}, &plan.Source{Key: "tcp"}

@@ -88,7 +88,7 @@ type ExpectationReconciler struct {
 var _ reconcile.Reconciler = (*ExpectationReconciler)(nil)
 
 // NewExpectationReconciler returns a reconciler. Its client must read from a
-// cache that holds the indexes PodExpectationIndex and PodCNIIndex.
+// cache that holds the indexes PodExpectationIndex, PodCNIIndex and PodResolverIndex.
 func NewExpectationReconciler(c clock.WithTicker, cl client.Client, logs LogReader, rec events.EventRecorder, m *Metrics, o Options) *ExpectationReconciler {
 	return &ExpectationReconciler{clock: c, client: cl, recorder: rec, metrics: m, options: o, tracker: newTracker(), residents: newResidents(c, logs)}
 }
@@ -137,6 +137,7 @@ func (r *ExpectationReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		r.schedule, // is a run due, or has one been overtaken?
 		r.dispatch, // create responders and probes, hand out plans
 		r.collect,  // read reports, delete pods
+		r.record,   // what have responders noted of checks that got no answer?
 		r.judge,    // verdicts, once all reports are in
 	} {
 		done, err := p(ctx, s)

@@ -127,7 +127,7 @@ func (r *ExpectationReconciler) leave(ctx context.Context, pod *corev1.Pod, owne
 	}
 	left := pod.DeepCopy()
 	err := r.patchResident(ctx, left, map[string]any{
-		"annotations":     map[string]any{wire.PlanKeyPrefix + string(owner): nil},
+		"annotations":     map[string]any{wire.PlanKeyPrefix + string(owner): nil, wire.RecordKeyPrefix + string(owner): nil},
 		"ownerReferences": []any{map[string]any{"$patch": "delete", "uid": owner}},
 	})
 	switch {

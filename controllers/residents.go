@@ -35,6 +35,8 @@ type residentOwner struct {
 	// reports are those that came, by the ID of their plan; nil for a plan whose report
 	// has not come.
 	reports map[string]*wire.Report
+	// records are those of responders, by the ID of the request, in the same way.
+	records map[string]*wire.Record
 	flips   []seenFlip
 }
 
@@ -55,12 +57,25 @@ func newResidents(c clock.WithTicker, logs LogReader) *residents {
 func (r *residents) expect(exp *v1alpha1.ConnectivityExpectation, plan string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.owner(exp).reports[plan] = nil
+}
+
+// expectRecord says that a responder is about to be asked for its record, which is to wake
+// the expectation.
+func (r *residents) expectRecord(exp *v1alpha1.ConnectivityExpectation, request string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.owner(exp).records[request] = nil
+}
+
+// owner returns what is kept for an expectation, with the lock held.
+func (r *residents) owner(exp *v1alpha1.ConnectivityExpectation) *residentOwner {
 	o := r.owners[exp.UID]
 	if o == nil {
-		o = &residentOwner{key: client.ObjectKeyFromObject(exp), reports: map[string]*wire.Report{}}
+		o = &residentOwner{key: client.ObjectKeyFromObject(exp), reports: map[string]*wire.Report{}, records: map[string]*wire.Record{}}
 		r.owners[exp.UID] = o
 	}
-	o.reports[plan] = nil
+	return o
 }
 
 // report returns the report of a plan; nil if it has not come, with the reason for which
@@ -70,6 +85,16 @@ func (r *residents) report(exp types.UID, pod types.UID, plan string) (*wire.Rep
 	defer r.mu.Unlock()
 	if o := r.owners[exp]; o != nil && o.reports[plan] != nil {
 		return o.reports[plan], nil
+	}
+	return nil, r.failure(pod)
+}
+
+// record returns the answer to a request for a record, as report does.
+func (r *residents) record(exp types.UID, pod types.UID, request string) (*wire.Record, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if o := r.owners[exp]; o != nil && o.records[request] != nil {
+		return o.records[request], nil
 	}
 	return nil, r.failure(pod)
 }
@@ -87,12 +112,13 @@ func (r *residents) takeFlips(exp types.UID) []seenFlip {
 	return flips
 }
 
-// forgetReports drops the reports of an expectation: its run has been judged, or given up.
+// forgetReports drops the reports and records of an expectation: its run has been judged, or given up.
 func (r *residents) forgetReports(exp types.UID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if o := r.owners[exp]; o != nil {
 		clear(o.reports)
+		clear(o.records)
 	}
 }
 
@@ -120,7 +146,8 @@ func (r *residents) take(ctx context.Context, pod types.UID, m wire.Message) {
 func (r *residents) keep(pod types.UID, m wire.Message) (key types.NamespacedName, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if m.Flip != nil {
+	switch {
+	case m.Flip != nil:
 		o := r.owners[types.UID(m.Flip.Owner)]
 		flip := seenFlip{Flip: *m.Flip, pod: pod}
 		if o == nil || slices.Contains(o.flips, flip) {
@@ -129,12 +156,29 @@ func (r *residents) keep(pod types.UID, m wire.Message) (key types.NamespacedNam
 		o.flips = append(o.flips, flip)
 		o.flips = o.flips[max(0, len(o.flips)-maxFlips):]
 		return o.key, true
+	case m.Record != nil:
+		return keepFor(r.owners, func(o *residentOwner) bool { return fill(o.records, m.Record.ID, m.Record) })
+	default:
+		return keepFor(r.owners, func(o *residentOwner) bool { return fill(o.reports, m.Report.ID, m.Report) })
 	}
-	for _, o := range r.owners {
-		if known, waited := o.reports[m.Report.ID]; waited && known == nil {
-			o.reports[m.Report.ID] = m.Report
+}
+
+// keepFor returns the key of the owner that takes a message.
+func keepFor(owners map[types.UID]*residentOwner, take func(*residentOwner) bool) (key types.NamespacedName, ok bool) {
+	for _, o := range owners {
+		if take(o) {
 			return o.key, true
 		}
 	}
 	return key, false
+}
+
+// fill keeps a message if it is waited for and has not come yet.
+func fill[T any](waiting map[string]*T, id string, message *T) bool {
+	known, waited := waiting[id]
+	if !waited || known != nil {
+		return false
+	}
+	waiting[id] = message
+	return true
 }

@@ -78,6 +78,12 @@ type responderRun struct {
 	// ready is set once the kubelet saw all ports listen; alive says that it still
 	// did when the last report had come in.
 	ready, alive bool
+	// request is the ID of the request for its record, and askedAt when it was made.
+	request string
+	askedAt time.Time
+	// record is its answer; unrecorded says why there is none.
+	record     *wire.Record
+	unrecorded string
 }
 
 type probeRun struct {
@@ -229,8 +235,10 @@ func (x *responderRun) edgesTo(e *plan.Edge) []*plan.Edge {
 		c := *e
 		c.Target.Addr, c.Target.Node = addr, x.node
 		c.Target.Key = flow.ID(e.Target.Key, addr.String())
-		c.Backends = slices.Clone(e.Backends)
-		c.Backends[0].Endpoint.Addr = addr
+		if e.Target.StandsFor == nil { // otherwise, what policies say of the pod is what is to be proved
+			c.Backends = slices.Clone(e.Backends)
+			c.Backends[0].Endpoint.Addr = addr
+		}
 		out = append(out, &c)
 	}
 	return out
@@ -246,13 +254,13 @@ func wirePlan(id string, probe v1alpha1.ProbeSettings, o Options, edges []*plan.
 		Attempts:            attempts(probe),
 		WatchMilliseconds:   int(probe.WatchMilliseconds),
 	}
-	for _, e := range edges {
+	for i, e := range edges {
 		c := wire.Check{
 			Transport: e.Transport, Addr: e.Target.Addr, Host: e.Target.Host, Nameserver: e.Nameserver, Port: e.Port,
 			QueryName: e.QueryName, QueryType: e.QueryType, Search: e.Search, Answer: e.Answer, Goal: e.Goal(),
 		}
-		if e.Target.Labels != nil {
-			c.Nonce = flow.ID(id, e.ID())
+		if e.Target.Kind == plan.TargetResponder {
+			c.Nonce = wire.Nonce(id, i)
 		}
 		p.Checks = append(p.Checks, c)
 	}

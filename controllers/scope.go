@@ -114,6 +114,9 @@ type tracked struct {
 	// They live no longer than the operator: results that rest on something of the
 	// cluster at such an address are measured again after a restart.
 	learned map[string][]netip.Addr
+	// refusing are the listeners of pods at which nothing listened when they were last
+	// probed. They live no longer than the operator, or the generation.
+	refusing map[string]bool
 	// sampling chooses the pods of the run under way, or of the last one. Its round is
 	// in the status, and what it keeps is in the findings, for the next operator.
 	sampling plan.Sampling

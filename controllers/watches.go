@@ -38,36 +38,56 @@ import (
 // expectations.
 const PodExpectationIndex = "pathproof.dev/expectation"
 
-// PodCNIIndex is the cache index of the pods of network implementations, all of
-// which are under cniIndexed.
+// PodCNIIndex is the cache index of the pods of network implementations, and
+// PodResolverIndex that of pods whose resolvers need not be those of the cluster. All of
+// these are under indexed.
 const (
-	PodCNIIndex = "pathproof.dev/cni"
-	cniIndexed  = "any"
+	PodCNIIndex      = "pathproof.dev/cni"
+	PodResolverIndex = "pathproof.dev/resolver"
+	indexed          = "any"
 )
 
 // concurrentReconciles is the number of expectations worked on at a time. A
 // reconcile waits for nothing but the API server.
 const concurrentReconciles = 4
 
-// SetupWithManager registers the index, the watches and the reconciler.
-func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
-	err := mgr.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, PodExpectationIndex, func(o client.Object) []string {
-		if pod, ok := o.(*corev1.Pod); ok && plan.IsProbePod(pod) {
-			return expectationsOf(pod)
+// indexPods makes the indexes.
+func indexPods(ctx context.Context, indexer client.FieldIndexer) error {
+	those := func(is func(*corev1.Pod) bool) func(*corev1.Pod) []string {
+		return func(pod *corev1.Pod) []string {
+			if is(pod) {
+				return []string{indexed}
+			}
+			return nil
 		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("indexing probe pods: %w", err)
 	}
-	err = mgr.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, PodCNIIndex, func(o client.Object) []string {
-		if pod, ok := o.(*corev1.Pod); ok && evaluator.CNIOf(pod) != nil {
-			return []string{cniIndexed}
+	for name, keys := range map[string]func(*corev1.Pod) []string{
+		PodExpectationIndex: func(pod *corev1.Pod) []string {
+			if plan.IsProbePod(pod) {
+				return expectationsOf(pod)
+			}
+			return nil
+		},
+		PodCNIIndex:      those(func(pod *corev1.Pod) bool { return evaluator.CNIOf(pod) != nil }),
+		PodResolverIndex: those(func(pod *corev1.Pod) bool { return !plan.IsProbePod(pod) && plan.HasOwnResolvers(pod) }),
+	} {
+		err := indexer.IndexField(ctx, &corev1.Pod{}, name, func(o client.Object) []string {
+			if pod, ok := o.(*corev1.Pod); ok {
+				return keys(pod)
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("indexing pods by %s: %w", name, err)
 		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("indexing pods of network implementations: %w", err)
+	}
+	return nil
+}
+
+// SetupWithManager registers the indexes, the watches and the reconciler.
+func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
+	if err := indexPods(ctx, mgr.GetFieldIndexer()); err != nil {
+		return err
 	}
 	inReach := handler.EnqueueRequestsFromMapFunc(r.inReach)
 	everyone := func(ctx context.Context, _ client.Object) []reconcile.Request {

@@ -25,20 +25,20 @@ func (p *Predictor) Controls(namespace string, edges []*Edge) []*Edge {
 	for _, e := range edges {
 		sources[e.Source.Key] = e.Source
 		if e.isOpen() {
-			open[e.listener()] = true
+			open[e.Listener()] = true
 			openPod = openPod || e.Target.Kind == TargetPod
 		}
 	}
 	var out []*Edge
 	for _, e := range edges {
 		// The kubelet vouches for the listener of a responder, which is put where another
-		// open edge leads to.
-		vouched := e.Target.Kind == TargetResponder && openPod
-		if open[e.listener()] || vouched || !e.needsControl() || len(edges)+len(out) >= MaxEdges {
+		// open edge leads to. A stand-in is where its pod is.
+		vouched := e.Target.Kind == TargetResponder && e.Target.StandsFor == nil && openPod
+		if open[e.Listener()] || vouched || !e.needsControl() || len(edges)+len(out) >= MaxEdges {
 			continue
 		}
 		// The answer is the same for every edge to the listener.
-		open[e.listener()] = true
+		open[e.Listener()] = true
 		if c := p.control(namespace, e); c != nil {
 			if known := sources[c.Source.Key]; known != nil {
 				// One identity is one probe pod on a node.

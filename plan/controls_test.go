@@ -31,7 +31,7 @@ func TestEveryClosedEdgeHasAControlBesideIt(t *testing.T) {
 	open, closed := map[place]bool{}, map[place]*Edge{}
 	for _, p := range Place(res.Edges, s.Nodes, 5) {
 		for _, e := range p.Edges {
-			at := place{e.listener(), p.Node}
+			at := place{e.Listener(), p.Node}
 			if e.Prediction.Verdict == evaluator.Allowed {
 				open[at] = true
 			} else {
@@ -157,10 +157,10 @@ func checkBeside(t *testing.T, edges []*Edge, nodes []*corev1.Node) {
 	made := map[string]bool{}
 	for _, p := range Place(edges, nodes, 2) {
 		for _, e := range p.Edges {
-			at := place{e.listener(), p.Node}
+			at := place{e.Listener(), p.Node}
 			switch {
 			case e.Control:
-				controls[at], made[e.listener()] = true, true
+				controls[at], made[e.Listener()] = true, true
 			case e.Prediction.Verdict != evaluator.Allowed:
 				closed[at] = true
 			}

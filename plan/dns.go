@@ -30,6 +30,13 @@ func IsNodeCache(pod *corev1.Pod) bool {
 	return pod.Spec.HostNetwork && pod.Labels["k8s-app"] == nodeCacheLabel
 }
 
+// HasOwnResolvers tells whether the resolvers of a pod may be others than those of the
+// cluster.
+func HasOwnResolvers(pod *corev1.Pod) bool {
+	return pod.Spec.DNSPolicy == corev1.DNSNone || pod.Spec.DNSPolicy == corev1.DNSDefault ||
+		(pod.Spec.DNSConfig != nil && len(pod.Spec.DNSConfig.Nameservers) > 0)
+}
+
 // usesClusterDNS tells whether the kubelet gives pods of the source the nameservers of
 // the cluster.
 func (s *Source) usesClusterDNS() bool {

@@ -182,6 +182,38 @@ func TestQuestions(t *testing.T) {
 	}
 }
 
+// What is found out about a resolver is asked of whoever asks, at its address.
+func TestFollowUpsAboutResolvers(t *testing.T) {
+	res := probed(t, path("dns: {names: [a], transports: [UDP]}"), nil)
+	service, own := res.Edges[0], res.Edges[2]
+	if !service.Via.IsValid() || own.Nameserver != 1 {
+		t.Fatalf("got %v and %v", service, own)
+	}
+	at := own.AtAddress(nodeLocalAddr)
+	if at.Nameserver != 0 || at.Target.Addr != nodeLocalAddr || at.Target.Name != "NodeLocal DNSCache 169.254.20.10 for a." || at.Question() != "A a." {
+		t.Errorf("got the edge %+v", at)
+	}
+	if !res.Predictor.OnOwnNode(at, nil) {
+		t.Error("the nameserver is on the pod's node, as it was")
+	}
+	up := res.Predictor.HalfPaths("ns", []Suspect{
+		{Placed: Placed{Edge: service, Node: "a"}, Addr: clusterDNSAddr, Decision: service.Prediction},
+		{Placed: Placed{Edge: at, Node: "a"}, Addr: nodeLocalAddr, Decision: res.Predictor.Decide(at, netip.MustParseAddr("10.0.1.9"), nil)},
+	}, cluster().Nodes)
+	asked := 0
+	for _, e := range up.Edges {
+		if e.Transport.IsDNS() {
+			asked++
+			if pod := (&Pod{Edges: up.Edges}); !pod.Asks(e, []netip.Addr{netip.MustParseAddr("10.9.9.9")}, nil) {
+				t.Errorf("a pod with another nameserver does not ask %s", e.Target.Name)
+			}
+		}
+	}
+	if asked < 4 {
+		t.Errorf("%d checks ask a resolver, want both again, and from another source", asked)
+	}
+}
+
 // Which resolvers a pod has, its resolver configuration tells.
 func TestChecksOfResolversThatAPodDoesNotHave(t *testing.T) {
 	second, other, six := netip.MustParseAddr("10.9.9.9"), netip.MustParseAddr("10.8.8.8"), netip.MustParseAddr("fd00::9")

@@ -66,7 +66,7 @@ type FollowUp struct {
 // is predicted: it has to be allowed or denied as the suspect is.
 func (p *Predictor) HalfPaths(namespace string, suspects []Suspect, nodes []*corev1.Node) *FollowUp {
 	h := &halfPaths{
-		FollowUp: &FollowUp{at: map[string][]string{}}, predictor: p, namespace: namespace, usable: usableNodes(nodes), sources: map[string]*Source{},
+		FollowUp: &FollowUp{at: map[string][]string{}}, predictor: p, namespace: namespace, usable: usableNodes(nodes), sources: map[string]*Source{}, addrs: map[string]netip.Addr{},
 	}
 	for _, s := range suspects {
 		h.sources[s.Edge.Source.Key] = s.Edge.Source
@@ -97,6 +97,8 @@ type halfPaths struct {
 	usable    []string
 	// sources are those that have a probe pod anyway.
 	sources map[string]*Source
+	// addrs hold an address of a pod for each family that was asked for.
+	addrs map[string]netip.Addr
 }
 
 // add makes a check of the follow-up, which is made once whoever needs it.
@@ -104,6 +106,8 @@ func (h *halfPaths) add(p Placed) HalfPath {
 	e := *p.Edge
 	e.Path, e.Control = "", false
 	e.Path = e.ID()
+	// Whichever pod asks, and whatever its own nameservers are: this one is in question.
+	e.Via = netip.Addr{}
 	if h.at[e.Path] == nil {
 		h.Edges = append(h.Edges, &e)
 	}
@@ -154,17 +158,21 @@ func (h *halfPaths) to(s Suspect, source *Source) *Edge {
 		e.Source = known // one identity is one probe pod on a node
 	}
 	if s.Responder != nil {
-		e.Backends = slices.Clone(e.Backends)
-		e.Target.Addr, e.Backends[0].Endpoint.Addr = s.Addr, s.Addr
+		e.Target.Addr = s.Addr
+		if e.Backends[0].Endpoint.IsIdentity() { // a pod has its own
+			e.Backends = slices.Clone(e.Backends)
+			e.Backends[0].Endpoint.Addr = s.Addr
+		}
 	}
 	return &e
 }
 
-// AtAddress returns the edge to one address of a host: a resolver may return others the
-// next time.
+// AtAddress returns the edge to one address of a host, or to the nameserver that a pod
+// has: a resolver may return others the next time, and another pod may have others.
 func (e *Edge) AtAddress(addr netip.Addr) *Edge {
 	at := *e
-	at.Target = Target{Kind: TargetAddress, Key: flow.ID("address", addr.String()), Name: e.Target.Name, Addr: addr, Ready: true}
+	at.Target = Target{Kind: TargetAddress, Key: flow.ID("address", addr.String()), Name: e.TargetName([]netip.Addr{addr}), Addr: addr, Ready: true}
+	at.Nameserver = 0
 	at.Backends = []Backend{{Endpoint: flow.Endpoint{Addr: addr}, Port: e.Port}}
 	return &at
 }
@@ -250,16 +258,28 @@ func (h *halfPaths) unpolicedTo(e *Edge) *Edge {
 // that of some pod of the suspect's family, and tells whether it is as the suspect's.
 func (h *halfPaths) predictedAt(e *Edge, end flow.Endpoint, s Suspect) bool {
 	at := end
-	for _, pod := range h.predictor.pods {
-		if i := slices.IndexFunc(podAddrs(pod), func(a netip.Addr) bool { return FamilyOf(a) == FamilyOf(s.Addr) }); i >= 0 && !pod.Spec.HostNetwork {
-			at.Addr = podAddrs(pod)[i]
-		}
-	}
+	at.Addr = h.podAddr(FamilyOf(s.Addr))
 	// The source has to be taken to use the same family.
 	e.Backends, e.Target.Addr = []Backend{{Endpoint: at, Port: e.Port}}, at.Addr
 	ok := h.predicted(e, s.Decision.Verdict)
 	e.Backends, e.Target.Addr = []Backend{{Endpoint: end, Port: e.Port}}, netip.Addr{}
 	return ok
+}
+
+// podAddr returns an address of a family as a pod may have; zero if none has one.
+func (h *halfPaths) podAddr(family string) netip.Addr {
+	if known, ok := h.addrs[family]; ok {
+		return known
+	}
+	h.addrs[family] = netip.Addr{}
+	for _, pod := range h.predictor.pods {
+		i := slices.IndexFunc(podAddrs(pod), func(a netip.Addr) bool { return FamilyOf(a) == family })
+		if i >= 0 && !pod.Spec.HostNetwork {
+			h.addrs[family] = podAddrs(pod)[i]
+			break
+		}
+	}
+	return h.addrs[family]
 }
 
 // predicted predicts an edge and tells whether it is as wanted, for whoever the probe

@@ -30,6 +30,8 @@ type Responder struct {
 	Name      string
 	Node      string
 	Ports     []flow.PortRange
+	// StandsFor is the pod that it is a stand-in for; nil if it is for none.
+	StandsFor *corev1.Pod
 }
 
 // Responders returns the responders that the edges need, each on a node, and sets
@@ -43,8 +45,10 @@ func Responders(edges []*Edge, nodes []*corev1.Node) []Responder {
 		}
 		r, ok := byKey[e.Target.Key]
 		if !ok {
-			r = &Responder{Key: e.Target.Key, Namespace: e.Source.Namespace, Labels: e.Target.Labels, Name: e.Target.Name}
-			r.Node = responderNode(e, edges, usable)
+			r = &Responder{Key: e.Target.Key, Namespace: e.Source.Namespace, Labels: e.Target.Labels, Name: e.Target.Name, StandsFor: e.Target.StandsFor}
+			if r.Node = e.Target.Node; r.StandsFor == nil {
+				r.Node = responderNode(e, edges, usable)
+			}
 			byKey[e.Target.Key] = r
 		}
 		e.Target.Node = r.Node
@@ -156,7 +160,7 @@ func (p *placement) nodesForIdentity(e *Edge) []string {
 // the same listener, then (for responders, whose listener the kubelet vouches
 // for) any edge to the same node.
 func (p *placement) controls(e *Edge) []*Edge {
-	same := p.open[e.listener()]
+	same := p.open[e.Listener()]
 	out := slices.DeleteFunc(slices.Clone(same), func(c *Edge) bool { return c == e })
 	if e.Target.Kind != TargetResponder || e.Target.Node == "" {
 		return out
@@ -175,7 +179,7 @@ func (p *placement) indexControls() {
 		if !e.isOpen() {
 			continue
 		}
-		p.open[e.listener()] = append(p.open[e.listener()], e)
+		p.open[e.Listener()] = append(p.open[e.Listener()], e)
 		p.openOn[e.Target.Node] = append(p.openOn[e.Target.Node], e)
 	}
 }

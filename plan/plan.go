@@ -49,6 +49,9 @@ type Input struct {
 	// Learned holds the addresses that probes have tried of each host, which results
 	// that stand rest on. What of the cluster is there is part of the provenance.
 	Learned map[string][]netip.Addr
+	// Refusing are the listeners of pods that refused every connection when they were last
+	// probed: nothing listens there.
+	Refusing map[string]bool
 	// Sampling chooses among the pods that match.
 	Sampling Sampling
 	// Probed says that the edges will be probed: then each endpoint of the cluster DNS is
@@ -124,6 +127,8 @@ type Target struct {
 	Host string
 	// Labels are those of a responder.
 	Labels map[string]string
+	// StandsFor is the pod that a responder is a stand-in for; nil if it is for none.
+	StandsFor *corev1.Pod
 	// Range is what an address target stands for; zero when it stands for itself.
 	Range netip.Prefix
 }
@@ -167,9 +172,9 @@ func (e *Edge) ID() string {
 	return flow.ID(e.Path, e.Source.Key, e.Target.Key, string(e.Transport), flow.PortRange{First: e.Port, Last: e.Port}.String(), e.QueryName, e.QueryType)
 }
 
-// listener identifies what must be alive for the edge to be answered. Checks of
+// Listener identifies what must be alive for the edge to be answered. Checks of
 // the same listener are each other's positive controls.
-func (e *Edge) listener() string {
+func (e *Edge) Listener() string {
 	return flow.ID(e.Target.Key, string(e.Transport.Protocol()), flow.PortRange{First: e.Port, Last: e.Port}.String())
 }
 
@@ -182,6 +187,7 @@ const (
 	NoSharedFamily         = "NoSharedFamily"
 	SourceNamespaceRefused = "SourceNamespaceRefused"
 	TooManyChecks          = "TooManyChecks"
+	StandInRefused         = "StandInRefused"
 )
 
 // Obstacle is a path, or a part of one, that resolves to nothing that could be

@@ -129,7 +129,9 @@ func (p *Predictor) likelyAddr(e *Edge) netip.Addr {
 	match := func(pod *corev1.Pod) netip.Addr {
 		for _, a := range podAddrs(pod) {
 			// The target's own address would make it a pod that talks to itself.
-			own := slices.ContainsFunc(e.Backends, func(b Backend) bool { return b.Endpoint.Addr == a })
+			own := slices.ContainsFunc(e.Backends, func(b Backend) bool {
+				return b.Endpoint.Addr == a || (b.Endpoint.Namespace == pod.Namespace && b.Endpoint.Pod == pod.Name)
+			})
 			if !own && (!want.IsValid() || a.Is4() == want.Is4()) {
 				return a
 			}

@@ -141,7 +141,7 @@ func TestResolveTargetsInDetail(t *testing.T) {
 			spec: db("{port: 7, endPort: 7}"), want: []string{"ns/db-1 10.0.2.2 TCP 7 node=b ready=true [ns/db-1=10.0.2.2:7]"},
 		},
 		"a range up to the highest port, beside another protocol": {
-			spec: db("{port: 65000, endPort: 65535, protocol: SCTP}, {port: 9, protocol: UDP}"),
+			spec: path("to: {podSelector: {matchLabels: {app: db}}, via: Endpoint}, ports: [{port: 65000, endPort: 65535, protocol: SCTP}, {port: 9, protocol: UDP}]"),
 			want: []string{
 				"ns/db-1 10.0.2.2 SCTP 65000 node=b ready=true [ns/db-1=10.0.2.2:65000]", "ns/db-1 10.0.2.2 SCTP 65535 node=b ready=true [ns/db-1=10.0.2.2:65535]",
 				"ns/db-1 10.0.2.2 UDP 9 node=b ready=true [ns/db-1=10.0.2.2:9]",

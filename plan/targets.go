@@ -85,7 +85,13 @@ func (r *resolver) podTargets(p *v1alpha1.Path) []partial {
 	}
 	for _, pod := range r.chosenTargets(p, pods) {
 		r.probedPods[pod.Namespace+"/"+pod.Name] = true
-		out = append(out, r.onePod(p, pod, source)...)
+		for _, t := range r.onePod(p, pod, source) {
+			// Pods of one identity on one node share a stand-in.
+			same := func(o partial) bool { return t.edge.Target.StandsFor != nil && o.edge.Listener() == t.edge.Listener() }
+			if !slices.ContainsFunc(out, same) {
+				out = append(out, t)
+			}
+		}
 	}
 	return out
 }
@@ -102,18 +108,35 @@ func (r *resolver) onePod(p *v1alpha1.Path, pod *corev1.Pod, source string) []pa
 			}
 			numbers = []uint16{n}
 		}
-		for _, addr := range podAddrs(pod) {
-			for _, n := range numbers {
-				out = append(out, partial{edge: Edge{
-					Target: Target{
-						Kind: TargetPod, Key: flow.ID("pod", pod.Namespace, pod.Name, addr.String()), Name: pod.Namespace + "/" + pod.Name,
-						Addr: addr, Node: pod.Spec.NodeName, Ready: IsReady(pod),
-					},
-					Backends:  []Backend{{Endpoint: flow.Endpoint{Namespace: pod.Namespace, Pod: pod.Name, Addr: addr}, Port: n}},
-					Transport: transportOf(port.Protocol), Port: n,
-				}})
-			}
+		for _, n := range numbers {
+			out = append(out, r.podPort(p, pod, source, transportOf(port.Protocol), n)...)
 		}
+	}
+	return out
+}
+
+// podPort is a port of a pod, or of its stand-in.
+func (r *resolver) podPort(p *v1alpha1.Path, pod *corev1.Pod, source string, transport wire.Transport, port uint16) []partial {
+	name := pod.Namespace + "/" + pod.Name
+	var out []partial
+	for _, addr := range podAddrs(pod) {
+		out = append(out, partial{edge: Edge{
+			Target: Target{
+				Kind: TargetPod, Key: flow.ID("pod", pod.Namespace, pod.Name, addr.String()), Name: name,
+				Addr: addr, Node: pod.Spec.NodeName, Ready: IsReady(pod),
+			},
+			Backends:  []Backend{{Endpoint: flow.Endpoint{Namespace: pod.Namespace, Pod: pod.Name, Addr: addr}, Port: port}},
+			Transport: transport, Port: port,
+		}})
+	}
+	standIn, refusal := r.viaStandIn(p, pod, out)
+	switch {
+	case refusal != "":
+		r.obstacle(p, StandInRefused, refusal, source, name)
+		return nil
+	case standIn:
+		target, backends := standInTarget(pod, port)
+		return []partial{{edge: Edge{Target: target, Backends: backends, Transport: transport, Port: port}}}
 	}
 	return out
 }
@@ -205,6 +228,11 @@ func (r *resolver) serviceTargets(p *v1alpha1.Path) []partial {
 	key := types.NamespacedName{Namespace: r.ns, Name: p.To.Service.Name}
 	if p.To.Service.Namespace != "" {
 		key.Namespace = string(p.To.Service.Namespace)
+	}
+	if p.To.Via == v1alpha1.ViaStandIn {
+		r.obstacle(p, StandInRefused, fmt.Sprintf("what is sent to Service %s goes to its ready endpoints, and a stand-in must never be one: write to.podSelector with the labels of its pods and the port that they listen on", key),
+			describeSource(r.ns, p.From), key.String())
+		return nil
 	}
 	var out []partial
 	for _, port := range p.Ports {

@@ -245,10 +245,16 @@ func (n *namespace) listen(cfg Config) *Responder {
 		r   *Responder
 		err error
 	)
-	n.do(func() { r, err = Listen(cfg) })
+	n.do(func() {
+		if r, err = Listen(cfg); err == nil {
+			// The namespace is that of this thread.
+			r.record.kernel.dir, err = os.Readlink("/proc/thread-self")
+		}
+	})
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	r.record.kernel.dir = filepath.Join("/proc", r.record.kernel.dir, "net")
 	r.newSocket = n.socket
 	return r
 }

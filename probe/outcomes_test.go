@@ -242,7 +242,7 @@ func TestDeliveredIsKnownToTheResponder(t *testing.T) {
 	got := l.client.run(planOf(wire.Check{Transport: wire.UDP, Addr: serverV4, Port: 1006, Nonce: "one-way"}))[0]
 	assertOutcome(t, got, wire.TimedOut, "")
 	for range got.Outcomes {
-		if s := <-seen; s != "one-way "+clientV4.String() {
+		if s := <-seen; s != "one-way.1 "+clientV4.String() {
 			t.Errorf("responder saw %q", s)
 		}
 	}

@@ -17,30 +17,61 @@ import (
 )
 
 // rawHost answers SCTP in one address family in place of a kernel that has none: on
-// the ports of the responder, and with ABORT on all others.
+// the ports of the responder, and with ABORT on all others. Where the kernel has SCTP, it
+// sees what arrives and is silent.
 type rawHost struct {
 	conn *net.IPConn
 	v6   bool
 	host *sctp.Host
+	// silent is set where the kernel answers, and the host only sees what arrives.
+	silent bool
 }
 
 // openRaw opens a port of SCTP on the raw socket of its address family. unsupported is
 // the error with which the kernel said that it has no SCTP.
 func (r *Responder) openRaw(l *listener, unsupported error) error {
-	v6 := l.loopback.Is6()
-	h := r.raw[v6]
-	if h == nil {
-		c, err := listenRaw(v6)
-		if err != nil {
-			return fmt.Errorf("%w, and over a raw socket: %w", unsupported, err)
-		}
-		h = &rawHost{conn: c, v6: v6, host: sctp.NewHost(r.answerRaw)}
-		r.raw[v6] = h
-		r.cfg.Logf("Answering SCTP over a raw socket: this kernel has no SCTP")
+	h, err := r.rawHost(l.loopback.Is6(), false)
+	if err != nil {
+		return fmt.Errorf("%w, and over a raw socket: %w", unsupported, err)
 	}
 	h.host.Listen(l.port)
 	l.raw = h
 	return nil
+}
+
+// recordSCTP sees to it that handshakes with a port of the kernel's SCTP are recorded. The
+// kernel keeps no state for a peer that has not proved that it gets its answers, so that it
+// takes a raw socket, which gets a copy of every packet.
+func (r *Responder) recordSCTP(l *listener) {
+	if !r.cfg.RawSCTP {
+		r.record.blind[flow.SCTP] = "the kernel's SCTP keeps no trace of a handshake whose answer was lost: set probe.sctp to Raw"
+		return
+	}
+	h, err := r.rawHost(l.loopback.Is6(), true)
+	if err != nil {
+		r.record.blind[flow.SCTP] = fmt.Sprintf("handshakes of SCTP cannot be seen: %v", err)
+		return
+	}
+	h.host.Listen(l.port)
+}
+
+// rawHost returns the raw socket of an address family.
+func (r *Responder) rawHost(v6, silent bool) (*rawHost, error) {
+	if h := r.raw[v6]; h != nil {
+		return h, nil
+	}
+	c, err := listenRaw(v6)
+	if err != nil {
+		return nil, err
+	}
+	h := &rawHost{conn: c, v6: v6, silent: silent, host: sctp.NewHost(r.answerRaw)}
+	h.host.Began = func(port uint16, peer netip.AddrPort) { r.record.began(flow.SCTP, port, peer) }
+	h.host.Completed = func(port uint16, peer netip.AddrPort) { r.record.completed(flow.SCTP, port, peer) }
+	r.raw[v6] = h
+	if !silent {
+		r.cfg.Logf("Answering SCTP over a raw socket: this kernel has no SCTP")
+	}
+	return h, nil
 }
 
 // listenRaw opens a raw socket that gets every SCTP packet of an address family.
@@ -96,7 +127,7 @@ func (h *rawHost) serve() {
 		}
 		addr, _ := netip.AddrFromSlice(from.IP)
 		out := h.host.Receive(time.Now(), addr.Unmap().WithZone(from.Zone), destination(oob[:oobn]), payload(in[:n], h.v6))
-		if out != nil {
+		if out != nil && !h.silent {
 			_, _, _ = h.conn.WriteMsgIP(out, replySource(oob[:oobn]), from)
 		}
 	}

@@ -88,7 +88,7 @@ table inet filter {
 		}
 	}
 	r.runWith(t, l.client, rawRunner())
-	if s := <-seen; !strings.HasPrefix(s, "n1 10.91.1.2") && !strings.HasPrefix(s, "n1 fd91:1::2") {
+	if s := <-seen; !strings.HasPrefix(s, "n1.1 10.91.1.2") && !strings.HasPrefix(s, "n1.1 fd91:1::2") {
 		t.Errorf("the responder saw %q", s)
 	}
 }

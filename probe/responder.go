@@ -93,6 +93,7 @@ type Responder struct {
 	raw    map[bool]*rawHost
 	health net.Listener
 	slots  chan struct{}
+	record *recorder
 	// newSocket opens the sockets with which the responder tests itself.
 	newSocket socketFunc
 	// checking is held while the responder tests itself, so that a flood of
@@ -125,7 +126,10 @@ func Listen(cfg Config) (_ *Responder, err error) {
 	if cfg.Seen == nil {
 		cfg.Seen = func(flow.Protocol, uint16, string, netip.Addr) {}
 	}
-	r := &Responder{cfg: cfg, slots: make(chan struct{}, maxConnections), newSocket: unix.Socket, raw: map[bool]*rawHost{}}
+	r := &Responder{
+		cfg: cfg, slots: make(chan struct{}, maxConnections), newSocket: unix.Socket, raw: map[bool]*rawHost{},
+		record: newRecorder(cfg.Logf),
+	}
 	defer func() {
 		if err != nil {
 			r.close()
@@ -166,8 +170,12 @@ func (r *Responder) open(p flow.Protocol, port uint16) error {
 		if err == nil {
 			err = l.open()
 		}
-		if r.cfg.RawSCTP && p == flow.SCTP && isAny(err, unix.EPROTONOSUPPORT, unix.ESOCKTNOSUPPORT) {
+		switch unsupported := isAny(err, unix.EPROTONOSUPPORT, unix.ESOCKTNOSUPPORT); {
+		case p != flow.SCTP:
+		case r.cfg.RawSCTP && unsupported:
 			err = r.openRaw(l, err)
+		case err == nil:
+			r.recordSCTP(l)
 		}
 		switch {
 		case err == nil:
@@ -237,7 +245,10 @@ func listenSCTP(v6 bool, port uint16) (net.Listener, error) {
 func (r *Responder) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	tcp := r.tcpPorts()
+	r.record.begin(tcp)
 	var wg sync.WaitGroup
+	wg.Go(func() { r.record.watch(ctx, tcp) })
 	for _, l := range r.listeners {
 		switch {
 		case l.packet != nil:
@@ -295,6 +306,9 @@ func (r *Responder) serveStreams(ctx context.Context, l *listener, wg *sync.Wait
 		}
 		c, err := l.stream.Accept()
 		if err == nil {
+			if from, known := c.RemoteAddr().(*net.TCPAddr); known {
+				r.record.completed(l.protocol, l.port, from.AddrPort())
+			}
 			wg.Go(func() {
 				defer func() { <-r.slots }()
 				r.serveStream(ctx, l, c)
@@ -333,9 +347,10 @@ func (r *Responder) serveStream(ctx context.Context, l *listener, c net.Conn) {
 	_, _ = c.Write(reply(nonce, addr))
 }
 
-// seen passes a nonce on, unless it is one of the responder's own self-test.
+// seen notes a nonce and passes it on, unless it is one of the responder's own self-test.
 func (r *Responder) seen(l *listener, nonce string, from netip.Addr) {
 	if from = from.Unmap(); !from.IsLoopback() {
+		r.record.request(l.protocol, nonce)
 		r.cfg.Seen(l.protocol, l.port, nonce, from)
 	}
 }

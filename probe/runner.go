@@ -213,7 +213,11 @@ func (s *session) close() {
 func (s *session) rounds(ctx context.Context, c *wire.Check) wire.Result {
 	for n := 1; ; n++ {
 		settled := time.Since(s.warm)
-		result := summarize(s.round(ctx, c))
+		numbered := c
+		if c.Nonce != "" {
+			numbered.Nonce = wire.RoundNonce(c.Nonce, n)
+		}
+		result := summarize(s.round(ctx, numbered))
 		result.Rounds = n
 		result.SettledMilliseconds = int(settled.Milliseconds())
 		if met(c.Goal, result.Outcomes) || time.Since(s.warm)+roundPause >= s.settle || !sleep(ctx, roundPause) {
@@ -226,7 +230,8 @@ func (s *session) rounds(ctx context.Context, c *wire.Check) wire.Result {
 func met(g wire.Goal, os wire.Outcomes) bool {
 	switch g {
 	case wire.GoalOpen:
-		return os.All(wire.Outcome.Answered)
+		// A resolver may answer one attempt and fail at another.
+		return os.All(wire.Outcome.Answered) && os.All(func(o wire.Outcome) bool { return o == os[0] })
 	case wire.GoalClosed:
 		return os.All(wire.Outcome.Closed)
 	case wire.GoalNone:

@@ -390,3 +390,27 @@ func TestHostWithMoreAddressesThanAreTried(t *testing.T) {
 		t.Error("a slot was not given back")
 	}
 }
+
+// A resolver that fails at one attempt and answers another is asked again within the settle
+// window, as a path that is open now and then is.
+func TestRoundsWaitForAnswersThatAgree(t *testing.T) {
+	for name, tc := range map[string]struct {
+		goal wire.Goal
+		os   wire.Outcomes
+		want bool
+	}{
+		"all answered":          {wire.GoalOpen, wire.Outcomes{wire.Connected, wire.Connected}, true},
+		"no record, each time":  {wire.GoalOpen, wire.Outcomes{wire.NameNotFound, wire.NameNotFound}, true},
+		"answered and failed":   {wire.GoalOpen, wire.Outcomes{wire.Connected, wire.ServerFailure}, false},
+		"answered and silent":   {wire.GoalOpen, wire.Outcomes{wire.Connected, wire.TimedOut}, false},
+		"closed in either way":  {wire.GoalClosed, wire.Outcomes{wire.TimedOut, wire.Rejected}, true},
+		"closed and answered":   {wire.GoalClosed, wire.Outcomes{wire.TimedOut, wire.Connected}, false},
+		"nothing is waited for": {wire.GoalNone, wire.Outcomes{wire.ProbeError}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := met(tc.goal, tc.os); got != tc.want {
+				t.Errorf("got %t, want %t", got, tc.want)
+			}
+		})
+	}
+}

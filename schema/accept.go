@@ -92,6 +92,9 @@ var sufficient = map[string]func(self any) bool{
 	"!(has(self.__namespace__) || has(self.namespaceSelector)) || has(self.podSelector)": func(self any) bool {
 		return isObject(self) && (count(self, "namespace", "namespaceSelector") == 0 || count(self, "podSelector") == 1)
 	},
+	"!has(self.via) || self.via == 'Auto' || has(self.podSelector) || has(self.service)": func(self any) bool {
+		return isObject(self) && (count(self, "via") == 0 || at(self, "via") == "Auto" || count(self, "podSelector", "service") > 0)
+	},
 	"isIP(self)":   func(self any) bool { return address(self).IsValid() },
 	"isCIDR(self)": func(self any) bool { return prefix(self).IsValid() },
 	"!isCIDR(self) || cidr(self) == cidr(self).masked()": func(self any) bool {

@@ -362,6 +362,13 @@ func (d drawing) path() any {
 			d.maybe(to, "namespaceSelector", selector)
 		}
 	}
+	d.maybe(to, "via", func() any {
+		_, pods := to["podSelector"]
+		if _, service := to["service"]; pods || service {
+			return d.of([]any{"Auto", "Endpoint", "StandIn"}, "Proxy")
+		}
+		return d.of([]any{"Auto"}, "Endpoint", "StandIn")
+	})
 	if rapid.IntRange(0, 9).Draw(d.t, "to") > 0 || d.good {
 		p["to"] = to
 	}

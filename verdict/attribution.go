@@ -57,7 +57,7 @@ func (v Verdict) Attributable() bool { return v.Enforced == False }
 // closed although policies allow it was closed by one of the directions, and nothing but
 // the half-paths tells which.
 func Attribute(v Verdict, again, egress, ingress Half) []Attribution {
-	if v.Observed == Open {
+	if v.through() == Open {
 		return notEnforced(v, again, egress, ingress)
 	}
 	return wronglyBlocked(v, again, egress, ingress)
@@ -108,7 +108,7 @@ func notEnforced(v Verdict, again, egress, ingress Half) []Attribution {
 		}
 		half := result(s.half, evaluator.Denied)
 		switch {
-		case observed(again) != Open:
+		case through(again) != Open:
 			out = append(out, s.attribute(false, "not controlled, because %s", since(again)))
 		case half.observed == Open:
 			out = append(out, s.attribute(true, "%s is open, too, and only %s could close it", half.ends, s.policies()))
@@ -126,7 +126,7 @@ func notEnforced(v Verdict, again, egress, ingress Half) []Attribution {
 
 // wronglyBlocked attributes a path that is closed and allowed.
 func wronglyBlocked(v Verdict, again, egress, ingress Half) []Attribution {
-	if observed(again) != Blocked {
+	if through(again) != Blocked {
 		return unknown("%s", since(again))
 	}
 	both := sides(v, egress, ingress)
@@ -154,12 +154,25 @@ func wronglyBlocked(v Verdict, again, egress, ingress Half) []Attribution {
 	return unknown("egress: %s; ingress: %s", results[0].words(), results[1].words())
 }
 
-// observed is what was observed of a half-path; Inconclusive if there is none.
-func observed(h Half) Observed {
+// through is what was observed, as far as the directions of policies go: of a path that is
+// open one way, the request has passed them if they deny it, and where they allow it one
+// of them may be in the way of the reply.
+func (v Verdict) through() Observed {
+	switch {
+	case v.Observed != OneWay:
+		return v.Observed
+	case v.Check.Prediction.Verdict == evaluator.Denied:
+		return Open
+	}
+	return Blocked
+}
+
+// through is what was observed of a half-path; Inconclusive if there is none.
+func through(h Half) Observed {
 	if h.Verdict == nil {
 		return Inconclusive
 	}
-	return h.Verdict.Observed
+	return h.Verdict.through()
 }
 
 // since says why the check itself does not show the same any more.
@@ -169,6 +182,8 @@ func since(again Half) string {
 		return "the path could not be probed again: " + again.Missing
 	case again.Verdict.Observed == Open:
 		return "the path was open when it was probed again"
+	case again.Verdict.Observed == OneWay:
+		return "the path was open one way when it was probed again"
 	case again.Verdict.Observed == Blocked:
 		return "the path was closed when it was probed again"
 	}
@@ -200,7 +215,7 @@ func result(h Half, want evaluator.Verdict) halfResult {
 	case h.Verdict.Check.Prediction.Verdict != want:
 		return halfResult{why: fmt.Sprintf("%s turned out to be %s", describe(h.Verdict.Check), h.Verdict.Check.Prediction.Verdict)}
 	}
-	return halfResult{observed: h.Verdict.Observed, ends: describe(h.Verdict.Check), why: h.Verdict.Evidence}
+	return halfResult{observed: h.Verdict.through(), ends: describe(h.Verdict.Check), why: h.Verdict.Evidence}
 }
 
 // words says what an attribution means for a path that is open, or closed.

@@ -132,6 +132,14 @@ func TestAnswersAsDeclared(t *testing.T) {
 			}
 		})
 	}
+	t.Run("the right answer now and then", func(t *testing.T) {
+		for _, other := range []wire.Outcome{wire.Unanswered, wire.ServerFailure, wire.AnswerDiffers} {
+			v := verdictOf(t, with(want(addresses, evaluator.Allowed, wire.Connected), ended(wire.Connected, other)))
+			if v.Observed != Inconclusive || v.Cause != Flapping || v.Satisfied != Unknown {
+				t.Errorf("%s: got %v, %s, Satisfied %v; want Inconclusive, Flapping, Unknown", other, v.Observed, v.Cause, v.Satisfied)
+			}
+		}
+	})
 	t.Run("a handshake without an answer shows that a closed path is open", func(t *testing.T) {
 		if v := verdictOf(t, ask(wire.DNSTCP, Deny, evaluator.Denied, wire.Unanswered)); v.Cause != EnforcementMissing {
 			t.Errorf("got %s", v.Cause)

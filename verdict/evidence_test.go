@@ -33,7 +33,7 @@ func ended(os ...wire.Outcome) func(*Check) {
 	return func(c *Check) { c.Result = &wire.Result{Outcomes: os} }
 }
 func responder(alive bool) func(*Check) {
-	return func(c *Check) { c.Responder, c.ListenerAlive = true, alive }
+	return func(c *Check) { c.Responder, c.ListenerAlive, c.Recorded = true, alive, &Recorded{} }
 }
 func hindered(why Cause) func(*Check) {
 	return func(c *Check) { c.Obstacle, c.ObstacleDetail = why, "in words" }
@@ -299,7 +299,7 @@ func TestDNSAnswers(t *testing.T) {
 		"a name that does not exist, denied by nobody":            {dns(Deny, evaluator.Allowed, wire.DNSTCP, wire.NameNotFound), Open, True, False, PolicyDrift},
 		"a refusing resolver, allowed":                            {dns(Allow, evaluator.Allowed, wire.DNSTCP, wire.DNSRefused), Open, True, False, NameNotResolved},
 		"an answer that is too large for UDP, and no TCP":         {dns(Allow, evaluator.Allowed, wire.DNSUDP, wire.Truncated), Open, True, False, DNSOverUDPOnly},
-		"one answer of three without a record":                    {dns(Allow, evaluator.Allowed, wire.DNSUDP, wire.Connected, wire.ServerFailure, wire.Connected), Open, True, False, NameNotResolved},
+		"one answer of three without a record":                    {dns(Allow, evaluator.Allowed, wire.DNSUDP, wire.Connected, wire.ServerFailure, wire.Connected), Inconclusive, Unknown, Unknown, Flapping},
 		"no such name, and the policies leave the path open":      {dns(Allow, evaluator.Undefined, wire.DNSUDP, wire.NameNotFound), Open, Unknown, False, ImplementationDefined},
 		"no such name, and the path is open for want of policing": {dns(Allow, evaluator.Denied, wire.DNSUDP, wire.NameNotFound), Open, False, False, DriftMasked},
 		"a name that resolves for want of policing":               {dns(Allow, evaluator.Denied, wire.DNSUDP, wire.Connected), Open, False, True, DriftMasked},

@@ -14,9 +14,13 @@ import (
 // Judge returns one verdict for each check of a run that is no control, worst first.
 // The checks are each other's evidence, so all checks of a run must be judged together.
 func Judge(checks []Check) []Verdict {
-	ev := gather(checks)
-	out := make([]Verdict, 0, len(checks))
+	known := make([]Check, 0, len(checks))
 	for _, c := range checks {
+		known = append(known, delivered(c))
+	}
+	ev := gather(known)
+	out := make([]Verdict, 0, len(known))
+	for _, c := range known {
 		if !c.Control {
 			out = append(out, judge(c, ev))
 		}
@@ -47,8 +51,15 @@ func (v *Verdict) conclude() {
 		// Otherwise the prediction is the probe's, and the workload's differs.
 		v.Aligned = compare(c.Declared == Allow, c.Prediction.Verdict)
 	}
-	if v.Observed != Inconclusive {
-		open := v.Observed == Open
+	switch open := v.Observed == Open; v.Observed {
+	case Inconclusive:
+	case OneWay:
+		// Neither open nor closed: whatever was declared and predicted, it is wrong.
+		v.Satisfied = False
+		if c.Prediction.Verdict != evaluator.Undefined {
+			v.Enforced = False
+		}
+	case Open, Blocked:
 		v.Enforced = compare(open, c.Prediction.Verdict)
 		v.Satisfied = status(open == (c.Declared == Allow))
 	}
@@ -89,6 +100,10 @@ func cause(v Verdict) Cause {
 		return v.Inconclusive
 	case predicted == evaluator.Undefined:
 		return ImplementationDefined
+	case v.Observed == OneWay && v.Aligned == True:
+		return Delivered
+	case v.Observed == OneWay:
+		return PolicyDrift
 	case v.Check.Declared == Allow:
 		switch {
 		case predicted == evaluator.Allowed && v.Observed == Open:
@@ -123,6 +138,10 @@ type evidence struct {
 	nodePair map[nodePair]bool
 	// silentPair holds node pairs on which a path that policies allow was silent.
 	silentPair map[nodePair]bool
+	// toNode and toPair hold what fromNode and nodePair would, had the replies not been
+	// lost: requests arrive there.
+	toNode map[nodeAddr]bool
+	toPair map[nodePair]bool
 	// alivePod holds the probe pods that got an answer of their own.
 	alivePod map[string]bool
 	// controls holds the checks of each listener that policies allow, by their IDs.
@@ -172,6 +191,7 @@ func gather(checks []Check) evidence {
 	ev := evidence{
 		answered: map[listener]bool{}, fromNode: map[nodeAddr]bool{},
 		nodePair: map[nodePair]bool{}, silentPair: map[nodePair]bool{}, alivePod: map[string]bool{},
+		toNode: map[nodeAddr]bool{}, toPair: map[nodePair]bool{},
 		controls: map[listener][]Check{},
 	}
 	for _, c := range checks {
@@ -182,6 +202,10 @@ func gather(checks []Check) evidence {
 			continue
 		}
 		pair := pairOf(c)
+		if c.Result.Outcomes.All(lost) {
+			ev.toNode[nodeAddrOf(c)] = true
+			ev.toPair[pair] = c.TargetNode != ""
+		}
 		switch {
 		case c.Result.Outcomes.All(reached(c)):
 			ev.answered[listenerOf(c)] = true
@@ -190,7 +214,7 @@ func gather(checks []Check) evidence {
 			if c.TargetNode != "" {
 				ev.nodePair[pair] = true
 			}
-		case c.Prediction.Verdict == evaluator.Allowed && c.TargetNode != "" && c.Result.Outcomes.All(silent):
+		case c.Prediction.Verdict == evaluator.Allowed && c.TargetNode != "" && (c.Result.Outcomes.All(silent) || c.Result.Outcomes.All(lost)):
 			ev.silentPair[pair] = true
 		}
 	}
@@ -245,10 +269,16 @@ func observe(c Check, ev evidence) (Observed, Cause, string) {
 		return Inconclusive, ResolverSilent, "no resolver answered inside the probe pod, so that the target was never tried" + detail(c)
 	case !c.Transport.IsDNS() && outcomes.Any(nameOutcome):
 		return Inconclusive, NameNotResolved, "the name did not resolve inside the probe pod, so that the target was never tried" + detail(c)
-	case !outcomes.All(func(o wire.Outcome) bool { return o.Answered() || o.Closed() }):
+	case !outcomes.All(func(o wire.Outcome) bool { return o.Answered() || o.Closed() || lost(o) }):
 		return Inconclusive, ProbeFailed, "an attempt tells nothing about the path" + detail(c)
+	case outcomes.All(lost):
+		return OneWay, "", oneWay(c) + detail(c)
+	case outcomes.Any(lost):
+		return Inconclusive, Flapping, "the requests of some attempts arrived and their replies were lost, and others met something else"
 	case c.Responder && outcomes.Any(func(o wire.Outcome) bool { return o == wire.Connected }):
 		return Inconclusive, TargetNotListening, "something answered that is not the responder: a sidecar or a middlebox speaks for it" + detail(c)
+	case outcomes.All(reached(c)) && answersDiffer(c):
+		return Inconclusive, Flapping, "the resolver gave the right answer to some attempts and not to others after the settle window" + detail(c)
 	case outcomes.All(reached(c)):
 		answered := fmt.Sprintf("%d of %d attempts were answered", len(outcomes), len(outcomes))
 		if c.Transport.IsDNS() {
@@ -269,6 +299,7 @@ func closed(c Check, ev evidence) (Observed, Cause, string) {
 		sourceMissing,   // the probe could have heard an answer
 		listenerMissing, // something would have answered
 		pathMissing,     // the nodes carry such traffic
+		recordMissing,   // it is the way there that is silent
 	} {
 		if cause, why := missing(c, ev); cause != "" {
 			return Inconclusive, cause, why
@@ -316,6 +347,9 @@ func pathMissing(c Check, ev evidence) (Cause, string) {
 		return NoPositiveControl, "the node of the probe is not known, so that no other check is known to have taken the same path"
 	case ev.fromNode[nodeAddrOf(c)] || (c.TargetNode != "" && ev.nodePair[pair]):
 		return "", ""
+	case c.Responder && c.Recorded != nil && (ev.toNode[nodeAddrOf(c)] || (c.TargetNode != "" && ev.toPair[pair])):
+		// Its record would have the request, whether or not replies come back.
+		return "", ""
 	case c.TargetNode != "" && ev.silentPair[pair]:
 		return PathBroken, fmt.Sprintf("a path that policies allow is silent from node %s to node %s, too", c.SourceNode, c.TargetNode)
 	}
@@ -326,6 +360,9 @@ func blockedEvidence(c Check) string {
 	alive := "the port answered another check of this run"
 	if c.Responder {
 		alive = "the kubelet saw the responder listen before and after"
+		if c.Recorded != nil && c.Recorded.Missing == "" {
+			alive += ", its record has no request of this check,"
+		}
 	}
 	return fmt.Sprintf("%s and the node pair carried traffic, while %d of %d attempts got no answer%s",
 		alive, len(c.Result.Outcomes), len(c.Result.Outcomes), detail(c))

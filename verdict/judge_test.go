@@ -185,7 +185,7 @@ func TestEvidenceFromElsewhere(t *testing.T) {
 	})
 	t.Run("the kubelet vouches for a responder, as long as it lives", func(t *testing.T) {
 		x, pair := check("x", Deny, evaluator.Denied, wire.TimedOut), control()
-		x.Responder, x.ListenerAlive, pair.Port = true, true, 80
+		x.Responder, x.ListenerAlive, x.Recorded, pair.Port = true, true, &Recorded{}, 80
 		if v := verdictOf(t, x, pair); v.Observed != Blocked {
 			t.Errorf("got %v: %s", v.Observed, v.Evidence)
 		}

@@ -40,6 +40,15 @@ func aCheck(t *rapid.T, id string) Check {
 		OnSourceNode: rapid.IntRange(0, 5).Draw(t, "local") == 0,
 		Endpoints:    rapid.SampledFrom([]int{1, 1, 1, 2}).Draw(t, "endpoints"),
 	}
+	switch rapid.IntRange(0, 5).Draw(t, "recorded") {
+	case 0: // it left none
+	case 1:
+		c.Recorded = &Recorded{Missing: "in words"}
+	case 2:
+		c.Recorded = &Recorded{Arrived: rapid.IntRange(1, 3).Draw(t, "arrived")}
+	default:
+		c.Recorded = &Recorded{}
+	}
 	if rapid.IntRange(0, 9).Draw(t, "troubled") == 0 {
 		c.SourceTrouble = "eth0 is down"
 	}
@@ -80,7 +89,7 @@ func proved(x Check, checks []Check) Observed {
 		}
 		for _, o := range c.Result.Outcomes {
 			switch o {
-			case wire.Replied, wire.Delivered:
+			case wire.Replied:
 			case wire.Connected:
 				if c.Responder {
 					return false
@@ -95,8 +104,16 @@ func proved(x Check, checks []Check) Observed {
 		}
 		return true
 	}
-	if answered(x) {
+	// The verdict has the outcomes that the record tells better already.
+	arrived := func(c Check) bool {
+		return c.Result != nil && c.Obstacle == "" && len(c.Result.Outcomes) > 0 &&
+			!slices.ContainsFunc(c.Result.Outcomes, func(o wire.Outcome) bool { return o != wire.Delivered })
+	}
+	switch {
+	case answered(x):
 		return Open
+	case arrived(x) && x.SourceTrouble == "":
+		return OneWay
 	}
 	if x.Result == nil || x.Obstacle != "" || len(x.Result.Outcomes) == 0 || !x.TargetReady || x.SourceTrouble != "" {
 		return Inconclusive
@@ -108,6 +125,10 @@ func proved(x Check, checks []Check) Observed {
 	}
 	listener, source, path := x.Responder && x.ListenerAlive, x.SourceProbed, false
 	for _, c := range checks {
+		c = delivered(c)
+		if arrived(c) && c.Addr.IsValid() && x.Responder && x.Recorded != nil && c.SourceNode == x.SourceNode && c.Transport.Protocol() == x.Transport.Protocol() {
+			path = path || c.Addr == x.Addr || (x.TargetNode != "" && c.TargetNode == x.TargetNode && c.Addr.Is4() == x.Addr.Is4())
+		}
 		if !answered(c) || !c.Addr.IsValid() {
 			continue
 		}
@@ -119,7 +140,9 @@ func proved(x Check, checks []Check) Observed {
 		sameProtocol := c.Transport.Protocol() == x.Transport.Protocol()
 		path = path || (c.SourceNode == x.SourceNode && sameProtocol && (sameAddr || (x.TargetNode != "" && c.TargetNode == x.TargetNode && c.Addr.Is4() == x.Addr.Is4())))
 	}
-	if listener && source && path && x.Endpoints <= 1 {
+	wrong := x.Declared == Allow && x.Prediction.Verdict == evaluator.Allowed
+	recorded := !x.Responder || wrong || (x.Recorded != nil && x.Recorded.Missing == "")
+	if listener && source && path && recorded && x.Endpoints <= 1 {
 		return Blocked
 	}
 	return Inconclusive
@@ -241,8 +264,8 @@ func TestInvariantsOfSummaries(t *testing.T) {
 			reasons []Cause
 		}{
 			"Aligned":  {s.Aligned, func(v Verdict) Status { return v.Aligned }, []Cause{PolicyDrift}},
-			"Enforced": {s.Enforced, func(v Verdict) Status { return v.Enforced }, []Cause{EnforcementMissing, UnexpectedBlock}},
-			"Satisfied": {s.Satisfied, func(v Verdict) Status { return v.Satisfied }, []Cause{EnforcementMissing, PolicyDrift, UnexpectedBlock, NameNotResolved, UnexpectedAnswer,
+			"Enforced": {s.Enforced, func(v Verdict) Status { return v.Enforced }, []Cause{EnforcementMissing, Delivered, UnexpectedBlock}},
+			"Satisfied": {s.Satisfied, func(v Verdict) Status { return v.Satisfied }, []Cause{EnforcementMissing, Delivered, PolicyDrift, UnexpectedBlock, NameNotResolved, UnexpectedAnswer,
 				DNSOverUDPOnly, DNSOverTCPOnly, ImplementationDefined}},
 		} {
 			want := True
@@ -380,7 +403,7 @@ func TestMessages(t *testing.T) {
 
 func TestNamesOfValues(t *testing.T) {
 	for want, got := range map[string]fmt.Stringer{
-		"Allow": Allow, "Deny": Deny, "Open": Open, "Blocked": Blocked, "Inconclusive": Inconclusive, "True": True, "False": False,
+		"Allow": Allow, "Deny": Deny, "Open": Open, "Blocked": Blocked, "OneWay": OneWay, "Inconclusive": Inconclusive, "True": True, "False": False,
 		"Unknown": Unknown, "Observed(9)": Observed(9), "Status(9)": Status(9),
 	} {
 		if got.String() != want {

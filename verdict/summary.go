@@ -95,6 +95,8 @@ func enforcedCause(v Verdict) Cause {
 	switch {
 	case v.Enforced == False && v.Observed == Open:
 		return EnforcementMissing
+	case v.Enforced == False && v.Observed == OneWay:
+		return Delivered
 	case v.Enforced == False:
 		return UnexpectedBlock
 	case v.Inconclusive != "":
@@ -145,7 +147,7 @@ func side(verdicts []Verdict, reason, message string, of func(Verdict) (Status, 
 func Message(v Verdict) string {
 	s := message(v)
 	for _, a := range v.Attributions {
-		s += "; " + a.words(v.Observed == Open)
+		s += "; " + a.words(v.through() == Open)
 	}
 	return s
 }
@@ -158,6 +160,11 @@ func message(v Verdict) string {
 		return ends + " is as declared"
 	case EnforcementMissing:
 		return fmt.Sprintf("%s is open although %s", ends, policy)
+	case Delivered:
+		if v.Check.Declared == Deny {
+			return fmt.Sprintf("%s is open one way: requests arrive although %s, and the replies are lost", ends, policy)
+		}
+		return fmt.Sprintf("%s is open one way: requests arrive, and the replies are lost although %s", ends, policy)
 	case DriftMasked:
 		return fmt.Sprintf("%s is open as declared, but only because the network does not enforce that %s", ends, policy)
 	case PolicyDrift:
@@ -180,8 +187,8 @@ func message(v Verdict) string {
 		return transportMessage(v)
 	case ImplementationDefined:
 		return fmt.Sprintf("%s is %s, and policies leave it open: %s", ends, strings.ToLower(v.Observed.String()), v.Check.Prediction.Reason)
-	case ChangedDuringProbe, Flapping, IdentityDivergence, NoPositiveControl, NoSharedFamily, NoSourceMatched, NoTargetMatched, PathBroken,
-		PortNotFound, ProbeFailed, ProbeRefused, ResolverSilent, SourceNamespaceRefused, SourceNotReady, TargetNotListening, TargetNotReady,
+	case ChangedDuringProbe, Flapping, IdentityDivergence, NoPositiveControl, NoSharedFamily, NoSourceMatched, NoTargetMatched, NotRecorded, PathBroken,
+		PortNotFound, ProbeFailed, ProbeRefused, ResolverSilent, SourceNamespaceRefused, SourceNotReady, StandInRefused, TargetNotListening, TargetNotReady,
 		TargetSilent, TooManyChecks, Unsupported:
 		return ends + ": " + v.Evidence
 	}

@@ -48,6 +48,8 @@ const (
 	// Blocked means that the target would have answered, and something on the path
 	// kept it from doing so.
 	Blocked
+	// OneWay means that the requests arrived, and that the replies did not.
+	OneWay
 )
 
 // String returns the name that is used in status and reports.
@@ -59,6 +61,8 @@ func (o Observed) String() string {
 		return "Open"
 	case Blocked:
 		return "Blocked"
+	case OneWay:
+		return "OneWay"
 	}
 	return fmt.Sprintf("Observed(%d)", uint8(o))
 }
@@ -97,6 +101,10 @@ const (
 	None Cause = "None"
 	// EnforcementMissing: policies deny the path, as declared, and it is open.
 	EnforcementMissing Cause = "EnforcementMissing"
+	// Delivered: requests arrive, by the record of the responder, and the replies are lost.
+	// A path that is declared and predicted closed is open that way; one that is declared
+	// and predicted open is of no use.
+	Delivered Cause = "Delivered"
 	// DriftMasked: the path is declared open and is open, but only because the
 	// network does not enforce the policies that deny it.
 	DriftMasked Cause = "DriftMasked"
@@ -139,6 +147,9 @@ const (
 	NoSourceMatched Cause = "NoSourceMatched"
 	// NoTargetMatched: no running pod or endpoint matches the target of the path.
 	NoTargetMatched Cause = "NoTargetMatched"
+	// NotRecorded: nothing shows that the silence of a responder is not that of its lost
+	// replies, since its record is missing or has a hole.
+	NotRecorded Cause = "NotRecorded"
 	// PathBroken: even a path that policies allow is silent between the two nodes.
 	PathBroken Cause = "PathBroken"
 	// PortNotFound: the target has no port of the declared name.
@@ -156,6 +167,8 @@ const (
 	// SourceNotReady: the probe pod did not start, or nothing shows that its
 	// network interface works.
 	SourceNotReady Cause = "SourceNotReady"
+	// StandInRefused: a stand-in for the target was asked for, and cannot be had.
+	StandInRefused Cause = "StandInRefused"
 	// TargetNotListening: the target's host answered that nothing listens.
 	TargetNotListening Cause = "TargetNotListening"
 	// TargetNotReady: the target pod is not ready.
@@ -172,11 +185,11 @@ const (
 // severity orders causes, worst first: what pages somebody comes before what needs
 // a look, and what was observed before what is unknown.
 var severity = []Cause{
-	EnforcementMissing, DriftMasked, PolicyDrift, UnexpectedBlock, BlockedOutsidePolicy,
+	EnforcementMissing, Delivered, DriftMasked, PolicyDrift, UnexpectedBlock, BlockedOutsidePolicy,
 	DNSOverTCPOnly, DNSOverUDPOnly, NameNotResolved, UnexpectedAnswer,
-	ImplementationDefined, IdentityDivergence, SourceNamespaceRefused, TooManyChecks, ProbeRefused, NoSourceMatched, NoTargetMatched, PortNotFound, NoSharedFamily,
+	ImplementationDefined, IdentityDivergence, SourceNamespaceRefused, TooManyChecks, ProbeRefused, StandInRefused, NoSourceMatched, NoTargetMatched, PortNotFound, NoSharedFamily,
 	TargetNotListening, TargetNotReady, TargetSilent, ResolverSilent, PathBroken, SourceNotReady, ProbeFailed, Unsupported, Flapping,
-	NoPositiveControl, ChangedDuringProbe, None,
+	NoPositiveControl, NotRecorded, ChangedDuringProbe, None,
 }
 
 // Causes returns every cause, worst first.
@@ -237,6 +250,8 @@ type Check struct {
 	// Responder says that the target is a responder of ours, and ListenerAlive
 	// that the kubelet's readiness probe of its ports held before and after.
 	Responder, ListenerAlive bool
+	// Recorded is what the record of the responder says; nil if it left none.
+	Recorded *Recorded
 	// Endpoints is the number of pods that one connection may be sent to: more than
 	// one for a Service, by whatever name or address it is reached.
 	Endpoints int

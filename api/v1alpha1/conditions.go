@@ -6,7 +6,7 @@ package v1alpha1
 // Reasons for True: AllPathsMet.
 //
 // Reasons for False: the worst cause among the checks: EnforcementMissing,
-// DriftMasked, PolicyDrift, UnexpectedBlock, BlockedOutsidePolicy,
+// Delivered, DriftMasked, PolicyDrift, UnexpectedBlock, BlockedOutsidePolicy,
 // DNSOverTCPOnly, DNSOverUDPOnly, NameNotResolved, UnexpectedAnswer,
 // ImplementationDefined (when the wire disagrees with what was declared).
 //
@@ -14,8 +14,9 @@ package v1alpha1
 // NameNotResolved, DNSOverTCPOnly, DNSOverUDPOnly (when it is not known why one of the
 // transports does not work), and the reasons for which nothing can be concluded (ChangedDuringProbe,
 // Flapping, IdentityDivergence, NoPositiveControl, NoSharedFamily,
-// NoSourceMatched, NoTargetMatched, PathBroken, PortNotFound, ProbeFailed, ProbeRefused,
-// ResolverSilent, SourceNamespaceRefused, SourceNotReady, TargetNotListening,
+// NoSourceMatched, NoTargetMatched, NotRecorded, PathBroken, PortNotFound, ProbeFailed,
+// ProbeRefused, ResolverSilent, SourceNamespaceRefused, SourceNotReady, StandInRefused,
+// TargetNotListening,
 // TargetNotReady, TargetSilent, TooManyChecks, Unsupported).
 const ConditionReady = "Ready"
 
@@ -31,7 +32,7 @@ const ConditionPolicyAligned = "PolicyAligned"
 // say with what the network does. Polarity: positive.
 //
 // Reasons for True: NetworkMatchesPolicies. For False: EnforcementMissing,
-// UnexpectedBlock. For Unknown: ImplementationDefined, Pending, Suspended,
+// Delivered, UnexpectedBlock. For Unknown: ImplementationDefined, Pending, Suspended,
 // NoChecks, and the reasons for which nothing can be concluded.
 const ConditionEnforced = "Enforced"
 
@@ -39,8 +40,8 @@ const ConditionEnforced = "Enforced"
 // with what the network does. Polarity: positive.
 //
 // Reasons for True: NetworkMatchesIntent. For False: EnforcementMissing,
-// PolicyDrift, UnexpectedBlock, NameNotResolved, UnexpectedAnswer, DNSOverTCPOnly,
-// DNSOverUDPOnly, ImplementationDefined. For Unknown: Pending, Suspended, NoChecks, and the reasons for which nothing can be
+// Delivered, PolicyDrift, UnexpectedBlock, NameNotResolved, UnexpectedAnswer,
+// DNSOverTCPOnly, DNSOverUDPOnly, ImplementationDefined. For Unknown: Pending, Suspended, NoChecks, and the reasons for which nothing can be
 // concluded.
 const ConditionSatisfied = "Satisfied"
 

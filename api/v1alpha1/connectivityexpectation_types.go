@@ -155,11 +155,27 @@ type Source struct {
 	Identity *Identity `json:"identity,omitempty"`
 }
 
+// Via says what a probe connects to in the name of a pod.
+//
+// +kubebuilder:validation:Enum=Auto;Endpoint;StandIn
+type Via string
+
+// What a probe can connect to.
+const (
+	// ViaAuto chooses for each port.
+	ViaAuto Via = "Auto"
+	// ViaEndpoint is the pod itself.
+	ViaEndpoint Via = "Endpoint"
+	// ViaStandIn is a responder with the pod's identity.
+	ViaStandIn Via = "StandIn"
+)
+
 // Target is where a path ends.
 //
 // +kubebuilder:validation:XValidation:rule="(has(self.podSelector) ? 1 : 0) + (has(self.identity) ? 1 : 0) + (has(self.service) ? 1 : 0) + (has(self.address) ? 1 : 0) + (has(self.host) ? 1 : 0) == 1",message="to takes exactly one of podSelector, identity, service, address and host"
 // +kubebuilder:validation:XValidation:rule="!(has(self.__namespace__) && has(self.namespaceSelector))",message="write either namespace or namespaceSelector, not both"
 // +kubebuilder:validation:XValidation:rule="!(has(self.__namespace__) || has(self.namespaceSelector)) || has(self.podSelector)",message="namespace and namespaceSelector belong to a podSelector: for a Service write service.namespace, and an identity is always in the namespace of the expectation"
+// +kubebuilder:validation:XValidation:rule="!has(self.via) || self.via == 'Auto' || has(self.podSelector) || has(self.service)",message="via chooses between existing pods and a stand-in for them: leave it out beside an identity, which is a stand-in anyway, and beside an address or host, which has none"
 type Target struct {
 	// podSelector selects existing pods. They are probed at their own addresses.
 	// +optional
@@ -194,6 +210,19 @@ type Target struct {
 	// as fully qualified. Format: RFC 1123 subdomain; a trailing dot is allowed.
 	// +optional
 	Host DNSName `json:"host,omitempty"`
+
+	// via says what is probed of the pods that podSelector selects. Endpoint is the pods
+	// themselves. StandIn is a responder for each node and identity of theirs: it carries
+	// their labels, names of ports and service account, listens in their stead, and proves
+	// what arrives. Auto takes a stand-in for UDP, for SCTP with probe.sctp Raw, and for
+	// ports at which a run has found nothing listening, from the next one on until the pod
+	// is replaced or the spec changes; and the pods for everything else, and where no
+	// stand-in can be had. A stand-in that was asked for and cannot be had, as for pods of
+	// the host network, those of other namespaces and Services, ends as StandInRefused.
+	// Unset means Auto.
+	// +optional
+	// +kubebuilder:default=Auto
+	Via Via `json:"via,omitempty"`
 }
 
 // Identity is what policies see of a pod: its labels, in the namespace of the

@@ -318,9 +318,10 @@ type Prediction struct {
 
 // Observation is what the probes say about one check.
 type Observation struct {
-	// result is Open, Blocked or Inconclusive.
+	// result is Open, Blocked, Inconclusive or OneWay: requests arrive, and the replies are
+	// lost.
 	// +required
-	// +kubebuilder:validation:Enum=Open;Blocked;Inconclusive
+	// +kubebuilder:validation:Enum=Open;Blocked;Inconclusive;OneWay
 	Result string `json:"result"`
 	// outcomes are the wire facts of the attempts, for example TimedOut, each with
 	// its count when there were several.

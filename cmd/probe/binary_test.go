@@ -26,7 +26,7 @@ var update = flag.Bool("update", false, "rewrite deps.txt")
 const maxBinaryBytes = 8 << 20
 
 // goTool runs the go command in this folder for the image's platform.
-func goTool(t *testing.T, args ...string) string {
+func goTool(t testing.TB, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly")

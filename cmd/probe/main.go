@@ -16,15 +16,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"sync"
 	"syscall"
 	"time"
 
-	"github.com/pathproof/pathproof/flow"
 	"github.com/pathproof/pathproof/probe"
 	"github.com/pathproof/pathproof/probe/wire"
 )
@@ -164,59 +161,12 @@ func (p program) runPlan(ctx context.Context, source planSource, healthPort uint
 	return runner.Run(ctx, plan)
 }
 
-func (p program) serve(ctx context.Context, args []string) int {
-	flags := flag.NewFlagSet("probe serve", flag.ContinueOnError)
-	listen := flags.String("listen", "", "`ports` to answer on, for instance TCP/8080,UDP/53,SCTP/9000-9003")
-	healthPort := flags.Uint("health-port", 8099, "TCP `port` of the readiness endpoint /ready, 0 for none")
-	raw := flags.Bool("raw-sctp", false, rawSCTPUsage)
-	printSeen := flags.Bool("print-seen", false, "print every nonce that arrives to standard output: protocol/port nonce address")
-	if code, ok := p.parse(flags, args); !ok {
-		return code
-	}
-	ports, err := probe.ParseListen(*listen)
-	if err != nil {
-		p.logf("%v", err)
-		return exitUsage
-	}
-	if !p.validPort(*healthPort) {
-		return exitUsage
-	}
-	cfg := probe.Config{Listen: ports, HealthPort: uint16(*healthPort), RawSCTP: *raw, Logf: p.logf}
-	if *printSeen {
-		cfg.Seen = p.seen()
-	}
-	responder, err := probe.Listen(cfg)
-	if err != nil {
-		p.logf("%v", err)
-		if errors.Is(err, probe.ErrUnsupported) {
-			return exitUnsupported
-		}
-		return exitFailed
-	}
-	p.logf("answering on %s", *listen)
-	if err := responder.Serve(ctx); err != nil {
-		p.logf("%v", err)
-		return exitFailed
-	}
-	return exitOK
-}
-
 func (p program) validPort(port uint) bool {
 	if port > 65535 {
 		p.logf("health port %d is above 65535", port)
 		return false
 	}
 	return true
-}
-
-// seen returns a callback that prints nonces one line at a time.
-func (p program) seen() func(flow.Protocol, uint16, string, netip.Addr) {
-	var mu sync.Mutex
-	return func(protocol flow.Protocol, port uint16, nonce string, from netip.Addr) {
-		mu.Lock()
-		defer mu.Unlock()
-		_, _ = fmt.Fprintf(p.stdout, "%s/%d %s %s\n", protocol, port, nonce, from)
-	}
 }
 
 func (p program) logf(format string, args ...any) {

@@ -48,7 +48,7 @@ func listener(t *testing.T) uint16 {
 	return l.Addr().(*net.TCPAddr).AddrPort().Port()
 }
 
-func encodePlan(t *testing.T, p wire.Plan) string {
+func encodePlan(t testing.TB, p wire.Plan) string {
 	t.Helper()
 	text, err := wire.EncodePlan(p)
 	if err != nil {
@@ -301,20 +301,14 @@ func (f writerFunc) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// projected writes annotations as the kubelet does: another file takes the place of the
-// last one.
+// projected writes annotations with plans.
 func projected(t *testing.T, path string, plans map[string]wire.Plan) {
 	t.Helper()
-	text := "kubernetes.io/config.source=\"api\""
+	values := map[string]string{}
 	for owner, plan := range plans {
-		text += fmt.Sprintf("\n%s%s=%q", wire.PlanKeyPrefix, owner, encodePlan(t, plan))
+		values[wire.PlanKeyPrefix+owner] = encodePlan(t, plan)
 	}
-	if err := os.WriteFile(path+".new", []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		t.Fatal(err)
-	}
+	annotate(t, path, values)
 }
 
 // A resident reports every new plan that appears in its annotations, until it is told to

@@ -38,7 +38,13 @@ func (p program) stay(ctx context.Context, args []string) int {
 	}
 	resident := &probe.Resident{Runner: runner, Emit: p.emitter()}
 	defer resident.Close()
-	p.followPlans(ctx, resident, *path)
+	p.follow(ctx, *path, func(text string) {
+		plans, err := wire.DecodePlans(text)
+		if err != nil {
+			p.logf("%v", err)
+		}
+		resident.Apply(ctx, plans)
+	})
 	return exitOK
 }
 
@@ -63,8 +69,8 @@ func (p program) emitter() func(wire.Message) {
 	}
 }
 
-// followPlans applies the plans in the file whenever it changes.
-func (p program) followPlans(ctx context.Context, resident *probe.Resident, path string) {
+// follow hands on the text of a file whenever it changes, until the context ends.
+func (p program) follow(ctx context.Context, path string, apply func(text string)) {
 	tick := time.NewTicker(planPoll)
 	defer tick.Stop()
 	var last os.FileInfo
@@ -72,24 +78,15 @@ func (p program) followPlans(ctx context.Context, resident *probe.Resident, path
 		// The kubelet puts another file in its place for every change.
 		if info, err := os.Stat(path); err == nil && (last == nil || !os.SameFile(last, info) || !last.ModTime().Equal(info.ModTime())) {
 			last = info
-			p.applyPlans(ctx, resident, path)
+			if text, err := readBounded(path); err == nil {
+				apply(string(text))
+			} else {
+				p.logf("reading annotations: %v", err)
+			}
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
 	}
-}
-
-func (p program) applyPlans(ctx context.Context, resident *probe.Resident, path string) {
-	text, err := readBounded(path)
-	if err != nil {
-		p.logf("reading plans: %v", err)
-		return
-	}
-	plans, err := wire.DecodePlans(string(text))
-	if err != nil {
-		p.logf("%v", err)
-	}
-	resident.Apply(ctx, plans)
 }

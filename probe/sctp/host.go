@@ -26,6 +26,10 @@ const (
 // has not proved, by a cookie, that it gets what is sent to it. It is not safe for
 // concurrent use.
 type Host struct {
+	// Began is told of every INIT for a port that is listened on, and Completed of every
+	// peer that has proved that it got the answer. nil ignores it.
+	Began, Completed func(port uint16, peer netip.AddrPort)
+
 	// respond returns the answer to a message, or nil.
 	respond func(port uint16, from netip.Addr, message []byte) []byte
 
@@ -108,6 +112,9 @@ func (h *Host) init(now time.Time, p pair, header Header, c Chunk) []byte {
 	if !h.ports[header.Destination] {
 		return Packet(header.reply(i.tag), Chunk{Type: Abort})
 	}
+	if h.Began != nil {
+		h.Began(header.Destination, p.peer)
+	}
 	offer := cookie{issued: now, tag: randomTag(), peerTag: i.tag, tsn: random32(), peerTSN: i.tsn}
 	ack := initiation{tag: offer.tag, tsn: offer.tsn, cookie: h.seal(offer, p)}
 	return Packet(header.reply(i.tag), ack.chunk(InitAck))
@@ -122,6 +129,9 @@ func (h *Host) cookieEcho(now time.Time, p pair, header Header, chunks []Chunk) 
 		return nil
 	}
 	a := h.alive(now, p)
+	if h.Completed != nil {
+		h.Completed(header.Destination, p.peer)
+	}
 	// A second copy of the same packet finds its association (section 5.2.4, D); one
 	// with other tags is of a peer that began anew.
 	if a == nil || a.tag != c.tag || a.peerTag != c.peerTag {

@@ -23,7 +23,8 @@ const (
 	Rejected Outcome = 'J'
 	// TimedOut: silence until the timeout.
 	TimedOut Outcome = 'T'
-	// Delivered: the responder saw the nonce, but its reply did not come back.
+	// Delivered: the request reached the responder, but its reply did not come back. The
+	// probe cannot know; the responder's Record does.
 	Delivered Outcome = 'D'
 	// NoRoute: the local stack has no route; no packet was sent.
 	NoRoute Outcome = 'N'
@@ -100,9 +101,9 @@ func (o Outcome) String() string {
 // answered at the level the check asked for.
 func (o Outcome) Answered() bool {
 	switch o {
-	case Replied, Connected, Delivered, NameNotFound, ServerFailure, DNSRefused, Truncated, AnswerDiffers, Unanswered:
+	case Replied, Connected, NameNotFound, ServerFailure, DNSRefused, Truncated, AnswerDiffers, Unanswered:
 		return true
-	case Refused, Rejected, TimedOut, NoRoute, AddressUnavailable, DNSTimedOut, Unsupported, ProbeError:
+	case Delivered, Refused, Rejected, TimedOut, NoRoute, AddressUnavailable, DNSTimedOut, Unsupported, ProbeError:
 		return false
 	}
 	return false

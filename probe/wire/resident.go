@@ -48,20 +48,26 @@ type Flip struct {
 type Message struct {
 	Report *Report
 	Flip   *Flip
+	Record *Record
 }
 
 // The words that begin a line of a resident pod's log.
 const (
 	reportWord = "report "
 	flipWord   = "flip "
+	recordWord = "record "
 )
 
 // EncodeMessage encodes a message as one line, without its end. A report is trimmed as
-// EncodeReport does.
+// EncodeReport does, a record as EncodeRecord does.
 func EncodeMessage(m Message) (string, error) {
-	if m.Flip != nil {
+	switch {
+	case m.Flip != nil:
 		text, err := encode(m.Flip)
 		return flipWord + text, err
+	case m.Record != nil:
+		text, err := EncodeRecord(*m.Record)
+		return recordWord + text, err
 	}
 	text, err := EncodeReport(*m.Report)
 	return reportWord + text, err
@@ -73,6 +79,10 @@ func DecodeMessage(line string) (Message, error) {
 	if text, ok := strings.CutPrefix(line, reportWord); ok {
 		report, err := DecodeReport(text)
 		return Message{Report: &report}, err
+	}
+	if text, ok := strings.CutPrefix(line, recordWord); ok {
+		record, err := DecodeRecord(text)
+		return Message{Record: &record}, err
 	}
 	text, ok := strings.CutPrefix(line, flipWord)
 	if !ok {
@@ -99,23 +109,29 @@ func (c Check) Key() string {
 // owner. One that cannot be decoded is left out, and told of in the error. They are not
 // validated: what runs a plan reports what is wrong with it.
 func DecodePlans(annotations string) (map[string]Plan, error) {
-	plans := map[string]Plan{}
+	return decodeProjected[Plan](annotations, PlanKeyPrefix, "plan")
+}
+
+// decodeProjected decodes the messages in annotations whose keys have a prefix, by the
+// rest of their keys. what names them in the error.
+func decodeProjected[T any](annotations, prefix, what string) (map[string]T, error) {
+	out := map[string]T{}
 	var errs []error
 	for line := range strings.Lines(annotations) {
-		owner, quoted, ok := strings.Cut(strings.TrimPrefix(strings.TrimSuffix(line, "\n"), PlanKeyPrefix), "=")
-		if !ok || !strings.HasPrefix(line, PlanKeyPrefix) {
+		owner, quoted, ok := strings.Cut(strings.TrimPrefix(strings.TrimSuffix(line, "\n"), prefix), "=")
+		if !ok || !strings.HasPrefix(line, prefix) {
 			continue
 		}
-		var plan Plan
+		var message T
 		text, err := strconv.Unquote(quoted)
 		if err == nil {
-			err = decode(text, &plan)
+			err = decode(text, &message)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("decoding plan of %s: %w", owner, err))
+			errs = append(errs, fmt.Errorf("decoding %s of %s: %w", what, owner, err))
 			continue
 		}
-		plans[owner] = plan
+		out[owner] = message
 	}
-	return plans, errors.Join(errs...)
+	return out, errors.Join(errs...)
 }

@@ -131,8 +131,8 @@ type Check struct {
 	// probe's pod, from 1 to MaxNameservers. It is for the DNS transports.
 	Nameserver int    `json:"ns,omitempty"`
 	Port       uint16 `json:"p"`
-	// Nonce is set when the target is a responder of ours: the probe sends it
-	// and the echo proves which process answered.
+	// Nonce is set when the target is a responder of ours: the probe sends it with the
+	// number of the round (RoundNonce), and the echo proves which process answered.
 	Nonce string `json:"n,omitempty"`
 	// QueryName and QueryType are the question of a DNS check.
 	QueryName string `json:"q,omitempty"`

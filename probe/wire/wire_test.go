@@ -179,12 +179,12 @@ func TestDecodeReportRefuses(t *testing.T) {
 	}
 }
 
-// Every outcome is exactly one of: answered, closed, or nothing learned.
+// Every outcome is exactly one of: answered, closed, open one way, or nothing learned.
 func TestOutcomeClasses(t *testing.T) {
 	nothingLearned := map[Outcome]bool{NoRoute: true, AddressUnavailable: true, Unsupported: true, ProbeError: true}
 	for _, o := range allOutcomes {
 		n := 0
-		for _, is := range []bool{o.Answered(), o.Closed(), nothingLearned[o]} {
+		for _, is := range []bool{o.Answered(), o.Closed(), o == Delivered, nothingLearned[o]} {
 			if is {
 				n++
 			}

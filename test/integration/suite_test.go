@@ -131,6 +131,12 @@ type kubelet struct {
 	end func(*corev1.Pod) *corev1.PodStatus
 	// hold keeps the pods from running for which it is true.
 	hold func(*corev1.Pod) bool
+	// record changes what responders answer when they are asked for their record; nil means
+	// that nothing had arrived.
+	record func(wire.RecordRequest, *wire.Record)
+	// mute keeps responders from answering; recorded are the requests that were answered.
+	mute     bool
+	recorded []string
 	// ran are the values of the label app of the responders that were run and of the
 	// probes that reported.
 	ran  []string
@@ -200,6 +206,36 @@ func (k *kubelet) answer(pod *corev1.Pod) {
 			k.ran = append(k.ran, pod.Labels["app"])
 		}
 	}
+	for id, text := range k.records(pod) {
+		if !slices.Contains(k.recorded, id) {
+			k.logs[pod.UID] = append(k.logs[pod.UID], "record "+text)
+			k.recorded = append(k.recorded, id)
+		}
+	}
+}
+
+// records returns the records that a responder is asked for, by the ID of the request.
+func (k *kubelet) records(pod *corev1.Pod) map[string]string {
+	if k.mute {
+		return nil
+	}
+	var lines strings.Builder
+	for key, value := range pod.Annotations {
+		fmt.Fprintf(&lines, "%s=%q\n", key, value)
+	}
+	requests, err := wire.DecodeRecordRequests(lines.String())
+	Expect(err).NotTo(HaveOccurred())
+	out := map[string]string{}
+	for _, request := range requests {
+		record := wire.Record{Version: wire.Version, ID: request.ID}
+		if k.record != nil {
+			k.record(request, &record)
+		}
+		text, err := wire.EncodeRecord(record)
+		Expect(err).NotTo(HaveOccurred())
+		out[request.ID] = text
+	}
+	return out
 }
 
 // everyPod, probes and probesOf are what hold can be.
@@ -272,9 +308,25 @@ func (k *kubelet) sync(ctx context.Context) {
 		if pod.Status.Phase == corev1.PodPending || (pod.Status.Phase == corev1.PodRunning && probes(pod) && pod.Annotations[wire.PlanAnnotation] != "") {
 			k.run(ctx, pod)
 		}
-		if pod.Status.Phase == corev1.PodRunning && isResident(pod) {
+		switch records := k.records(pod); {
+		case pod.Status.Phase != corev1.PodRunning:
+		case isResident(pod):
 			k.answer(pod)
+		default:
+			for id, record := range records { // one
+				k.finish(ctx, pod, id, record)
+			}
 		}
+	}
+}
+
+// finish ends a responder with its record.
+func (k *kubelet) finish(ctx context.Context, pod *corev1.Pod, id, record string) {
+	pod.Status.Phase = corev1.PodSucceeded
+	pod.Status.ContainerStatuses[0].Ready = false
+	pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Completed", Message: record}}
+	if k8s.Status().Update(ctx, pod) == nil {
+		k.recorded = append(k.recorded, id)
 	}
 }
 

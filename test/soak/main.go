@@ -24,8 +24,8 @@ import (
 )
 
 const (
-	// poll is how often all statuses are read. A run that ends starts the next one after
-	// the pause only, so that none is missed.
+	// poll is how often all statuses are read. A run that has ended is followed by a pause,
+	// so that none is missed.
 	poll = 250 * time.Millisecond
 	// runTimeout bounds one run: ten times of what one takes on a busy machine.
 	runTimeout = 3 * time.Minute
@@ -151,13 +151,8 @@ func (s *soak) loop(ctx context.Context) error {
 			return fmt.Errorf("ended after %d of %d runs: %w", s.tallies.completed(), s.runs, context.Cause(ctx))
 		case <-tick.C:
 		}
-		for _, x := range s.subjects {
-			if err := s.step(ctx, x); err != nil {
-				if ctx.Err() != nil {
-					break
-				}
-				return err
-			}
+		if err := s.look(ctx); err != nil && ctx.Err() == nil {
+			return err
 		}
 		if n := s.tallies.completed(); n >= printed+every && n < s.runs {
 			printed = n - n%every
@@ -168,13 +163,31 @@ func (s *soak) loop(ctx context.Context) error {
 	return nil
 }
 
+// look looks at all expectations.
+func (s *soak) look(ctx context.Context) error {
+	var list v1alpha1.ConnectivityExpectationList
+	if err := s.bed.Client.List(ctx, &list); err != nil {
+		return fmt.Errorf("listing expectations: %w", err)
+	}
+	found := map[client.ObjectKey]*v1alpha1.ConnectivityExpectation{}
+	for i := range list.Items {
+		found[client.ObjectKeyFromObject(&list.Items[i])] = &list.Items[i]
+	}
+	for _, x := range s.subjects {
+		exp := found[x.key]
+		if exp == nil {
+			return fmt.Errorf("expectation %s is gone", x.key)
+		}
+		if err := s.step(ctx, x, exp); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // step looks at one expectation: it counts a run that has ended, whatever started it, and
 // asks for the next one when that is due.
-func (s *soak) step(ctx context.Context, x *subject) error {
-	exp, err := s.bed.Expectation(ctx, x.key)
-	if err != nil {
-		return err
-	}
+func (s *soak) step(ctx context.Context, x *subject, exp *v1alpha1.ConnectivityExpectation) (err error) {
 	now := s.now()
 	if run := identity(exp); run != "" && run != x.last {
 		x.last = run

@@ -109,6 +109,16 @@ var (
 		Workloads: []string{"pod/free", "pod/isolated"},
 		NotMet:    map[string]Found{"isolated": {"ImplementationDefined", 1}},
 	}
+	// StandIn and AtEndpoint are in one file: what a stand-in tells of a workload that answers
+	// nothing, and what the workload does.
+	StandIn = Scenario{
+		Key: types.NamespacedName{Namespace: "standin", Name: "standin"}, Manifests: "test/e2e/testdata/standin.yaml", LabOnly: true,
+		Workloads: []string{"pod/silent"},
+	}
+	AtEndpoint = Scenario{
+		Key: types.NamespacedName{Namespace: "standin", Name: "endpoint"}, Manifests: "test/e2e/testdata/standin.yaml", LabOnly: true,
+		Workloads: []string{"pod/silent"}, NotMet: map[string]Found{"friend-to-silent": {"TargetNotListening", 4}},
+	}
 	Open  = life("open", nil)
 	Alone = life("alone", nil)
 	// WrongPort: what is declared closed and is not is known whatever the wire says.
@@ -123,7 +133,7 @@ var (
 )
 
 // Scenarios are all of them. A test compares them with the expectations in the manifests.
-var Scenarios = []Scenario{Production, Features, Dualstack, AsItIs, Evidence, Attribution, Stale, AsDeclared, Otherwise, Cached, Open, Alone, WrongPort, Nobody, SCTP, SCTPRaw, Drift}
+var Scenarios = []Scenario{Production, Features, Dualstack, AsItIs, Evidence, Attribution, Stale, AsDeclared, Otherwise, Cached, StandIn, AtEndpoint, Open, Alone, WrongPort, Nobody, SCTP, SCTPRaw, Drift}
 
 func life(name string, notMet map[string]Found) Scenario {
 	return Scenario{

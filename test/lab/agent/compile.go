@@ -15,8 +15,8 @@ import (
 type Ruleset struct {
 	// Off means that there is to be no table at all.
 	Off bool
-	// Denial is the mode whose form of refusal is used: ModeReject,
-	// ModeRejectRST, or else a silent drop.
+	// Denial is the mode whose form of refusal is used: ModeReject, ModeRejectRST,
+	// ModeRepliesDenied, or else a silent drop.
 	Denial string
 	// Unpoliced lists protocols that pass whatever the policies say, and
 	// IPv6Unpoliced says that all of IPv6 does.

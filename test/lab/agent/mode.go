@@ -31,6 +31,7 @@ const (
 	ModeNamespaceSelectorIgnored = "namespaceselector-ignored"
 	ModeNamedPortsUnresolved     = "named-ports-unresolved"
 	ModeRepliesDropped           = "replies-dropped"
+	ModeRepliesDenied            = "replies-denied"
 	ModeSlow                     = "slow"
 	ModeStale                    = "stale"
 )
@@ -63,6 +64,7 @@ var Modes = []ModeInfo{
 	{ModeNamespaceSelectorIgnored, false, "reads every namespaceSelector as all namespaces"},
 	{ModeNamedPortsUnresolved, false, "reads a named port as every port of its protocol"},
 	{ModeRepliesDropped, false, "drops the answers to what policies allow, from pods isolated for ingress and to pods isolated for egress: blocks too much"},
+	{ModeRepliesDenied, false, "lets in what policies deny, and drops the answers to it instead"},
 	{ModeSlow, false, "applies every change 3s late; slow=DURATION chooses another delay"},
 	{ModeStale, false, "never sees a pod's labels change after the first sight of the pod"},
 }

@@ -42,6 +42,9 @@ func (r Ruleset) Text() string {
 			r.writeReplies(&b, "daddr", f, func(g Guard) *Chain { return g.Egress })
 		}
 	}
+	if r.Denial == ModeRepliesDenied {
+		fmt.Fprintf(&b, "\t\tct direction reply ct mark %#x drop\n", deniedMark)
+	}
 	b.WriteString("\t\tct state established,related accept\n")
 	// IPv6 does not work without: a policy is about what pods say to each other.
 	b.WriteString("\t\ticmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect } accept\n")
@@ -65,10 +68,15 @@ func denial(mode string) string {
 		return "\t\treject with icmpx type port-unreachable\n"
 	case ModeRejectRST:
 		return "\t\tmeta l4proto tcp reject with tcp reset\n\t\treject with icmpx type port-unreachable\n"
+	case ModeRepliesDenied:
+		return fmt.Sprintf("\t\tct mark set %#x accept\n", deniedMark)
 	default:
 		return "\t\tdrop\n"
 	}
 }
+
+// deniedMark is the mark of connections that are denied by dropping their answers.
+const deniedMark = 0x70700001
 
 // family is an address family, as nft writes it.
 type family struct {

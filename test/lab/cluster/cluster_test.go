@@ -66,10 +66,10 @@ func TestOnlyAFinishedLabOfThisLayoutIsComplete(t *testing.T) {
 	for text, want := range map[string]bool{
 		`{}`:                              false,
 		`{"complete":true,"boot":"this"}`: false, // the first layout
-		`{"layout":2}`:                    false,
-		`{"layout":2,"boot":"other"}`:     false,
-		`{"layout":1,"boot":"this"}`:      false,
-		`{"layout":2,"boot":"this"}`:      true,
+		`{"layout":3}`:                    false,
+		`{"layout":3,"boot":"other"}`:     false,
+		`{"layout":2,"boot":"this"}`:      false,
+		`{"layout":3,"boot":"this"}`:      true,
 	} {
 		l := New(nil)
 		text := strings.Replace(text, `"this"`, strconv.Quote(l.processes.Boot()), 1)

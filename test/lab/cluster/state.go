@@ -72,7 +72,7 @@ func (l *Lab) save() error {
 // layout numbers how the lab is built: the networks, and what its programs expect
 // of each other. A lab of another layout cannot be repaired, only replaced. (One of
 // the first layout, with IPv4 alone, has a mark of another name in its state.)
-const layout = 2
+const layout = 3
 
 // Complete tells whether an `up` of this layout has come to its end since the
 // machine booted.

@@ -1,0 +1,113 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/evaluator"
+	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/probe/wire"
+)
+
+// A stand-in is a responder with the identity of an existing pod, on its node. It answers
+// where the pod would not: most of what speaks UDP is silent when it does not understand,
+// and a port may be declared open before anything listens there.
+
+// viaStandIn tells whether a stand-in takes the place of a pod, which could be probed at
+// endpoints. refusal says why it was asked for and cannot be had.
+func (r *resolver) viaStandIn(p *v1alpha1.Path, pod *corev1.Pod, endpoints []partial) (yes bool, refusal string) {
+	switch cmp.Or(p.To.Via, v1alpha1.ViaAuto) {
+	case v1alpha1.ViaEndpoint:
+		return false, ""
+	case v1alpha1.ViaStandIn:
+		refusal = r.refuseStandIn(pod)
+		return refusal == "", refusal
+	case v1alpha1.ViaAuto:
+	}
+	return slices.ContainsFunc(endpoints, r.prefersStandIn) && r.refuseStandIn(pod) == "", ""
+}
+
+// prefersStandIn tells whether a pod is not expected to answer. SCTP of the kernel is left
+// to the pod: a stand-in could not record what arrives.
+func (r *resolver) prefersStandIn(endpoint partial) bool {
+	switch e := &endpoint.edge; {
+	case e.Transport == wire.UDP:
+		return true
+	case e.Transport == wire.SCTP && r.in.Expectation.Spec.Probe.SCTP == v1alpha1.SCTPRaw:
+		return true
+	default:
+		return r.in.Refusing[e.Listener()]
+	}
+}
+
+// refuseStandIn tells why no stand-in can be had for a pod, and what to write instead.
+func (r *resolver) refuseStandIn(pod *corev1.Pod) string {
+	name := pod.Namespace + "/" + pod.Name
+	identity := IdentityLabels(pod.Labels)
+	const instead = ": write to.via: Endpoint to probe the pod itself"
+	switch owner := owningController(pod); {
+	case pod.Namespace != r.ns:
+		return fmt.Sprintf("pod %s is in another namespace than the expectation, and a workload's identity is only handed out in its own%s", name, instead)
+	case pod.Spec.HostNetwork:
+		return fmt.Sprintf("pod %s is on the host network, where policies see the node and no pod%s", name, instead)
+	case pod.Spec.NodeName != "" && !r.takesPods(pod.Spec.NodeName):
+		return fmt.Sprintf("node %s of pod %s takes no new pods%s", pod.Spec.NodeName, name, instead)
+	case owner != "":
+		return fmt.Sprintf("the %s of pod %s would adopt a pod with the same labels, and delete one in its place%s, or to.identity with other labels", owner, name, instead)
+	case len(identity) < len(pod.Labels) && slices.ContainsFunc(r.in.Snapshot.NetworkPolicies, selectsByController):
+		return fmt.Sprintf("policies select by labels that only workload controllers set, which pod %s has and its stand-in would not%s", name, instead)
+	}
+	for _, svc := range r.in.Snapshot.Services {
+		if svc.Namespace == pod.Namespace && svc.Spec.PublishNotReadyAddresses && len(svc.Spec.Selector) > 0 && labels.SelectorFromSet(svc.Spec.Selector).Matches(labels.Set(identity)) {
+			return fmt.Sprintf("Service %s publishes addresses of pods that are not ready, so that it would send its traffic to a stand-in for pod %s%s", svc.Name, name, instead)
+		}
+	}
+	return ""
+}
+
+// owningController names the controller of a pod whose selector matches the labels that a
+// stand-in has; empty if there is none. That of a Deployment's ReplicaSet asks for a hash.
+func owningController(pod *corev1.Pod) string {
+	for _, o := range pod.OwnerReferences {
+		hashed := pod.Labels["pod-template-hash"] != ""
+		if o.Controller != nil && *o.Controller && (o.Kind == "DaemonSet" || o.Kind == "ReplicationController" || (o.Kind == "ReplicaSet" && !hashed)) {
+			return o.Kind + " " + o.Name
+		}
+	}
+	return ""
+}
+
+// takesPods tells whether a pod may be put on a node. Manifests need not have nodes.
+func (r *resolver) takesPods(node string) bool {
+	i := slices.IndexFunc(r.in.Snapshot.Nodes, func(n *corev1.Node) bool { return n.Name == node })
+	return i < 0 || len(usableNodes(r.in.Snapshot.Nodes[i:i+1])) > 0
+}
+
+// standInTarget is the target of a path at the stand-in for a pod. Pods of one identity on
+// one node have the same.
+func standInTarget(pod *corev1.Pod, port uint16) (Target, []Backend) {
+	identity := IdentityLabels(pod.Labels)
+	return Target{
+		Kind: TargetResponder, Key: flow.ID("stand-in", pod.Namespace, flow.FormatLabels(identity), pod.Spec.ServiceAccountName, pod.Spec.NodeName),
+		Name: pod.Namespace + "/" + pod.Name, Node: pod.Spec.NodeName, Ready: true, Labels: identity, StandsFor: pod,
+	}, []Backend{{Endpoint: flow.Endpoint{Namespace: pod.Namespace, Pod: pod.Name}, Port: port}}
+}
+
+// StandInDiffers tells whether policies treat a stand-in at its address differently from the
+// pod that it stands for: then it proves nothing about the pod. That of a port by name is
+// not known of an identity, and the stand-in declares the names of the pod.
+func (p *Predictor) StandInDiffers(e *Edge, from netip.Addr) (evaluator.Decision, bool) {
+	if e.Target.StandsFor == nil || !e.Target.Addr.IsValid() {
+		return evaluator.Decision{}, false
+	}
+	standIn := *e
+	standIn.Backends = []Backend{{Endpoint: flow.Endpoint{Namespace: e.Target.StandsFor.Namespace, Labels: e.Target.Labels, Addr: e.Target.Addr}, Port: e.Backends[0].Port}}
+	its, pods := p.Decide(&standIn, from, nil), p.Decide(e, from, nil)
+	return its, its.Verdict != evaluator.Undefined && pods.Verdict != evaluator.Undefined && its.Verdict != pods.Verdict
+}

@@ -1,0 +1,238 @@
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
+
+	"github.com/pathproof/pathproof/evaluator"
+	"github.com/pathproof/pathproof/flow"
+)
+
+// ends renders what kind of target each edge has, and where.
+func ends(res *Resolution) []string {
+	var out []string
+	for _, e := range res.Edges {
+		kind := map[bool]string{true: "stand-in", false: "endpoint"}[e.Target.StandsFor != nil]
+		if (kind == "stand-in") != (e.Target.Kind == TargetResponder) {
+			kind = "neither"
+		}
+		out = append(out, fmt.Sprintf("%s for %s on %s at %s %d", kind, e.Target.Name, e.Target.Node, e.Transport, e.Port))
+	}
+	return out
+}
+
+func TestViaChoosesBetweenPodAndStandIn(t *testing.T) {
+	to := func(via, ports string) string {
+		return path("to: {podSelector: {matchLabels: {app: db}}, " + via + "}, ports: [" + ports + "]")
+	}
+	const raw = "probe: {sctp: Raw}\n"
+	all := "{port: 8080}, {port: 5000, protocol: UDP}, {port: 5001, protocol: SCTP}"
+	for name, tc := range map[string]struct {
+		spec string
+		want []string
+	}{
+		"by default":                 {to("", all), []string{"endpoint for ns/db-1 on b at TCP 8080", "stand-in for ns/db-1 on b at UDP 5000", "endpoint for ns/db-1 on b at SCTP 5001"}},
+		"as suits":                   {to("via: Auto", all), []string{"endpoint for ns/db-1 on b at TCP 8080", "stand-in for ns/db-1 on b at UDP 5000", "endpoint for ns/db-1 on b at SCTP 5001"}},
+		"as suits, with raw SCTP":    {raw + to("via: Auto", all), []string{"endpoint for ns/db-1 on b at TCP 8080", "stand-in for ns/db-1 on b at UDP 5000", "stand-in for ns/db-1 on b at SCTP 5001"}},
+		"the pod":                    {raw + to("via: Endpoint", all), []string{"endpoint for ns/db-1 on b at TCP 8080", "endpoint for ns/db-1 on b at UDP 5000", "endpoint for ns/db-1 on b at SCTP 5001"}},
+		"a stand-in":                 {to("via: StandIn", all), []string{"stand-in for ns/db-1 on b at TCP 8080", "stand-in for ns/db-1 on b at UDP 5000", "stand-in for ns/db-1 on b at SCTP 5001"}},
+		"a named port of the pod":    {to("via: StandIn", "{port: main}"), []string{"stand-in for ns/db-1 on b at TCP 8080"}},
+		"pods on different nodes":    {path("to: {podSelector: {matchLabels: {app: web}}, via: StandIn}, ports: [{port: 1}]"), []string{"stand-in for ns/web-1 on a at TCP 1", "stand-in for ns/web-2 on b at TCP 1"}},
+		"the cluster DNS, as ever":   {path("dns: {names: [a.b], transports: [UDP]}"), []string{"endpoint for cluster DNS for a.b. on a at DNS/UDP 53"}},
+		"a pod of another namespace": {path("to: {podSelector: {matchLabels: {app: api}}, namespace: other}, ports: [{port: 5000, protocol: UDP}]"), []string{"endpoint for other/api-1 on a at UDP 5000"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			res := resolve(t, tc.spec, nil)
+			got := ends(res)
+			slices.Sort(got)
+			slices.Sort(tc.want)
+			if diff := cmp.Diff(tc.want, got); diff != "" || len(res.Obstacles) > 0 {
+				t.Errorf("edges (-want +got):\n%s\nobstacles %+v", diff, res.Obstacles)
+			}
+		})
+	}
+}
+
+// What is learned of one port says nothing of another, nor of a pod that took its place.
+func TestStandInsWhereNothingListens(t *testing.T) {
+	spec := path("to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 1}, {port: 8080}]")
+	input := func(via string, s Snapshot, refusing map[string]bool) *Resolution {
+		engine, _ := evaluator.Compile(s.Snapshot)
+		return Resolve(Input{Expectation: expectation(t, strings.Replace(spec, "{app: db}}}", "{app: db}}"+via+"}", 1)), Snapshot: s, Engine: engine, ClusterDNS: dns, Refusing: refusing})
+	}
+	before := input("", cluster(), nil)
+	refusing := map[string]bool{before.Edges[0].Listener(): true}
+	for via, want := range map[string]string{"": "stand-in", ", via: Auto": "stand-in", ", via: Endpoint": "endpoint"} {
+		if got := ends(input(via, cluster(), refusing)); len(got) != 2 || !strings.HasPrefix(got[0], want+" for ns/db-1 on b at TCP 1") || !strings.HasPrefix(got[1], "endpoint ") {
+			t.Errorf("%q: got %v", via, got)
+		}
+	}
+	replaced := cluster()
+	replaced.Pods[2] = pod("ns", "db-1", "b", "10.0.2.77", "app=db")
+	hosted := cluster()
+	hosted.Pods[2].Spec.HostNetwork = true
+	for name, s := range map[string]Snapshot{"replaced": replaced, "of the host network": hosted} {
+		if got := ends(input("", s, refusing)); !strings.HasPrefix(got[0], "endpoint ") {
+			t.Errorf("%s: got %v", name, got)
+		}
+	}
+	if after := input("", cluster(), refusing); after.Provenance == before.Provenance {
+		t.Error("another end of a path is no change")
+	}
+}
+
+func TestPodsOfOneIdentityOnOneNodeShareAStandIn(t *testing.T) {
+	res := resolve(t, path("to: {podSelector: {matchLabels: {app: web}}, via: StandIn}, ports: [{port: 1}, {port: 2}]"), func(s *Snapshot) {
+		s.Pods[1].Spec.NodeName = "a"
+	})
+	if got := ends(res); len(got) != 2 {
+		t.Errorf("got %v, want an edge for each port", got)
+	}
+	got := Responders(res.Edges, cluster().Nodes)
+	if len(got) != 1 || got[0].Node != "a" || len(got[0].Ports) != 2 || got[0].StandsFor == nil || got[0].Labels["app"] != "web" || len(got[0].Labels) != 1 {
+		t.Errorf("got %+v, want one responder with both ports and without the labels of controllers", got)
+	}
+	other := resolve(t, path("to: {podSelector: {matchLabels: {app: web}}, via: StandIn}, ports: [{port: 1}]"), func(s *Snapshot) {
+		s.Pods[1].Spec.NodeName, s.Pods[1].Spec.ServiceAccountName = "a", "other"
+	})
+	if len(Responders(other.Edges, cluster().Nodes)) != 2 {
+		t.Error("pods with different service accounts share a stand-in")
+	}
+}
+
+// What asks for a stand-in gets it or hears why not; what would have been content with
+// one gets the pod.
+func TestRefusedStandIns(t *testing.T) {
+	owned := func(kind string, labels ...string) func(*Snapshot) {
+		return func(s *Snapshot) {
+			s.Pods[2].OwnerReferences = []metav1.OwnerReference{{Kind: kind, Name: "owner", Controller: ptr.To(true)}}
+			for _, l := range labels {
+				s.Pods[2].Labels[l] = "1"
+			}
+		}
+	}
+	const db = "podSelector: {matchLabels: {app: db}}"
+	for name, tc := range map[string]struct {
+		to     string
+		change func(*Snapshot)
+		want   string // empty if it is not refused
+	}{
+		"a pod of the host network":      {db, func(s *Snapshot) { s.Pods[2].Spec.HostNetwork = true }, "on the host network"},
+		"a pod of another namespace":     {"podSelector: {matchLabels: {app: api}}, namespace: other", nil, "in another namespace"},
+		"a node that takes no pods":      {db, func(s *Snapshot) { s.Nodes[1].Spec.Unschedulable = true }, "node b of pod ns/db-1 takes no new pods"},
+		"a node that is not known":       {db, func(s *Snapshot) { s.Nodes = nil }, ""},
+		"a DaemonSet":                    {db, owned("DaemonSet"), "the DaemonSet owner of pod ns/db-1 would adopt"},
+		"a bare ReplicaSet":              {db, owned("ReplicaSet"), "the ReplicaSet owner"},
+		"the ReplicaSet of a Deployment": {db, owned("ReplicaSet", "pod-template-hash"), ""},
+		"a StatefulSet":                  {db, owned("StatefulSet", "controller-revision-hash"), ""},
+		"a ReplicationController":        {db, owned("ReplicationController"), "the ReplicationController owner"},
+		"a Service that publishes all": {db, func(s *Snapshot) {
+			s.Services[1].Spec.PublishNotReadyAddresses, s.Services[1].Spec.Selector = true, map[string]string{"app": "db"}
+		}, "Service web publishes"},
+		"a Service that publishes others": {db, func(s *Snapshot) {
+			s.Services[1].Spec.PublishNotReadyAddresses, s.Services[1].Spec.Selector = true, map[string]string{"app": "web"}
+		}, ""},
+		"policies that select by a hash": {"podSelector: {matchLabels: {app: web}}", func(s *Snapshot) {
+			s.NetworkPolicies[0].Spec.PodSelector.MatchLabels["pod-template-hash"] = "1"
+		}, "labels that only workload controllers set"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := func(via string) string {
+				return path("to: {" + tc.to + via + "}, ports: [{port: 5000, protocol: UDP}]")
+			}
+			res := resolve(t, spec(", via: StandIn"), tc.change)
+			if tc.want == "" {
+				if len(res.Obstacles) > 0 || !strings.HasPrefix(ends(res)[0], "stand-in ") {
+					t.Fatalf("got %v and %+v", ends(res), res.Obstacles)
+				}
+				return
+			}
+			if len(res.Edges) > 0 || len(res.Obstacles) == 0 {
+				t.Fatalf("got %v and %+v", ends(res), res.Obstacles)
+			}
+			o := res.Obstacles[0]
+			if o.Reason != StandInRefused || !strings.Contains(o.Message, tc.want) || !strings.Contains(o.Message, "write to.via: Endpoint") || o.Target == "" {
+				t.Errorf("got the obstacle %+v", o)
+			}
+			res = resolve(t, spec(""), tc.change)
+			if len(res.Obstacles) > 0 || len(res.Edges) == 0 || !strings.HasPrefix(ends(res)[0], "endpoint ") {
+				t.Errorf("as suits, got %v and %+v, want the pod", ends(res), res.Obstacles)
+			}
+		})
+	}
+	t.Run("a Service", func(t *testing.T) {
+		for _, name := range []string{"web", "headless", "none"} {
+			res := resolve(t, path("to: {service: {name: "+name+"}, via: StandIn}, ports: [{port: 80}]"), nil)
+			if len(res.Edges) > 0 || len(res.Obstacles) != 1 || res.Obstacles[0].Reason != StandInRefused || !strings.Contains(res.Obstacles[0].Message, "write to.podSelector") {
+				t.Errorf("%s: got %v and %+v", name, ends(res), res.Obstacles)
+			}
+		}
+	})
+}
+
+// What is to be proved is what policies say of the pod: of its ports by name, too.
+func TestStandInsArePredictedAsTheirPods(t *testing.T) {
+	byName := func(s *Snapshot) {
+		s.NetworkPolicies[0].Spec.Ingress[0].Ports = []networkingv1.NetworkPolicyPort{{Port: ptr.To(intstr.FromString("main"))}}
+	}
+	for port, want := range map[string]evaluator.Verdict{"8080": evaluator.Allowed, "8081": evaluator.Denied} {
+		res := resolve(t, path("to: {podSelector: {matchLabels: {app: db}}, via: StandIn}, ports: [{port: "+port+"}]"), byName)
+		if got := res.Edges[0].Prediction; got.Verdict != want {
+			t.Errorf("port %s is %s (%s), want %s", port, got.Verdict, got.Reason, want)
+		}
+	}
+}
+
+// A policy may know the pod by its address, which the stand-in does not have.
+func TestStandInsThatPoliciesTellFromTheirPods(t *testing.T) {
+	standIn, probe := netip.MustParseAddr("10.0.2.99"), netip.MustParseAddr("10.0.1.77")
+	toAddress := func(cidr string) func(*Snapshot) {
+		return func(s *Snapshot) {
+			s.Profile.IPBlockMatchesPods = evaluator.True
+			s.NetworkPolicies = []*networkingv1.NetworkPolicy{{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "out"}, Spec: networkingv1.NetworkPolicySpec{
+				PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}, PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress},
+				Egress: []networkingv1.NetworkPolicyEgressRule{{To: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: cidr}}}}},
+			}}}
+		}
+	}
+	for cidr, want := range map[string]bool{"10.0.2.2/32": true, "10.0.2.99/32": true, "10.0.2.0/24": false, "203.0.113.0/24": false} {
+		res := resolve(t, path("to: {podSelector: {matchLabels: {app: db}}, via: StandIn}, ports: [{port: 8080}]"), toAddress(cidr))
+		e := res.Edges[0]
+		if _, differs := res.Predictor.StandInDiffers(e, probe); differs {
+			t.Errorf("%s: a stand-in without an address is told from its pod", cidr)
+		}
+		e.Target.Addr = standIn
+		if _, differs := res.Predictor.StandInDiffers(e, probe); differs != want {
+			t.Errorf("%s: the stand-in is told from its pod: %v, want %v", cidr, differs, want)
+		}
+	}
+	res := resolve(t, path("to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 8080}]"), toAddress("10.0.2.2/32"))
+	if _, differs := res.Predictor.StandInDiffers(res.Edges[0], probe); differs {
+		t.Error("a pod is told from itself")
+	}
+}
+
+// Nothing else on its node vouches for the path to a stand-in, so that it gets a control
+// of its own.
+func TestStandInsGetControls(t *testing.T) {
+	res := resolve(t, "paths:\n"+
+		"- {name: open, expect: Allow, from: {podSelector: {matchLabels: {app: web}}}, to: {podSelector: {matchLabels: {app: web}}, via: Endpoint}, ports: [{port: 8080}]}\n"+
+		"- {name: p, expect: Deny, from: {identity: {labels: {app: stranger}}}, to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 5000, protocol: UDP}]}\n", nil)
+	controls := res.Predictor.Controls("ns", res.Edges)
+	if len(controls) != 1 || controls[0].Target.StandsFor == nil || controls[0].Source.Labels["app"] != "web" {
+		t.Fatalf("got %+v, want one from the web", controls)
+	}
+	edges := append(res.Edges, controls...)
+	if got := Responders(edges, cluster().Nodes); len(got) != 1 || !slices.Equal(got[0].Ports, []flow.PortRange{{Protocol: flow.UDP, First: 5000, Last: 5000}}) {
+		t.Errorf("got the responders %+v", got)
+	}
+}
