@@ -55,11 +55,26 @@ const (
 	silent
 )
 
+// enoughAnswers are the attempts that have to be answered if the probe failed to make the
+// others, as on a node that is too busy: that says nothing of the network.
+const enoughAnswers = 2
+
 // read reads the outcomes of a probe. Only the echo of the nonce is an answer: whoever
 // else answers speaks for somebody else.
 func (o Pair) read(p Probe) reading {
-	switch outcomes := o.Outcomes[p]; {
-	case outcomes.All(func(o wire.Outcome) bool { return o == wire.Replied }):
+	outcomes := o.Outcomes[p]
+	answers, failures := 0, 0
+	for _, outcome := range outcomes {
+		switch outcome {
+		case wire.Replied:
+			answers++
+		case wire.ProbeError:
+			failures++
+		default:
+		}
+	}
+	switch {
+	case answers >= enoughAnswers && answers+failures == len(outcomes):
 		return answered
 	case outcomes.All(wire.Outcome.Closed):
 		return silent

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
@@ -120,6 +121,24 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// What the probe failed to do says nothing: two answers are enough beside it, and silence
+// is not, nor are answers beside silence.
+func TestAttemptsThatThePodFailedToMake(t *testing.T) {
+	p := Probe{From: Plain, To: Guarded, Transport: wire.TCP, Port: portUnnamed}
+	for letters, want := range map[string]reading{
+		"RRR": answered, "RER": answered, "REE": unclear, "EEE": unclear, "RTR": unclear, "RRC": unclear,
+		"TTT": silent, "TJF": silent, "TET": unclear, "": unclear,
+	} {
+		var outcomes wire.Outcomes
+		if err := outcomes.UnmarshalText([]byte(letters)); err != nil {
+			t.Fatal(err)
+		}
+		if got := (Pair{Outcomes: map[Probe]wire.Outcomes{p: outcomes}}).read(p); got != want {
+			t.Errorf("%q is read as %d, want %d", letters, got, want)
+		}
+	}
+}
+
 // Without a listener that is known to be alive, a port that nobody may reach proves
 // nothing; one that somebody reached does.
 func TestJudgeAsksForTheListenerAndTheSource(t *testing.T) {
@@ -155,6 +174,11 @@ func TestNoConclusionWithoutItsControl(t *testing.T) {
 			}
 			return 0
 		})
+		for p := range o.Outcomes {
+			if r.IntN(20) == 0 {
+				o.Outcomes[p][r.IntN(3)] = outcomes[r.IntN(len(outcomes))]
+			}
+		}
 		o.Listening, o.Awake = r.IntN(4) > 0, r.IntN(4) > 0
 		for _, row := range rows {
 			res := Judge(row, o)
@@ -176,7 +200,9 @@ func justified(r Row, o Pair, res Result) error {
 	is := func(p Probe, want ...wire.Outcome) bool {
 		return o.Outcomes[p].All(func(got wire.Outcome) bool { return slices.Contains(want, got) })
 	}
-	open := func(p Probe) bool { return is(p, wire.Replied) }
+	open := func(p Probe) bool {
+		return is(p, wire.Replied, wire.ProbeError) && strings.Count(fmt.Sprint(o.Outcomes[p]), "Replied") > 1
+	}
 	shut := func(p Probe) bool { return is(p, wire.TimedOut, wire.Refused, wire.Rejected) }
 	through := slices.ContainsFunc(r.Closed, open)
 	switch res.Verdict {

@@ -134,9 +134,9 @@ var _ = Describe("the canary", Ordered, func() {
 		Eventually(func() metav1.ConditionStatus {
 			c = readCanary(ctx)
 			return canaryCondition(c, v1alpha1.ConditionComplete).Status
-		}).WithTimeout(120*time.Second).Should(Equal(metav1.ConditionTrue), func() string { return describeCanary(c) })
+		}).WithTimeout(180*time.Second).Should(Equal(metav1.ConditionTrue), func() string { return describeCanary(c) })
 		measured("canary created to every row known", time.Since(start))
-	}, NodeTimeout(4*time.Minute))
+	}, NodeTimeout(5*time.Minute))
 
 	AfterEach(func(ctx SpecContext) { Expect(bed.Heal(ctx)).To(Succeed()) })
 
