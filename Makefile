@@ -14,7 +14,7 @@ KUSTOMIZE := $(TOOLS)/kustomize
 OPERATOR_IMAGE ?= ghcr.io/pathproof/operator:latest
 PROBE_IMAGE ?= ghcr.io/pathproof/probe:latest
 
-PURE := ./flow/... ./plan/... ./evaluator/... ./verdict/... ./probe/... ./manifests/... ./check/... ./explain/... ./matrix/... ./diff/... ./cluster/...
+PURE := ./flow/... ./plan/... ./canary/... ./evaluator/... ./verdict/... ./probe/... ./manifests/... ./check/... ./explain/... ./matrix/... ./diff/... ./cluster/...
 UNIT = $$(go list ./... | grep -v -e /test/integration -e /test/e2e)
 FUZZ := ./evaluator:FuzzDecide ./probe/wire:FuzzDecodeReport ./probe/sctp:FuzzParse ./probe/sctp:FuzzReceive ./manifests:FuzzRead
 
@@ -35,9 +35,12 @@ lab-down: ## Remove everything that the lab made
 	go run ./test/lab down
 
 .PHONY: install uninstall
-install: ## Install CRD and operator into the cluster of KUBECONFIG
+install: ## Install CRDs, operator and canary into the cluster of KUBECONFIG
 	kubectl apply --server-side -k config/default
+	kubectl wait --for=condition=Established crd/enforcementcanaries.pathproof.dev
+	kubectl apply --server-side -k config/canary
 uninstall: ## Remove them, and all expectations with them
+	kubectl delete --ignore-not-found -k config/canary
 	kubectl delete --ignore-not-found -k config/default
 
 ##@ Build
@@ -94,6 +97,7 @@ verify: generate docs $(KUSTOMIZE) ## Check that generated files, modules and ma
 	go mod tidy -diff
 	go vet ./...
 	$(KUSTOMIZE) build config/default > /dev/null
+	$(KUSTOMIZE) build config/canary > /dev/null
 	$(KUSTOMIZE) build config/samples/production > /dev/null
 	@git diff --exit-code -- api config cmd/probe/deps.txt docs/api.md || { echo "generated files differ: run 'make generate docs' and commit"; exit 1; }
 	@test -z "$$(git status --porcelain -- api config docs/api.md)" || { echo "generated files are not committed"; exit 1; }

@@ -131,15 +131,23 @@ func versions(s plan.Snapshot) map[types.UID]string {
 // implementation finds out what enforces the policies. What is found is logged when
 // it changes.
 func (r *ExpectationReconciler) implementation(ctx context.Context) (evaluator.Detection, error) {
-	var pods corev1.PodList
-	if err := r.client.List(ctx, &pods, client.MatchingFields{PodCNIIndex: indexed}, client.UnsafeDisableDeepCopy); err != nil {
-		return evaluator.Detection{}, fmt.Errorf("listing pods of network implementations: %w", err)
+	found, err := detect(ctx, r.client, r.options.Implementation)
+	if err != nil {
+		return found, err
 	}
-	found := r.options.Implementation.Detect(pointers(pods.Items))
 	if before := r.said.Swap(&found.Note); found.Note != "" && (before == nil || *before != found.Note) {
 		ctrl.LoggerFrom(ctx).Info("Assuming what the network implementation does", "found", found.Note, "profile", found.Profile.String())
 	}
 	return found, nil
+}
+
+// detect recognises the implementation by its pods, unless users say which it is.
+func detect(ctx context.Context, cl client.Client, i evaluator.Implementation) (evaluator.Detection, error) {
+	var pods corev1.PodList
+	if err := cl.List(ctx, &pods, client.MatchingFields{PodCNIIndex: indexed}, client.UnsafeDisableDeepCopy); err != nil {
+		return evaluator.Detection{}, fmt.Errorf("listing pods of network implementations: %w", err)
+	}
+	return i.Detect(pointers(pods.Items)), nil
 }
 
 // snapshot reads what an expectation with this reach can depend on. Probe pods are left

@@ -161,46 +161,12 @@ func allowRawSCTP(c *corev1.Container) {
 }
 
 func basePod(exp *v1alpha1.ConnectivityExpectation, r *run, name string, labels map[string]string, node string, o Options) *corev1.Pod {
-	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{
-			Name: name, Namespace: exp.Namespace, Labels: maps.Clone(labels),
-			Annotations: map[string]string{
-				expectationAnnotation: exp.Name,
-				// A sidecar would answer in place of the target, and would not end.
-				"sidecar.istio.io/inject": "false",
-				"linkerd.io/inject":       "disabled",
-				// Argo CD prunes what carries the tracking label of an application and is
-				// not in it.
-				"argocd.argoproj.io/compare-options": "IgnoreExtraneous",
-			},
-			// controller is false on purpose: the disruption controller gives up on a
-			// budget that counts a pod whose controller has no scale.
-			OwnerReferences: []metav1.OwnerReference{ownerReference(exp)},
-		},
-		Spec: corev1.PodSpec{
-			RestartPolicy:                 corev1.RestartPolicyNever,
-			TerminationGracePeriodSeconds: ptr.To(int64(1)),
-			AutomountServiceAccountToken:  ptr.To(false),
-			EnableServiceLinks:            ptr.To(false),
-			ReadinessGates:                []corev1.PodReadinessGate{{ConditionType: neverReady}},
-			SecurityContext: &corev1.PodSecurityContext{
-				RunAsNonRoot: ptr.To(true), RunAsUser: ptr.To(int64(probeUser)), RunAsGroup: ptr.To(int64(probeUser)),
-				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
-			},
-			Containers: []corev1.Container{{
-				Name: containerName, Image: o.ProbeImage, ImagePullPolicy: o.ProbeImagePullPolicy,
-				TerminationMessagePolicy: corev1.TerminationMessageReadFile,
-				SecurityContext: &corev1.SecurityContext{
-					AllowPrivilegeEscalation: ptr.To(false), ReadOnlyRootFilesystem: ptr.To(true),
-					Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
-				},
-				Resources: corev1.ResourceRequirements{
-					Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("16Mi")},
-					Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m"), corev1.ResourceMemory: resource.MustParse("64Mi")},
-				},
-			}},
-		},
-	}
+	pod := confinedPod(exp.Namespace, name, labels, node, o)
+	pod.Annotations[expectationAnnotation] = exp.Name
+	// controller is false on purpose: the disruption controller gives up on a
+	// budget that counts a pod whose controller has no scale.
+	pod.OwnerReferences = []metav1.OwnerReference{ownerReference(exp)}
+	pod.Spec.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: neverReady}}
 	deadline := 2*o.StartTimeout + o.bound(exp.Spec.Probe) + grace
 	if r.resident {
 		pod.Annotations[residentAnnotation] = "true"
@@ -209,6 +175,36 @@ func basePod(exp *v1alpha1.ConnectivityExpectation, r *run, name string, labels 
 		pod.Annotations[runAnnotation] = r.id
 	}
 	pod.Spec.ActiveDeadlineSeconds = ptr.To(int64(deadline.Seconds()))
+	return pod
+}
+
+// confinedPod builds a pod of the probe image that may do nothing but use its own network.
+// It belongs to nobody yet.
+func confinedPod(namespace, name string, labels map[string]string, node string, o Options) *corev1.Pod {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: name, Namespace: namespace, Labels: maps.Clone(labels),
+			Annotations: map[string]string{
+				// A sidecar would answer in place of the target, and would not end.
+				"sidecar.istio.io/inject": "false",
+				"linkerd.io/inject":       "disabled",
+				// Argo CD prunes what carries the tracking label of an application and is
+				// not in it.
+				"argocd.argoproj.io/compare-options": "IgnoreExtraneous",
+			},
+		},
+		Spec: corev1.PodSpec{
+			RestartPolicy:                 corev1.RestartPolicyNever,
+			TerminationGracePeriodSeconds: ptr.To(int64(1)),
+			AutomountServiceAccountToken:  ptr.To(false),
+			EnableServiceLinks:            ptr.To(false),
+			SecurityContext: &corev1.PodSecurityContext{
+				RunAsNonRoot: ptr.To(true), RunAsUser: ptr.To(int64(probeUser)), RunAsGroup: ptr.To(int64(probeUser)),
+				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+			},
+			Containers: []corev1.Container{confinedContainer(containerName, o)},
+		},
+	}
 	for _, s := range o.ImagePullSecrets {
 		pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, corev1.LocalObjectReference{Name: s})
 	}
@@ -216,6 +212,21 @@ func basePod(exp *v1alpha1.ConnectivityExpectation, r *run, name string, labels 
 		pod.Spec.Affinity = onNode(node)
 	}
 	return pod
+}
+
+func confinedContainer(name string, o Options) corev1.Container {
+	return corev1.Container{
+		Name: name, Image: o.ProbeImage, ImagePullPolicy: o.ProbeImagePullPolicy,
+		TerminationMessagePolicy: corev1.TerminationMessageReadFile,
+		SecurityContext: &corev1.SecurityContext{
+			AllowPrivilegeEscalation: ptr.To(false), ReadOnlyRootFilesystem: ptr.To(true),
+			Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		},
+		Resources: corev1.ResourceRequirements{
+			Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("16Mi")},
+			Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m"), corev1.ResourceMemory: resource.MustParse("64Mi")},
+		},
+	}
 }
 
 func ownerReference(exp *v1alpha1.ConnectivityExpectation) metav1.OwnerReference {

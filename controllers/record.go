@@ -79,7 +79,7 @@ func (r *ExpectationReconciler) ask(ctx context.Context, s *scope, x *responderR
 	}
 	if s.track.run.resident {
 		r.residents.expectRecord(s.exp, request.ID)
-		r.residents.follow(pod)
+		r.residents.follow(pod, logBacklog)
 	}
 	err = r.patchResident(ctx, pod.DeepCopy(), map[string]any{"annotations": map[string]string{wire.RecordKeyPrefix + string(s.exp.UID): text}})
 	switch {
@@ -125,7 +125,7 @@ func (r *ExpectationReconciler) readRecord(s *scope, x *responderRun, pod *corev
 func (r *ExpectationReconciler) recordOf(s *scope, x *responderRun, pod *corev1.Pod) (*wire.Record, error) {
 	if s.track.run.resident {
 		if pod != nil && containerRunning(pod) != nil {
-			r.residents.follow(pod)
+			r.residents.follow(pod, logBacklog)
 		}
 		return r.residents.record(s.exp.UID, x.uid, x.request)
 	}

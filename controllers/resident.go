@@ -100,7 +100,7 @@ func (r *ExpectationReconciler) armResident(ctx context.Context, s *scope, p *pr
 // readResident reads what a resident pod has reported.
 func (r *ExpectationReconciler) readResident(s *scope, p *probeRun, pod *corev1.Pod) (*wire.Report, error) {
 	if pod != nil && containerRunning(pod) != nil {
-		r.residents.follow(pod)
+		r.residents.follow(pod, logBacklog)
 	}
 	return r.residents.report(s.exp.UID, p.uid, p.plan.ID)
 }

@@ -1,24 +1,13 @@
 package controllers
 
 import (
-	"bufio"
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"slices"
 	"sync"
-	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/wait"
-	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
@@ -26,58 +15,18 @@ import (
 	"github.com/pathproof/pathproof/probe/wire"
 )
 
-const (
-	// logBacklog is how far back a log is read that is opened again: what is read twice
-	// does no harm.
-	logBacklog = 30 * time.Second
-	// maxFlips bounds the flips that are kept until an expectation has looked at them.
-	maxFlips = 1000
-)
+// maxFlips bounds the flips that are kept until an expectation has looked at them.
+const maxFlips = 1000
 
-// logRetry is when a log that ended, or that cannot be read, is opened again.
-var logRetry = wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Steps: 100, Cap: 10 * time.Second}
-
-// LogReader opens the log of a pod's container and follows it until the pod ends, the
-// context does, or the connection breaks. It begins with what was logged since a time.
-type LogReader func(ctx context.Context, pod types.NamespacedName, container string, since time.Time) (io.ReadCloser, error)
-
-// +kubebuilder:rbac:groups="",resources=pods/log,verbs=get
-
-// PodLogs reads logs through the API server.
-func PodLogs(config *rest.Config) (LogReader, error) {
-	c, err := corev1client.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("building client for logs: %w", err)
-	}
-	return func(ctx context.Context, pod types.NamespacedName, container string, since time.Time) (io.ReadCloser, error) {
-		return c.Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{
-			Container: container, Follow: true, SinceTime: &metav1.Time{Time: since},
-		}).Stream(ctx)
-	}, nil
-}
-
-// residents reads what resident pods report. Each pod's log is followed by one goroutine.
+// residents reads what resident pods report.
 type residents struct {
-	clock clock.WithTicker
-	logs  LogReader
-	// lifetime returns the context of the operator.
-	lifetime func() context.Context
+	*logFollower
 	// changed wakes the expectation that a message is for.
 	changed chan event.GenericEvent
 
 	mu sync.Mutex
-	// pods are those whose logs are followed.
-	pods map[types.UID]*followed
 	// owners are the expectations with plans in these pods, by their UID.
 	owners map[types.UID]*residentOwner
-}
-
-// followed is a pod whose log is followed.
-type followed struct {
-	stop context.CancelFunc
-	uid  types.UID
-	// failed is why the log cannot be read; nil while it can.
-	failed error
 }
 
 // residentOwner is what is kept for an expectation.
@@ -98,10 +47,9 @@ type seenFlip struct {
 }
 
 func newResidents(c clock.WithTicker, logs LogReader) *residents {
-	return &residents{
-		clock: c, logs: logs, changed: make(chan event.GenericEvent, 64),
-		pods: map[types.UID]*followed{}, owners: map[types.UID]*residentOwner{},
-	}
+	r := &residents{changed: make(chan event.GenericEvent, 64), owners: map[types.UID]*residentOwner{}}
+	r.logFollower = newLogFollower(c, logs, r.take)
+	return r
 }
 
 // expect says that a pod is about to be given a plan, whose report is to wake the
@@ -130,28 +78,6 @@ func (r *residents) owner(exp *v1alpha1.ConnectivityExpectation) *residentOwner 
 	return o
 }
 
-// follow reads the log of a pod that runs, if that is not done yet.
-func (r *residents) follow(pod *corev1.Pod) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.pods[pod.UID] != nil {
-		return
-	}
-	key, uid, since := client.ObjectKeyFromObject(pod), pod.UID, r.clock.Now().Add(-logBacklog)
-	ctx, cancel := context.WithCancel(r.lifetime())
-	f := &followed{stop: cancel, uid: uid}
-	r.pods[uid] = f
-	go func() {
-		defer cancel()
-		r.readOn(ctx, key, f, since)
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.pods[uid] == f {
-			delete(r.pods, uid)
-		}
-	}()
-}
-
 // report returns the report of a plan; nil if it has not come, with the reason for which
 // it cannot come, if there is one.
 func (r *residents) report(exp types.UID, pod types.UID, plan string) (*wire.Report, error) {
@@ -160,10 +86,7 @@ func (r *residents) report(exp types.UID, pod types.UID, plan string) (*wire.Rep
 	if o := r.owners[exp]; o != nil && o.reports[plan] != nil {
 		return o.reports[plan], nil
 	}
-	if f := r.pods[pod]; f != nil {
-		return nil, f.failed
-	}
-	return nil, nil
+	return nil, r.failure(pod)
 }
 
 // record returns the answer to a request for a record, as report does.
@@ -173,10 +96,7 @@ func (r *residents) record(exp types.UID, pod types.UID, request string) (*wire.
 	if o := r.owners[exp]; o != nil && o.records[request] != nil {
 		return o.records[request], nil
 	}
-	if f := r.pods[pod]; f != nil {
-		return nil, f.failed
-	}
-	return nil, nil
+	return nil, r.failure(pod)
 }
 
 // takeFlips returns the flips of an expectation's paths since it was last asked.
@@ -207,65 +127,6 @@ func (r *residents) forget(exp types.UID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.owners, exp)
-}
-
-// unfollow ends with the log of a pod.
-func (r *residents) unfollow(pod types.UID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if f := r.pods[pod]; f != nil {
-		f.stop()
-		delete(r.pods, pod)
-	}
-}
-
-// readOn reads the log of a pod, again and again, until the pod is gone.
-func (r *residents) readOn(ctx context.Context, pod types.NamespacedName, f *followed, since time.Time) {
-	retry := logRetry
-	for {
-		opened, err := r.readLog(ctx, pod, f, since)
-		if ctx.Err() != nil || apierrors.IsNotFound(err) {
-			return
-		}
-		if opened {
-			retry, since = logRetry, r.clock.Now().Add(-logBacklog)
-		}
-		r.noteFailure(f, err)
-		select {
-		case <-r.clock.After(retry.Step()):
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// readLog reads the log of a pod to its end. It tells whether there was one.
-func (r *residents) readLog(ctx context.Context, pod types.NamespacedName, f *followed, since time.Time) (opened bool, err error) {
-	log, err := r.logs(ctx, pod, containerName, since)
-	if err != nil {
-		return false, err
-	}
-	defer func() { _ = log.Close() }()
-	r.noteFailure(f, nil)
-	lines := bufio.NewScanner(log)
-	for lines.Scan() {
-		m, err := wire.DecodeMessage(lines.Text())
-		if errors.Is(err, wire.ErrNotEncoded) {
-			continue // words for people
-		}
-		if err != nil {
-			ctrl.LoggerFrom(ctx).Info("Leaving out a line of a probe pod's log", "pod", pod, "reason", err.Error())
-			continue
-		}
-		r.take(ctx, f.uid, m)
-	}
-	return true, lines.Err()
-}
-
-func (r *residents) noteFailure(f *followed, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	f.failed = err
 }
 
 // take keeps a message for the expectation that it is for, and wakes that.

@@ -50,8 +50,8 @@ func TestResidentsFollowALog(t *testing.T) {
 		})
 		r.lifetime = t.Context
 		r.expect(exp, "plan-1")
-		r.follow(pod)
-		r.follow(pod) // one reader is enough
+		r.follow(pod, logBacklog)
+		r.follow(pod, logBacklog) // one reader is enough
 		synctest.Wait()
 		if report, err := r.report(exp.UID, pod.UID, "plan-1"); report != nil || !apierrors.IsForbidden(err) {
 			t.Errorf("got %v, %v, want no report and the reason", report, err)

@@ -69,13 +69,37 @@ func (o *residency) start(ctx context.Context, r *Resident, owner string, plan w
 		o.unwatch(nil)
 	}
 	o.plan, o.cancel = plan, cancel
-	r.running.Go(func() {
-		report := r.Runner.Run(runCtx, plan)
-		if runCtx.Err() == nil {
-			r.Emit(wire.Message{Report: &report})
-		}
-	})
+	r.running.Go(func() { r.run(runCtx, plan) })
 	o.watch(ctx, r, owner)
+}
+
+// run runs a plan, and again whenever it is due. A run that would begin while the last one
+// goes on is left out.
+func (r *Resident) run(ctx context.Context, plan wire.Plan) {
+	every, phase := time.Duration(plan.EverySeconds)*time.Second, time.Duration(plan.PhaseSeconds)*time.Second
+	for turn := int64(0); ; {
+		report := r.Runner.Run(ctx, plan)
+		report.Turn = turn
+		if ctx.Err() != nil {
+			return
+		}
+		r.Emit(wire.Message{Report: &report})
+		if every == 0 || plan.Validate() != nil {
+			return
+		}
+		var wait time.Duration
+		turn, wait = nextTurn(time.Now(), every, phase)
+		if !sleep(ctx, wait) {
+			return
+		}
+	}
+}
+
+// nextTurn returns the number of the next turn, and the time until it begins.
+func nextTurn(now time.Time, every, phase time.Duration) (turn int64, wait time.Duration) {
+	since := time.Duration(now.UnixNano()) - phase
+	turn = int64(since/every) + 1
+	return turn, time.Duration(turn)*every - since
 }
 
 // watch begins the watches that are missing, and ends those of checks that are not in the

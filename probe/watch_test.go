@@ -178,6 +178,43 @@ func TestResidentRunsEveryNewPlanOnce(t *testing.T) {
 	})
 }
 
+// A plan that is to be run again and again is run at once, and then in step with the clock,
+// so that two pods that get it at different times make the same turns.
+func TestResidentRepeatsInStepWithTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := network{start: time.Now(), open: true, timeout: time.Second}
+		turns := func(late time.Duration) (at map[int64]time.Time, stop func()) {
+			at = map[int64]time.Time{}
+			r := &Resident{Runner: &Runner{try: n.try}, Emit: func(m wire.Message) { at[m.Report.Turn] = time.Now() }}
+			time.Sleep(late)
+			p := planNamed("p", 0)
+			p.EverySeconds, p.PhaseSeconds = 30, 7
+			r.Apply(t.Context(), map[string]wire.Plan{"a": p})
+			return at, r.Close
+		}
+		time.Sleep(11 * time.Second)
+		first, stop := turns(0)
+		defer stop()
+		second, stop2 := turns(3 * time.Second)
+		defer stop2()
+		time.Sleep(2 * time.Minute)
+		if len(first) != 5 || len(second) != 5 || !first[0].Before(second[0]) {
+			t.Fatalf("got the turns %v and %v, want the first one at once and four more of each", first, second)
+		}
+		for turn, at := range first {
+			if turn == 0 {
+				continue
+			}
+			if s := at.Unix(); s < turn*30+7 || s > turn*30+9 {
+				t.Errorf("turn %d was reported at %v, want %d s after 1970 or little later", turn, at, turn*30+7)
+			}
+			if !second[turn].Equal(at) {
+				t.Errorf("turn %d was reported at %v and %v, want the same moment", turn, at, second[turn])
+			}
+		}
+	})
+}
+
 // A plan that is overtaken by the next leaves no report; its watches go on, so that what
 // flips meanwhile is told, and end with their check or their owner.
 func TestResidentWatchesOverPlans(t *testing.T) {

@@ -16,7 +16,7 @@ var GroupVersion = schema.GroupVersion{Group: "pathproof.dev", Version: "v1alpha
 
 // AddToScheme registers the types of this package.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion, &ConnectivityExpectation{}, &ConnectivityExpectationList{})
+	s.AddKnownTypes(GroupVersion, &ConnectivityExpectation{}, &ConnectivityExpectationList{}, &EnforcementCanary{}, &EnforcementCanaryList{})
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
 }

@@ -1,4 +1,5 @@
-// The manager is the operator: it reconciles ConnectivityExpectations.
+// The manager is the operator: it reconciles ConnectivityExpectations and the
+// EnforcementCanary.
 package main
 
 import (
@@ -132,8 +133,8 @@ func run(ctx context.Context, f *flags) error {
 	if err != nil {
 		return fmt.Errorf("building manager: %w", err)
 	}
-	m := controllers.NewMetrics(clock.RealClock{})
-	if err := metrics.Registry.Register(m); err != nil {
+	m, cm := controllers.NewMetrics(clock.RealClock{}), controllers.NewCanaryMetrics(clock.RealClock{})
+	if err := errors.Join(metrics.Registry.Register(m), metrics.Registry.Register(cm)); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
 	logs, err := controllers.PodLogs(config)
@@ -143,6 +144,10 @@ func run(ctx context.Context, f *flags) error {
 	r := controllers.NewExpectationReconciler(clock.RealClock{}, mgr.GetClient(), logs, mgr.GetEventRecorder("pathproof"), m, f.options)
 	if err := r.SetupWithManager(ctx, mgr); err != nil {
 		return fmt.Errorf("setting up controller: %w", err)
+	}
+	c := controllers.NewCanaryReconciler(clock.RealClock{}, mgr.GetClient(), logs, mgr.GetEventRecorder("pathproof"), cm, f.options)
+	if err := c.SetupWithManager(ctx, mgr); err != nil {
+		return fmt.Errorf("setting up controller of the canary: %w", err)
 	}
 	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping)); err != nil {
 		return fmt.Errorf("adding health checks: %w", err)

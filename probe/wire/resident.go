@@ -24,6 +24,9 @@ const (
 	MaxWatchMilliseconds = 10_000
 )
 
+// MaxEverySeconds is the bound of Plan.EverySeconds: a day.
+const MaxEverySeconds = 86_400
+
 // Flip is a moment at which a watched path opened or closed.
 type Flip struct {
 	Version int `json:"v"`

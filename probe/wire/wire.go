@@ -108,6 +108,12 @@ type Plan struct {
 	// it makes an attempt of each at this distance, and tells when one opens or closes.
 	// Bounds: MinWatchMilliseconds to MaxWatchMilliseconds. 0 means not at all.
 	WatchMilliseconds int `json:"watch,omitempty"`
+	// EverySeconds makes a resident pod run the plan again and again: whenever the time
+	// since 1970, by the clock of its node, is a multiple of it and PhaseSeconds, so that
+	// pods of a node that have the same of both run at the same time. 0 means once.
+	EverySeconds int `json:"every,omitempty"`
+	// PhaseSeconds is less than EverySeconds.
+	PhaseSeconds int `json:"phase,omitempty"`
 	// Checks are run concurrently. Their order is the order of the results.
 	Checks []Check `json:"checks"`
 }
@@ -158,6 +164,10 @@ func (a Answer) IsZero() bool { return len(a.Addresses) == 0 && a.CNAME == "" &&
 type Report struct {
 	Version int    `json:"v"`
 	ID      string `json:"id"`
+	// Turn tells the runs of a plan that is run again and again apart: 0 for the one that
+	// began when the plan came, and for the others the number of times that EverySeconds
+	// had passed since 1970.
+	Turn int64 `json:"w,omitempty"`
 	// Error says why the plan could not be run at all; Results is empty then.
 	Error string `json:"e,omitempty"`
 	// ElapsedMilliseconds is the time from the start of the probe to its end.
@@ -235,6 +245,8 @@ func (p Plan) Validate() error {
 		return fmt.Errorf("plan has a settle window of %d ms, want 0 to 300000", p.SettleMilliseconds)
 	case p.WatchMilliseconds != 0 && (p.WatchMilliseconds < MinWatchMilliseconds || p.WatchMilliseconds > MaxWatchMilliseconds):
 		return fmt.Errorf("plan watches every %d ms, want %d to %d, or 0 for not at all", p.WatchMilliseconds, MinWatchMilliseconds, MaxWatchMilliseconds)
+	case p.EverySeconds < 0 || p.EverySeconds > MaxEverySeconds || p.PhaseSeconds < 0 || p.PhaseSeconds > max(0, p.EverySeconds-1):
+		return fmt.Errorf("plan is run every %d s with a phase of %d s, want 0 to %d and a phase below that", p.EverySeconds, p.PhaseSeconds, MaxEverySeconds)
 	}
 	for i, c := range p.Checks {
 		if err := c.validate(); err != nil {

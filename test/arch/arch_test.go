@@ -113,6 +113,10 @@ func TestImports(t *testing.T) {
 		"plan plans, and asks nobody": {
 			pkg: "plan", only: append(ours("flow", "api", "evaluator", "probe/wire"), "k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/network-policy-api/apis"),
 		},
+		"canary plans and judges, and asks nobody": {
+			pkg: "canary", only: append(ours("flow", "api", "probe/wire"), "k8s.io/api", "k8s.io/apimachinery", "k8s.io/klog/v2"),
+		},
+		"canary links no client":  {pkg: "canary", linked: true, never: append(ours("controllers", "probe!"), "k8s.io/client-go", "sigs.k8s.io/controller-runtime")},
 		"check links no client":   {pkg: "check", linked: true, never: append(ours("cluster", "controllers"), "k8s.io/client-go", "sigs.k8s.io/controller-runtime")},
 		"plan links no client":    {pkg: "plan", linked: true, never: []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"}},
 		"verdict links no client": {pkg: "verdict", linked: true, never: []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"}},

@@ -63,7 +63,7 @@ func TestExamplesAreValid(t *testing.T) {
 			texts[fmt.Sprintf("%s#%d", filepath.Base(page), i)] = m[1]
 		}
 	}
-	for _, dir := range []string{"config/samples", "test/e2e/testdata"} {
+	for _, dir := range []string{"config/samples", "config/canary", "test/e2e/testdata"} {
 		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d os.DirEntry, err error) error {
 			if err == nil && strings.HasSuffix(path, ".yaml") && d.Name() != "kustomization.yaml" {
 				texts[path] = read(t, path)
@@ -74,11 +74,15 @@ func TestExamplesAreValid(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	v, err := schema.New(filepath.Join(root, "config/crd/bases/pathproof.dev_connectivityexpectations.yaml"))
-	if err != nil {
-		t.Fatal(err)
+	validators := map[string]*schema.Validator{}
+	for kind, plural := range map[string]string{"ConnectivityExpectation": "connectivityexpectations", "EnforcementCanary": "enforcementcanaries"} {
+		v, err := schema.New(filepath.Join(root, "config/crd/bases/pathproof.dev_"+plural+".yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		validators[kind] = v
 	}
-	expectations := 0
+	found := map[string]int{}
 	for name, text := range texts {
 		docs, err := schema.Documents([]byte(text))
 		if err != nil {
@@ -86,8 +90,9 @@ func TestExamplesAreValid(t *testing.T) {
 			continue
 		}
 		for _, doc := range docs {
-			if doc["kind"] == "ConnectivityExpectation" {
-				expectations++
+			kind, _ := doc["kind"].(string)
+			if v := validators[kind]; v != nil {
+				found[kind]++
 				for _, err := range v.Validate(t.Context(), doc) {
 					t.Errorf("%s: %v", name, err)
 				}
@@ -97,15 +102,15 @@ func TestExamplesAreValid(t *testing.T) {
 			}
 		}
 	}
-	if expectations < 3 {
-		t.Errorf("found %d expectations, want at least those of README, samples and tests", expectations)
+	if found["ConnectivityExpectation"] < 3 || found["EnforcementCanary"] < 2 {
+		t.Errorf("found %v, want at least the expectations of README, samples and tests, and the canary of config and docs", found)
 	}
 }
 
 // strict decodes an object into its type; a field that the type lacks is an error.
 func strict(doc map[string]any) error {
 	kinds := map[string]any{
-		"ConnectivityExpectation": &v1alpha1.ConnectivityExpectation{}, "NetworkPolicy": &networkingv1.NetworkPolicy{},
+		"ConnectivityExpectation": &v1alpha1.ConnectivityExpectation{}, "EnforcementCanary": &v1alpha1.EnforcementCanary{}, "NetworkPolicy": &networkingv1.NetworkPolicy{},
 		"Namespace": &corev1.Namespace{}, "Service": &corev1.Service{}, "Deployment": &appsv1.Deployment{}, "DaemonSet": &appsv1.DaemonSet{}, "Pod": &corev1.Pod{},
 	}
 	kind, _ := doc["kind"].(string)
@@ -158,6 +163,7 @@ func TestEveryReasonIsExplained(t *testing.T) {
 	want := slices.Concat(
 		constants(t, filepath.Join(root, "verdict/summary.go"), "Reason"),
 		constants(t, filepath.Join(root, "api/v1alpha1/conditions.go"), "Reason"),
+		constants(t, filepath.Join(root, "api/v1alpha1/canary_conditions.go"), "Reason"),
 	)
 	if len(want) < 10 {
 		t.Fatalf("found the reasons %q only: the test looks in the wrong place", want)

@@ -41,6 +41,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	// A suite that was killed has left its namespaces.
 	Expect(bed.DeleteScenarios(ctx)).To(Succeed())
 	Expect(bed.Install(ctx)).To(Succeed())
+	Expect(bed.Kubectl(ctx, "delete", "enforcementcanary", "--all", "--timeout=60s")).To(Succeed())
 }, NodeTimeout(40*time.Minute))
 
 // within bounds the wait for one result: a run takes a few seconds, and the

@@ -48,6 +48,8 @@ var (
 	scheme     = runtime.NewScheme()
 	// k8s reads from the API server, without a cache.
 	k8s client.Client
+	// canaryMetrics are those of the operator that was started last.
+	canaryMetrics *controllers.CanaryMetrics
 )
 
 var _ = BeforeSuite(func(ctx SpecContext) {
@@ -102,6 +104,9 @@ func startOperatorWith(by clock.WithTicker, change func(*controllers.Options), f
 	}
 	r := controllers.NewExpectationReconciler(by, cl, readLog, mgr.GetEventRecorder("pathproof"), metrics, o)
 	Expect(r.SetupWithManager(ctx, mgr)).To(Succeed())
+	canaryMetrics = controllers.NewCanaryMetrics(by)
+	c := controllers.NewCanaryReconciler(by, cl, readLog, mgr.GetEventRecorder("pathproof"), canaryMetrics, o)
+	Expect(c.SetupWithManager(ctx, mgr)).To(Succeed())
 	done := make(chan struct{})
 	go func() {
 		defer GinkgoRecover()
@@ -138,6 +143,10 @@ type kubelet struct {
 	next int
 	// logs are the lines that resident pods have printed.
 	logs map[types.UID][]string
+	// network is what the addresses of the pods begin with.
+	network string
+	// turn is the turn of the reports of plans that are run again and again.
+	turn int64
 }
 
 // kubelets are those that run, by namespace.
@@ -246,7 +255,12 @@ func (k *kubelet) apps() []string {
 }
 
 func startKubelet(namespace string) *kubelet {
-	k := &kubelet{namespace: namespace, logs: map[types.UID][]string{}}
+	return startKubeletIn(namespace, "10.9.0.")
+}
+
+// startKubeletIn gives the pods addresses of a network of their own.
+func startKubeletIn(namespace, network string) *kubelet {
+	k := &kubelet{namespace: namespace, network: network, logs: map[types.UID][]string{}}
 	kubelets.Store(namespace, k)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -327,7 +341,7 @@ func (k *kubelet) run(ctx context.Context, pod *corev1.Pod) {
 	pod.Status.Phase = corev1.PodRunning
 	if pod.Status.PodIP == "" {
 		k.next++
-		pod.Status.PodIP = fmt.Sprintf("10.9.0.%d", 1+k.next%250)
+		pod.Status.PodIP = fmt.Sprintf("%s%d", k.network, 1+k.next%250)
 		pod.Status.PodIPs = []corev1.PodIP{{IP: pod.Status.PodIP}}
 	}
 	container := corev1.ContainerStatus{Name: "probe", Ready: true, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}}}
@@ -336,6 +350,14 @@ func (k *kubelet) run(ctx context.Context, pod *corev1.Pod) {
 		container.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Completed", Message: k.report(pod, encoded)}}
 	}
 	pod.Status.ContainerStatuses = []corev1.ContainerStatus{container}
+	for _, c := range pod.Spec.Containers[1:] {
+		also := *container.DeepCopy()
+		if also.Name = c.Name; c.Name == "sctp" {
+			// The kernel has none.
+			also.Ready, also.State = false, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 3}}
+		}
+		pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, also)
+	}
 	if k.end != nil {
 		if status := k.end(pod); status != nil {
 			pod.Status = *status
@@ -351,6 +373,9 @@ func (k *kubelet) report(pod *corev1.Pod, encoded string) string {
 	plan, err := wire.DecodePlan(encoded)
 	Expect(err).NotTo(HaveOccurred())
 	report := wire.Report{Version: wire.Version, ID: plan.ID, KubeletProbes: 1}
+	if plan.EverySeconds > 0 {
+		report.Turn = k.turn
+	}
 	for _, c := range plan.Checks {
 		outcome := wire.Connected
 		if k.outcome != nil {

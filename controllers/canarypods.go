@@ -1,0 +1,328 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/canary"
+	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/plan"
+	"github.com/pathproof/pathproof/probe/wire"
+)
+
+const (
+	// canaryPodAge is the age at which a pod of the canary is replaced, up to a sixth
+	// later, by its node. One that is twice as old is ended by the kubelet: then nobody is
+	// left to replace it.
+	canaryPodAge = 12 * time.Hour
+	// maxRefused is the number of pods that the API server may refuse in one step: what it
+	// has against them, it mostly has against all.
+	maxRefused = 3
+
+	// canaryPlanAnnotation holds the ID of a pod's plan. The plan itself is not kept in
+	// the cache.
+	canaryPlanAnnotation = "pathproof.dev/canary-plan"
+
+	serveContainer = "serve"
+	sctpContainer  = "sctp"
+	servePort      = healthPort - 1
+	sctpHealthPort = healthPort - 2
+)
+
+// canaryPod builds the pod of a role on a node. One container probes, another one listens,
+// and a third one listens for SCTP, because it ends where the kernel has none.
+func canaryPod(c *v1alpha1.EnforcementCanary, features []v1alpha1.CanaryFeature, role canary.Role, node string, o Options) *corev1.Pod {
+	labels := map[string]string{canary.Label: c.Name, canary.RoleLabel: string(role), canary.NodeLabel: canary.NodeID(node)}
+	pod := confinedPod(canary.NamespaceOf(string(c.Spec.Namespace), role), "", labels, node, o)
+	pod.OwnerReferences = canaryOwner(c)
+	pod.Annotations[residentAnnotation] = "true"
+	// The cluster autoscaler would keep a node for the sake of a pod of no workload.
+	pod.Annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] = "true"
+	pod.Spec.Tolerations = c.Spec.Tolerations
+	pod.Spec.ActiveDeadlineSeconds = ptr.To(int64((2 * canaryPodAge).Seconds()))
+
+	probe := &pod.Spec.Containers[0]
+	probe.Args = []string{"stay", "--annotations=" + wire.AnnotationsPath, "--health-port=" + strconv.Itoa(healthPort)}
+	probe.ReadinessProbe = readinessProbe(healthPort)
+	probe.ReadinessProbe.PeriodSeconds = 2 // a run waits 3 s for one
+	projectAnnotations(pod, wire.AnnotationsPath, "metadata.annotations")
+
+	listener := func(name string, health int, listen []string) corev1.Container {
+		l := confinedContainer(name, o)
+		l.Args = []string{"serve", "--listen=" + strings.Join(listen, ","), "--health-port=" + strconv.Itoa(health)}
+		l.ReadinessProbe = readinessProbe(health)
+		l.ReadinessProbe.PeriodSeconds = 5
+		return l
+	}
+	tcp, udp, named := canary.Listeners()
+	serve := listener(serveContainer, servePort, append(ports(flow.TCP, tcp), ports(flow.UDP, udp)...))
+	serve.Ports = []corev1.ContainerPort{{Name: canary.NamedPort, ContainerPort: int32(named), Protocol: corev1.ProtocolTCP}}
+	pod.Spec.Containers = append(pod.Spec.Containers, serve)
+	if listensSCTP(features, role) {
+		sctp := listener(sctpContainer, sctpHealthPort, ports(flow.SCTP, []uint16{canary.SCTPPort}))
+		if c.Spec.SCTP == v1alpha1.SCTPRaw {
+			allowRawSCTP(&sctp)
+			allowRawSCTP(&pod.Spec.Containers[0])
+		}
+		pod.Spec.Containers = append(pod.Spec.Containers, sctp)
+	}
+	pod.Name = residentName("canary-"+string(role), pod)
+	return pod
+}
+
+func listensSCTP(features []v1alpha1.CanaryFeature, role canary.Role) bool {
+	return role != canary.Abroad && slices.Contains(features, v1alpha1.FeatureSCTP)
+}
+
+// ports writes ports as the probe reads them.
+func ports(p flow.Protocol, numbers []uint16) []string {
+	var out []string
+	for _, n := range numbers {
+		out = append(out, flow.PortRange{Protocol: p, First: n, Last: n}.String())
+	}
+	return out
+}
+
+// keepPods creates the pods that are missing, and deletes those that are not needed, that
+// have ended, or that are old.
+func (r *CanaryReconciler) keepPods(ctx context.Context, s *canaryScope) (bool, error) {
+	there, err := r.listPods(ctx, s)
+	if err != nil {
+		return false, err
+	}
+	s.pods, s.waiting = map[string]map[canary.Role]*corev1.Pod{}, map[string]string{}
+	writes, refused := 0, 0
+	for _, node := range sortedKeys(s.ring) {
+		s.pods[node] = map[canary.Role]*corev1.Pod{}
+		for _, role := range canary.Roles() {
+			want := canaryPod(s.canary, s.features, role, node, s.options)
+			key := client.ObjectKeyFromObject(want)
+			pod := there[key]
+			delete(there, key)
+			switch {
+			case pod == nil && writes < canaryBurst && refused < maxRefused:
+				writes++
+				if err := r.client.Create(ctx, want); err != nil && !apierrors.IsAlreadyExists(err) {
+					// A new namespace takes a moment until pods can be created in it, and one
+					// pod that is refused must not keep the others waiting.
+					refused++
+					s.wait(node, fmt.Sprintf("its pod %s cannot be created: %v", key, err))
+					s.again(canaryRetry)
+				}
+			case pod != nil && r.spent(s, pod, node):
+				if err := r.deletePod(ctx, pod); err != nil {
+					return false, err
+				}
+				pod = nil
+			}
+			if up, why := canaryUp(pod); !up {
+				s.wait(node, fmt.Sprintf("its pod %s %s", key, why))
+			}
+			s.pods[node][role] = pod
+		}
+	}
+	if writes == canaryBurst {
+		s.again(canaryRetry)
+	}
+	for _, pod := range there {
+		if err := r.deletePod(ctx, pod); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// wait notes why a node cannot take part. The first reason stays.
+func (s *canaryScope) wait(node, why string) {
+	if s.waiting[node] == "" {
+		s.waiting[node] = truncate(why, maxText)
+	}
+}
+
+// listPods returns the pods of the canary, by their names.
+func (r *CanaryReconciler) listPods(ctx context.Context, s *canaryScope) (map[client.ObjectKey]*corev1.Pod, error) {
+	out := map[client.ObjectKey]*corev1.Pod{}
+	for _, role := range []canary.Role{canary.Plain, canary.Abroad} {
+		var list corev1.PodList
+		ns := canary.NamespaceOf(string(s.canary.Spec.Namespace), role)
+		if err := r.client.List(ctx, &list, client.InNamespace(ns), client.UnsafeDisableDeepCopy); err != nil {
+			return nil, fmt.Errorf("listing pods of the canary: %w", err)
+		}
+		for i := range list.Items {
+			if pod := &list.Items[i]; plan.IsCanaryPod(pod) {
+				out[client.ObjectKeyFromObject(pod)] = pod
+			}
+		}
+	}
+	return out, nil
+}
+
+// spent tells whether a pod has to be replaced.
+func (r *CanaryReconciler) spent(s *canaryScope, pod *corev1.Pod, node string) bool {
+	if pod.DeletionTimestamp != nil || !ownedByCanary(pod, s.canary) || pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded {
+		return true
+	}
+	for _, c := range pod.Status.ContainerStatuses {
+		if t := c.State.Terminated; t != nil && !(c.Name == sctpContainer && t.ExitCode == exitUnsupported) {
+			return true
+		}
+	}
+	return s.now.Sub(pod.CreationTimestamp.Time) > canaryPodAge+jitter(types.UID(node), canaryPodAge/6)
+}
+
+func (r *CanaryReconciler) deletePod(ctx context.Context, pod *corev1.Pod) error {
+	r.logs.unfollow(pod.UID)
+	r.reports.drop(pod.UID)
+	if pod.DeletionTimestamp != nil {
+		return nil
+	}
+	err := r.client.Delete(ctx, pod, client.Preconditions{UID: &pod.UID})
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return fmt.Errorf("deleting pod %s of the canary: %w", client.ObjectKeyFromObject(pod), err)
+	}
+	return nil
+}
+
+// canaryUp tells whether a pod can probe and be probed, and why not.
+func canaryUp(pod *corev1.Pod) (up bool, why string) {
+	switch {
+	case pod == nil:
+		return false, "is not there yet"
+	case containerRunning(pod) == nil || len(podAddrs(pod)) == 0:
+		return false, "does not run: " + describeWaiting(pod)
+	case !listening(pod):
+		return false, "is not seen to listen by the kubelet"
+	}
+	return true, ""
+}
+
+// listening tells whether the kubelet sees all listeners of a pod echo, but for SCTP where
+// the kernel has none.
+func listening(pod *corev1.Pod) bool {
+	serving := false
+	for _, c := range pod.Status.ContainerStatuses {
+		switch {
+		case c.Name == serveContainer:
+			serving = c.Ready && c.RestartCount == 0
+		case c.Name == sctpContainer && c.State.Terminated == nil && !c.Ready:
+			return false
+		}
+	}
+	return serving
+}
+
+// lacksSCTP tells whether a pod was to listen for SCTP, and cannot.
+func lacksSCTP(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
+		return c.Name == sctpContainer && c.State.Terminated != nil && c.State.Terminated.ExitCode == exitUnsupported
+	})
+}
+
+// keepPolicies creates the policies that are missing, and puts right those that were
+// changed. It ends the reconcile until they are as they should be: what was measured
+// without them proves nothing.
+func (r *CanaryReconciler) keepPolicies(ctx context.Context, s *canaryScope) (bool, error) {
+	ns := string(s.canary.Spec.Namespace)
+	var list networkingv1.NetworkPolicyList
+	if err := r.client.List(ctx, &list, client.InNamespace(ns)); err != nil {
+		return false, fmt.Errorf("listing policies of the canary: %w", err)
+	}
+	there := map[string]*networkingv1.NetworkPolicy{}
+	for i := range list.Items {
+		there[list.Items[i].Name] = &list.Items[i]
+	}
+	s.policies = map[string]string{}
+	whole, writes := true, 0
+	keep := func(node string, want *networkingv1.NetworkPolicy) error {
+		have := there[want.Name]
+		delete(there, want.Name)
+		if have != nil && equality.Semantic.DeepEqual(have.Spec, want.Spec) && ownedByCanary(have, s.canary) {
+			s.policies[node] += flow.ID(string(have.UID), strconv.FormatInt(have.Generation, 10))
+			return nil
+		}
+		if node == "" {
+			whole = false
+		} else {
+			s.wait(node, "its policy "+want.Name+" is being written")
+		}
+		s.again(canaryRetry)
+		if writes++; writes > canaryBurst {
+			return nil
+		}
+		return r.writePolicy(ctx, s, have, want)
+	}
+	for _, want := range canary.Policies(ns, s.features) {
+		if err := keep("", want); err != nil {
+			return false, err
+		}
+	}
+	if slices.Contains(s.features, v1alpha1.FeatureIPBlock) {
+		for _, node := range sortedKeys(s.ring) {
+			if want := s.blockPolicy(ns, node); want != nil {
+				if err := keep(node, want); err != nil {
+					return false, err
+				}
+			} else {
+				// What there is stays as it is until the pod is there again.
+				delete(there, "ipblock-"+canary.NodeID(node))
+			}
+		}
+	}
+	for _, p := range there {
+		if err := r.client.Delete(ctx, p); client.IgnoreNotFound(err) != nil {
+			return false, fmt.Errorf("deleting policy %s of the canary: %w", p.Name, err)
+		}
+	}
+	if !whole {
+		s.starting("the policies are being written")
+	}
+	return !whole, nil
+}
+
+// blockPolicy returns the policy of ipBlock of a node, with the addresses that are known:
+// no other pods take part. It is nil without the node's own.
+func (s *canaryScope) blockPolicy(namespace, node string) *networkingv1.NetworkPolicy {
+	addrs := func(nodes []string) (out []netip.Addr) {
+		for _, n := range nodes {
+			if pod := s.pods[n][canary.Plain]; pod != nil && len(podAddrs(pod)) > 0 {
+				out = append(out, podAddrs(pod)[0])
+			}
+		}
+		return out
+	}
+	if len(addrs([]string{node})) == 0 {
+		return nil
+	}
+	return canary.BlockPolicy(namespace, node, addrs(s.sources[node]), addrs(s.ring[node]))
+}
+
+func (r *CanaryReconciler) writePolicy(ctx context.Context, s *canaryScope, have, want *networkingv1.NetworkPolicy) error {
+	want.Labels[canary.Label] = s.canary.Name
+	want.OwnerReferences = canaryOwner(s.canary)
+	if have == nil {
+		if err := r.client.Create(ctx, want); err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("creating policy %s of the canary: %w", want.Name, err)
+		}
+		return nil
+	}
+	right := have.DeepCopy()
+	right.Spec, right.Labels, right.OwnerReferences = want.Spec, want.Labels, want.OwnerReferences
+	if err := r.client.Patch(ctx, right, client.MergeFrom(have)); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("putting policy %s of the canary right: %w", want.Name, err)
+	}
+	return nil
+}

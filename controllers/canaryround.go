@@ -1,0 +1,339 @@
+package controllers
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/canary"
+	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/probe/wire"
+)
+
+// keptReports is the number of reports that are kept of a pod: the four pods of a node do
+// not report in the same moment.
+const keptReports = 3
+
+// canaryReports keeps what the pods of the canary have reported.
+type canaryReports struct {
+	clock   clock.PassiveClock
+	changed chan event.GenericEvent
+
+	mu sync.Mutex
+	// pods holds the last reports of each pod, the oldest first.
+	pods map[types.UID][]canaryReport
+}
+
+type canaryReport struct {
+	*wire.Report
+	// at is when it was received.
+	at time.Time
+}
+
+func newCanaryReports(c clock.PassiveClock) *canaryReports {
+	return &canaryReports{clock: c, changed: make(chan event.GenericEvent, 64), pods: map[types.UID][]canaryReport{}}
+}
+
+// take keeps a report and wakes the canary.
+func (r *canaryReports) take(ctx context.Context, pod types.UID, m wire.Message) {
+	if m.Report == nil || !r.keep(pod, m.Report) {
+		return
+	}
+	select {
+	case r.changed <- event.GenericEvent{Object: &v1alpha1.EnforcementCanary{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.CanaryName}}}:
+	case <-ctx.Done():
+	}
+}
+
+// keep tells whether a report is new: a log may be read twice.
+func (r *canaryReports) keep(pod types.UID, report *wire.Report) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	kept := r.pods[pod]
+	if slices.ContainsFunc(kept, func(k canaryReport) bool { return k.ID == report.ID && k.Turn == report.Turn }) {
+		return false
+	}
+	kept = append(kept, canaryReport{report, r.clock.Now()})
+	r.pods[pod] = kept[max(0, len(kept)-keptReports):]
+	return true
+}
+
+// of returns the reports of a pod on a plan, by their turn.
+func (r *canaryReports) of(pod types.UID, plan string) map[int64]canaryReport {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := map[int64]canaryReport{}
+	for _, k := range r.pods[pod] {
+		if k.ID == plan {
+			out[k.Turn] = k
+		}
+	}
+	return out
+}
+
+func (r *canaryReports) drop(pod types.UID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.pods, pod)
+}
+
+func (r *canaryReports) clear() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.pods)
+}
+
+// nodePair is a node that probes and one that is probed.
+type nodePair struct{ from, to string }
+
+// pairResult is what the last round between two nodes has shown.
+type pairResult struct {
+	at      time.Time
+	request string
+	rows    map[canary.Name]canary.Result
+}
+
+// nodeRound is what the pods of a node are to check.
+type nodeRound struct {
+	targets []string
+	pods    map[canary.Role]*armedPod
+	// unable says why some of it cannot be checked, by target.
+	unable map[string]map[canary.Probe]string
+}
+
+// armedPod is a pod with its plan.
+type armedPod struct {
+	pod  *corev1.Pod
+	plan wire.Plan
+	// checks are what the checks of the plan are for.
+	checks []aimedProbe
+}
+
+type aimedProbe struct {
+	to string
+	canary.Probe
+}
+
+// arm gives the pods of the nodes that take part their plans, and follows their logs. A plan
+// is named by all that its result depends on: other pods, addresses or policies make another
+// one, and what was reported on the one before is not looked at any more.
+func (r *CanaryReconciler) arm(ctx context.Context, s *canaryScope) (bool, error) {
+	s.rounds = map[string]*nodeRound{}
+	writes := 0
+	for _, node := range sortedKeys(s.ring) {
+		if s.waiting[node] != "" {
+			continue
+		}
+		round := s.plan(node)
+		s.rounds[node] = round
+		for _, role := range canary.Roles() {
+			p := round.pods[role]
+			if p == nil {
+				continue
+			}
+			r.logs.follow(p.pod, canaryInterval(s.canary)+canaryBound)
+			if p.pod.Annotations[canaryPlanAnnotation] == p.plan.ID || s.state.armed[p.pod.UID] == p.plan.ID {
+				continue
+			}
+			if writes++; writes > canaryBurst {
+				s.again(canaryRetry)
+				continue
+			}
+			if err := r.handOut(ctx, s, p); err != nil {
+				return false, err
+			}
+		}
+	}
+	return false, nil
+}
+
+// plan makes the plans of a node's pods, to those of its targets that take part.
+func (s *canaryScope) plan(node string) *nodeRound {
+	round := &nodeRound{pods: map[canary.Role]*armedPod{}, unable: map[string]map[canary.Probe]string{}}
+	for _, to := range s.ring[node] {
+		if s.waiting[to] == "" {
+			round.targets = append(round.targets, to)
+			round.unable[to] = map[canary.Probe]string{}
+		}
+	}
+	for _, role := range canary.Roles() {
+		p := &armedPod{pod: s.pods[node][role], plan: s.wirePlanOf(node)}
+		depends := []string{string(s.canary.UID), s.request, string(p.pod.UID), s.policies[""], s.policies[node]}
+		for _, to := range round.targets {
+			depends = append(depends, s.policies[to])
+			for _, probe := range canary.Probes(s.rows, role) {
+				target := s.pods[to][probe.To]
+				addr, unable := addressFor(p.pod, target, probe)
+				if unable != "" {
+					round.unable[to][probe] = unable
+					continue
+				}
+				p.checks = append(p.checks, aimedProbe{to, probe})
+				p.plan.Checks = append(p.plan.Checks, wire.Check{
+					Transport: probe.Transport, Addr: addr, Port: probe.Port, Goal: canary.Goal(s.rows, probe),
+					Nonce: flow.ID(string(p.pod.UID), string(target.UID), string(probe.Transport), addr.String(), fmt.Sprint(probe.Port)),
+				})
+			}
+		}
+		if len(p.checks) == 0 {
+			continue
+		}
+		// What is marshalled are plain structs.
+		text, _ := json.Marshal(p.plan)
+		p.plan.ID = flow.ID(append(depends, string(text))...)
+		round.pods[role] = p
+	}
+	return round
+}
+
+// addressFor returns the address at which a probe finds its target, or why there is none.
+func addressFor(from, to *corev1.Pod, p canary.Probe) (addr netip.Addr, unable string) {
+	if p.Transport == wire.SCTP && lacksSCTP(to) {
+		return addr, fmt.Sprintf("node %s does not support SCTP", to.Spec.NodeName)
+	}
+	if !p.IPv6 {
+		return podAddrs(to)[0], ""
+	}
+	for _, pod := range []*corev1.Pod{from, to} {
+		i := slices.IndexFunc(podAddrs(pod), netip.Addr.Is6)
+		if i < 0 {
+			return netip.Addr{}, fmt.Sprintf("pods on node %s have no IPv6 address", pod.Spec.NodeName)
+		}
+		addr = podAddrs(pod)[i]
+	}
+	return addr, ""
+}
+
+// handOut writes a plan into the annotations of its pod.
+func (r *CanaryReconciler) handOut(ctx context.Context, s *canaryScope, p *armedPod) error {
+	data, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid": p.pod.UID,
+		"annotations": map[string]string{
+			wire.PlanKeyPrefix + string(s.canary.UID): encodedPlan(p.plan), canaryPlanAnnotation: p.plan.ID,
+		},
+	}})
+	if err != nil {
+		return fmt.Errorf("building patch of pod %s: %w", p.pod.Name, err)
+	}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.pod.Namespace, Name: p.pod.Name}}
+	err = r.client.Patch(ctx, pod, client.RawPatch(types.StrategicMergePatchType, data))
+	switch {
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+		// The pod has gone, or another one has its name: the cache will say so.
+		s.again(canaryRetry)
+	case err != nil:
+		return fmt.Errorf("giving pod %s of the canary its plan: %w", client.ObjectKeyFromObject(p.pod), err)
+	default:
+		s.state.armed[p.pod.UID] = p.plan.ID
+	}
+	return nil
+}
+
+// judge judges the rounds on which all pods of a node have reported.
+func (r *CanaryReconciler) judge(_ context.Context, s *canaryScope) (bool, error) {
+	live := map[types.UID]bool{}
+	for node, round := range s.rounds {
+		for _, p := range round.pods {
+			live[p.pod.UID] = true
+		}
+		reports, name := r.reported(round)
+		if reports == nil || s.state.judged[node] == name {
+			continue
+		}
+		s.state.judged[node] = name
+		r.judgeRound(s, node, round, reports)
+	}
+	for uid := range s.state.armed {
+		if !live[uid] {
+			delete(s.state.armed, uid)
+		}
+	}
+	for pair := range s.state.results {
+		if !slices.Contains(s.ring[pair.from], pair.to) {
+			delete(s.state.results, pair)
+		}
+	}
+	return false, nil
+}
+
+// reported returns the reports of the newest turn on which all pods of a node have
+// reported, and what identifies it; nil if there is none.
+func (r *CanaryReconciler) reported(round *nodeRound) (reports map[canary.Role]canaryReport, name string) {
+	turns := map[int64]map[canary.Role]canaryReport{}
+	var ids []string
+	for _, role := range canary.Roles() {
+		p := round.pods[role]
+		if p == nil {
+			continue
+		}
+		ids = append(ids, p.plan.ID)
+		for turn, report := range r.reports.of(p.pod.UID, p.plan.ID) {
+			if turns[turn] == nil {
+				turns[turn] = map[canary.Role]canaryReport{}
+			}
+			turns[turn][role] = report
+		}
+	}
+	newest := int64(-1)
+	for turn, reports := range turns {
+		if len(reports) == len(round.pods) && turn > newest {
+			newest = turn
+		}
+	}
+	if newest < 0 {
+		return nil, ""
+	}
+	return turns[newest], fmt.Sprintf("%s/%d", strings.Join(ids, ","), newest)
+}
+
+// judgeRound judges what the pods of a node have reported, target by target.
+func (r *CanaryReconciler) judgeRound(s *canaryScope, node string, round *nodeRound, reports map[canary.Role]canaryReport) {
+	pairs := map[string]*canary.Pair{}
+	for _, to := range round.targets {
+		guarded := s.pods[to][canary.Guarded]
+		pairs[to] = &canary.Pair{
+			From: node, To: to, Outcomes: map[canary.Probe]wire.Outcomes{}, Unable: round.unable[to], Listening: listening(guarded),
+		}
+	}
+	at := time.Time{}
+	for role, report := range reports {
+		p := round.pods[role]
+		if report.at.After(at) {
+			at = report.at
+		}
+		if report.Error != "" || len(report.Results) != len(p.checks) {
+			continue // what was not measured is unknown
+		}
+		answered := false
+		for i, c := range p.checks {
+			pairs[c.to].Outcomes[c.Probe] = report.Results[i].Outcomes
+			answered = answered || report.Results[i].Outcomes.Any(wire.Outcome.Answered)
+		}
+		if role == canary.Guarded {
+			for _, pair := range pairs {
+				pair.Awake = answered || report.KubeletProbes > 0
+			}
+		}
+	}
+	for to, pair := range pairs {
+		result := pairResult{at: at, request: s.request, rows: map[canary.Name]canary.Result{}}
+		for _, row := range s.rows {
+			result.rows[row.Name()] = canary.Judge(row, *pair)
+		}
+		s.state.results[nodePair{node, to}] = result
+	}
+}
