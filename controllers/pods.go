@@ -64,6 +64,10 @@ func probePod(exp *v1alpha1.ConnectivityExpectation, r *run, p *probeRun, o Opti
 	if r.resident {
 		c.Args = []string{"stay", "--annotations=" + wire.AnnotationsPath, "--health-port=" + strconv.Itoa(healthPort)}
 		projectAnnotations(pod, wire.AnnotationsPath, "metadata.annotations")
+		if exp.Spec.Probe.WatchMilliseconds > 0 {
+			// What it measures are moments: it must not be the last to get a busy processor.
+			c.Resources.Requests[corev1.ResourceCPU] = resource.MustParse("100m")
+		}
 	} else {
 		if len(p.plan.Checks) > 0 {
 			pod.Annotations[wire.PlanAnnotation] = encodedPlan(p.plan)

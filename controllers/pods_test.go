@@ -99,6 +99,22 @@ func TestProbePodWithoutAPlanYet(t *testing.T) {
 	}
 }
 
+// Pods that watch measure moments, and are not shared with expectations that do not.
+func TestProbePodThatWatchesRequestsMore(t *testing.T) {
+	request := func(watch int32) string {
+		exp := podExpectation()
+		exp.Spec.Probe.Mode, exp.Spec.Probe.WatchMilliseconds = v1alpha1.ProbeModeResident, watch
+		pod := probePod(exp, &run{id: "r1", resident: true}, &probeRun{Pod: plan.Pod{Source: &plan.Source{}}}, podOptions())
+		return pod.Spec.Containers[0].Resources.Requests.Cpu().String()
+	}
+	if got := request(0); got != "10m" {
+		t.Errorf("one that does not watch requests %s, want 10m", got)
+	}
+	if got := request(40); got != "100m" {
+		t.Errorf("one that watches requests %s, want 100m", got)
+	}
+}
+
 func TestProbePodOfAnIdentity(t *testing.T) {
 	p := &probeRun{podRun: podRun{name: "p"}, Pod: plan.Pod{Source: &plan.Source{Labels: map[string]string{"app": "web"}}}}
 	pod := probePod(podExpectation(), &run{id: "r1"}, p, podOptions())

@@ -19,6 +19,9 @@ const (
 	watchPace = 5 * time.Millisecond
 	// maxOverlap bounds the attempts of a watched check that are under way.
 	maxOverlap = 100
+	// unseen is how long the answers to two attempts may be seen in the wrong order, on a
+	// processor that is busy.
+	unseen = 15 * time.Millisecond
 	// watchedPorts is how many source ports of a watched check are not used again. The kernel
 	// has 28,000 of them by default, which would last for twenty minutes. At the closest
 	// distance of attempts these are more than two minutes, after which a network has
@@ -161,7 +164,10 @@ func (x *transitions) reopen() {
 	}
 	before := x.last
 	for x.trials[0] != t {
-		before = x.trials[0].start
+		// One that began just before may have been answered, too, and nobody has looked yet.
+		if early := x.trials[0]; early.done && early.outcome.Closed() || t.start.Sub(early.start) >= unseen {
+			before = early.start
+		}
 		x.trials = x.trials[1:]
 	}
 	if x.known {

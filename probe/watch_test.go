@@ -245,3 +245,33 @@ func TestResidentWatchesOverPlans(t *testing.T) {
 		}
 	})
 }
+
+// Two attempts in a row are answered, and the answer to the second is seen first: the first
+// does not show that the path was closed when it began.
+func TestAnswersSeenInTheWrongOrder(t *testing.T) {
+	const ms = time.Millisecond
+	start := time.Now()
+	at := func(d time.Duration) time.Time { return start.Add(d) }
+	for name, tc := range map[string]struct {
+		second time.Duration
+		want   string
+	}{
+		"right after each other":   {305 * ms, "open at 306ms, gap 306ms"},
+		"at their usual distances": {340 * ms, "open at 341ms, gap 41ms"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			x := transitions{known: true, last: start, flip: func(_ bool, moment time.Time, gap time.Duration) {
+				got = append(got, fmt.Sprintf("open at %s, gap %s", moment.Sub(start), gap))
+			}}
+			first, second := x.begin(at(300*ms)), x.begin(at(tc.second))
+			second.outcome, second.end = wire.Connected, at(tc.second+ms)
+			x.ended(second)
+			first.outcome, first.end = wire.Connected, at(301*ms)
+			x.ended(first)
+			if len(got) != 1 || got[0] != tc.want {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
