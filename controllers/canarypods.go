@@ -177,7 +177,7 @@ func (r *CanaryReconciler) spent(s *canaryScope, pod *corev1.Pod, node string) b
 		return true
 	}
 	for _, c := range pod.Status.ContainerStatuses {
-		if t := c.State.Terminated; t != nil && !(c.Name == sctpContainer && t.ExitCode == exitUnsupported) {
+		if t := c.State.Terminated; t != nil && (c.Name != sctpContainer || t.ExitCode != exitUnsupported) {
 			return true
 		}
 	}

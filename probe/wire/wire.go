@@ -245,13 +245,21 @@ func (p Plan) Validate() error {
 		return fmt.Errorf("plan has a settle window of %d ms, want 0 to 300000", p.SettleMilliseconds)
 	case p.WatchMilliseconds != 0 && (p.WatchMilliseconds < MinWatchMilliseconds || p.WatchMilliseconds > MaxWatchMilliseconds):
 		return fmt.Errorf("plan watches every %d ms, want %d to %d, or 0 for not at all", p.WatchMilliseconds, MinWatchMilliseconds, MaxWatchMilliseconds)
-	case p.EverySeconds < 0 || p.EverySeconds > MaxEverySeconds || p.PhaseSeconds < 0 || p.PhaseSeconds > max(0, p.EverySeconds-1):
-		return fmt.Errorf("plan is run every %d s with a phase of %d s, want 0 to %d and a phase below that", p.EverySeconds, p.PhaseSeconds, MaxEverySeconds)
+	}
+	if err := p.validateTurns(); err != nil {
+		return err
 	}
 	for i, c := range p.Checks {
 		if err := c.validate(); err != nil {
 			return fmt.Errorf("check %d: %w", i, err)
 		}
+	}
+	return nil
+}
+
+func (p Plan) validateTurns() error {
+	if p.EverySeconds < 0 || p.EverySeconds > MaxEverySeconds || p.PhaseSeconds < 0 || p.PhaseSeconds > max(0, p.EverySeconds-1) {
+		return fmt.Errorf("plan is run every %d s with a phase of %d s, want 0 to %d and a phase below that", p.EverySeconds, p.PhaseSeconds, MaxEverySeconds)
 	}
 	return nil
 }
