@@ -28,6 +28,8 @@ type attribution struct {
 	verdicts []verdict.Verdict
 	of       []int
 	suspects []plan.Suspect
+	// tries counts the follow-ups that were started.
+	tries int
 }
 
 // attribution returns what is to be found out about a run; nil if that is nothing. Only
@@ -95,7 +97,7 @@ func newPlacedCheck(p plan.Placed, outcomes wire.Outcomes) placedCheck {
 	e := p.Edge
 	return placedCheck{
 		Placed: p, answered: outcomes.All(wire.Outcome.Answered),
-		listener: flow.ID(e.Target.Key, flow.Port{Protocol: e.Transport.Protocol(), Number: e.Port}.String()),
+		listener: e.Listener(),
 	}
 }
 
@@ -133,15 +135,17 @@ func answeredBeside(checks map[string]placedCheck, c placedCheck) []plan.Placed 
 	return best
 }
 
-// followUp starts the run that attributes what the last one found, unless what that
-// measured has changed since. It tells whether there is one.
+// followUp starts the run that attributes what the last one found. While what that
+// measured is not as it was, there is none: a change that lasts starts another run, which
+// has its own, and one that is soon undone, as a pod that was not ready for a moment, only
+// delays it. It tells whether one was started.
 func (r *ExpectationReconciler) followUp(ctx context.Context, s *scope) bool {
 	a := s.track.attribution
-	if a == nil {
+	if a == nil || s.track.last.provenance != s.resolution.Provenance {
 		return false
 	}
-	if s.track.last.provenance != s.resolution.Provenance {
-		s.track.attribution = nil // the next run will tell
+	if a.tries++; a.tries > 1+maxRepeats {
+		s.track.attribution = nil
 		return false
 	}
 	s.track.run = newFollowUp(s, s.resolution.Predictor.HalfPaths(s.exp.Namespace, a.suspects, s.snapshot.Nodes))
@@ -172,7 +176,10 @@ func (r *ExpectationReconciler) dropFollowUp(ctx context.Context, s *scope) erro
 		return nil
 	}
 	ctrl.LoggerFrom(ctx).V(1).Info("Giving up run that was overtaken", "run", current.id, "trigger", triggerAttribution)
-	return r.endRun(ctx, s)
+	pending := s.track.attribution
+	err := r.endRun(ctx, s)
+	s.track.attribution = pending
+	return err
 }
 
 // attribute ends a follow-up: the findings say which direction fails.

@@ -148,7 +148,9 @@ func (r *run) learned() map[string][]netip.Addr {
 			}
 			key := e.LearnedAs()
 			if e.Target.Kind == plan.TargetNameserver && p.report != nil {
-				out[key] = out[key] // known, even if there are none
+				if _, known := out[key]; !known {
+					out[key] = nil // known, even if there are none
+				}
 				if !p.Asks(e, p.nameservers(), p.addrs) {
 					continue
 				}

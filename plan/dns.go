@@ -270,7 +270,7 @@ func (p *Pod) Asks(e *Edge, nameservers, addrs []netip.Addr) bool {
 	})
 }
 
-// nodeCacheAddrs returns the addresses that NodeLocal DNSCache listens on on every node,
+// nodeCacheAddrs returns the addresses at which NodeLocal DNSCache listens on every node,
 // so that what is sent there does not leave the node.
 func (s Snapshot) nodeCacheAddrs() []netip.Addr {
 	var out []netip.Addr

@@ -231,7 +231,7 @@ func TestStandInsGetControls(t *testing.T) {
 	if len(controls) != 1 || controls[0].Target.StandsFor == nil || controls[0].Source.Labels["app"] != "web" {
 		t.Fatalf("got %+v, want one from the web", controls)
 	}
-	edges := append(res.Edges, controls...)
+	edges := slices.Concat(res.Edges, controls)
 	if got := Responders(edges, cluster().Nodes); len(got) != 1 || !slices.Equal(got[0].Ports, []flow.PortRange{{Protocol: flow.UDP, First: 5000, Last: 5000}}) {
 		t.Errorf("got the responders %+v", got)
 	}

@@ -213,7 +213,7 @@ func (r *recorder) sampleLocked(tcp []uint16) {
 		}
 	}
 	for h, b := range r.handshakes {
-		if h.protocol != flow.TCP || b.ended || b.last == now {
+		if h.protocol != flow.TCP || b.ended || b.last.Equal(now) {
 			continue
 		}
 		// One whose time was up leaves no trace in the counters. The answer is repeated for the

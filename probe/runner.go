@@ -230,8 +230,9 @@ func (s *session) rounds(ctx context.Context, c *wire.Check) wire.Result {
 func met(g wire.Goal, os wire.Outcomes) bool {
 	switch g {
 	case wire.GoalOpen:
-		// A resolver may answer one attempt and fail at another.
-		return os.All(wire.Outcome.Answered) && os.All(func(o wire.Outcome) bool { return o == os[0] })
+		// A resolver that is too busy to answer, or that answers some attempts only, may do
+		// better in a later round.
+		return os.All(func(o wire.Outcome) bool { return o.Answered() && o != wire.Unanswered && o == os[0] })
 	case wire.GoalClosed:
 		return os.All(wire.Outcome.Closed)
 	case wire.GoalNone:

@@ -65,6 +65,8 @@ func TestRoundsRepeatUntilTheGoalIsMet(t *testing.T) {
 		"flapping is reported as it is":                 {wire.GoalOpen, 1000, "RTRT", "RT", 2, 700},
 		"what taught nothing does not close a path":     {wire.GoalClosed, 1000, "NNEE", "EE", 2, 700},
 		"a refusal is closed: verdict needs evidence":   {wire.GoalClosed, 5000, "RRFF", "FF", 2, 700},
+		"a resolver that is too busy for an answer":     {wire.GoalOpen, 5000, "CHCC", "CC", 2, 700},
+		"a resolver that never answers":                 {wire.GoalOpen, 1000, "H", "HH", 2, 700},
 		"a name that is not found is an answer: open":   {wire.GoalOpen, 5000, "XX", "XX", 1, 0},
 		"a silent resolver closes the path of a host":   {wire.GoalClosed, 5000, "OO", "OO", 1, 0},
 		"an unsupported protocol is tried to the end":   {wire.GoalOpen, 1000, "P", "PP", 2, 700},

@@ -218,8 +218,9 @@ func result(h Half, want evaluator.Verdict) halfResult {
 	return halfResult{observed: h.Verdict.through(), ends: describe(h.Verdict.Check), why: h.Verdict.Evidence}
 }
 
-// words says what an attribution means for a path that is open, or closed.
-func (a Attribution) words(open bool) string {
+// words says what an attribution of a verdict means.
+func (a Attribution) words(v Verdict) string {
+	open := v.through() == Open
 	at := "its node"
 	if a.Node != "" {
 		at = "node " + a.Node
@@ -235,6 +236,9 @@ func (a Attribution) words(open bool) string {
 		return "which direction closes it is not known"
 	case open:
 		return fmt.Sprintf("%s of the %s would have to close it, and %s does not", direction(a.Direction), end, at)
+	}
+	if v.Observed == OneWay {
+		return fmt.Sprintf("%s of the %s loses the replies, on %s", direction(a.Direction), end, at)
 	}
 	return fmt.Sprintf("%s of the %s closes it, on %s", direction(a.Direction), end, at)
 }

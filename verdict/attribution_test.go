@@ -58,6 +58,7 @@ func TestAttribute(t *testing.T) {
 	missing := Half{Missing: "nobody is free of policies"}
 	failed := Half{Verdict: &Verdict{Check: Check{Obstacle: SourceNotReady, Prediction: evaluator.Decision{Verdict: denied}}, Observed: Inconclusive, Evidence: "the pod did not start"}}
 	open := func(d evaluator.Decision) (evaluator.Decision, Observed) { return d, Open }
+	oneWay := func(d evaluator.Decision) (evaluator.Decision, Observed) { return d, OneWay }
 	closed := func(d evaluator.Decision) (evaluator.Decision, Observed) { return d, Blocked }
 	type verdictOn = func() (evaluator.Decision, Observed)
 	on := func(f func(evaluator.Decision) (evaluator.Decision, Observed), d evaluator.Decision) verdictOn {
@@ -150,6 +151,22 @@ func TestAttribute(t *testing.T) {
 		"closed, and nothing was concluded of the controls": {
 			verdict: on(closed, directions(allowed, allowed)), egress: halfOf("out", allowed, Inconclusive), ingress: halfOf("in", allowed, Inconclusive), want: []string{"Unknown"},
 			evidence: "egress: because of out; ingress: because of in",
+		},
+		"open one way although ingress denies it": {
+			verdict: on(oneWay, directions(allowed, denied)), ingress: halfOf("in", denied, OneWay), want: []string{"Ingress node-b controlled"},
+		},
+		"open one way, and others are answered": {
+			verdict: on(oneWay, directions(allowed, denied)), ingress: halfOf("in", denied, Open), want: []string{"Ingress node-b controlled"},
+		},
+		"open one way, where the target cannot answer": {
+			verdict: on(oneWay, directions(allowed, allowed)), egress: halfOf("out", allowed, Open), ingress: halfOf("in", allowed, OneWay), want: []string{"Ingress node-b controlled"},
+		},
+		"open one way, where the source hears no answer": {
+			verdict: on(oneWay, directions(allowed, allowed)), egress: halfOf("out", allowed, OneWay), ingress: halfOf("in", allowed, Open), want: []string{"Egress node-a controlled"},
+		},
+		"open one way, and open by now": {
+			verdict: on(oneWay, directions(allowed, allowed)), changed: true, again: Open, egress: halfOf("out", allowed, OneWay), want: []string{"Unknown"},
+			evidence: "the path was open when it was probed again",
 		},
 		"closed, and open by now": {
 			verdict: on(closed, directions(allowed, allowed)), changed: true, again: Open, egress: halfOf("out", allowed, Blocked), want: []string{"Unknown"},
@@ -282,4 +299,12 @@ func TestAttributionInvariants(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestMessageSaysThatRepliesAreLost(t *testing.T) {
+	v := Verdict{Check: check("x", Allow, evaluator.Allowed, wire.Delivered), Observed: OneWay, Enforced: False, Cause: Delivered}
+	v.Attributions = []Attribution{{Direction: Ingress, Node: "node-b"}}
+	if got := Message(v); !strings.HasSuffix(got, "; ingress of the target loses the replies, on node node-b") {
+		t.Errorf("got %q", got)
+	}
 }

@@ -145,6 +145,17 @@ func TestAnswersAsDeclared(t *testing.T) {
 			t.Errorf("got %s", v.Cause)
 		}
 	})
+	t.Run("a resolver that is too busy for some of the answers", func(t *testing.T) {
+		// Seen on a busy node: two attempts resolved, one got no answer in time.
+		busy := with(ask(wire.DNSTCP, Allow, evaluator.Allowed, wire.Connected), ended(wire.Connected, wire.Unanswered, wire.Connected))
+		if v := verdictOf(t, busy); v.Observed != Inconclusive || v.Cause != Flapping || v.Violated() || v.Met() {
+			t.Errorf("got %v, %s", v.Observed, v.Cause)
+		}
+		busy.Declared, busy.Prediction.Verdict = Deny, evaluator.Denied
+		if v := verdictOf(t, busy); v.Observed != Open || v.Cause != EnforcementMissing {
+			t.Errorf("of a closed path: got %v, %s, want that it is open", v.Observed, v.Cause)
+		}
+	})
 	t.Run("an answer that was left out of the report", func(t *testing.T) {
 		x := want(addresses, evaluator.Allowed, wire.AnswerDiffers)
 		x.Result.Detail = ""

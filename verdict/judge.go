@@ -253,24 +253,11 @@ func nameOutcome(o wire.Outcome) bool {
 // observe turns the outcomes of a check into an observation, its reason when it
 // is inconclusive, and the words for it.
 func observe(c Check, ev evidence) (Observed, Cause, string) {
-	switch {
-	case c.Obstacle != "":
-		return Inconclusive, c.Obstacle, c.ObstacleDetail
-	case c.Result == nil:
-		return Inconclusive, ProbeFailed, "the probe reported nothing for this check"
+	if cause, why := unusable(c); cause != "" {
+		return Inconclusive, cause, why
 	}
 	outcomes := c.Result.Outcomes
 	switch {
-	case c.SourceTrouble != "" && !outcomes.Any(reached(c)):
-		return Inconclusive, SourceNotReady, "the probe could neither send nor hear: " + c.SourceTrouble
-	case outcomes.All(func(o wire.Outcome) bool { return o == wire.Unsupported }):
-		return Inconclusive, Unsupported, fmt.Sprintf("the kernel of node %s has no %s sockets", c.SourceNode, c.Transport) + detail(c)
-	case !c.Transport.IsDNS() && outcomes.All(func(o wire.Outcome) bool { return o == wire.DNSTimedOut }):
-		return Inconclusive, ResolverSilent, "no resolver answered inside the probe pod, so that the target was never tried" + detail(c)
-	case !c.Transport.IsDNS() && outcomes.Any(nameOutcome):
-		return Inconclusive, NameNotResolved, "the name did not resolve inside the probe pod, so that the target was never tried" + detail(c)
-	case !outcomes.All(func(o wire.Outcome) bool { return o.Answered() || o.Closed() || lost(o) }):
-		return Inconclusive, ProbeFailed, "an attempt tells nothing about the path" + detail(c)
 	case outcomes.All(lost):
 		return OneWay, "", oneWay(c) + detail(c)
 	case outcomes.Any(lost):
@@ -289,6 +276,31 @@ func observe(c Check, ev evidence) (Observed, Cause, string) {
 		return Inconclusive, Flapping, "attempts from different source ports disagree after the settle window"
 	}
 	return closed(c, ev)
+}
+
+// unusable tells why the outcomes of a check say nothing about its path, in words, too;
+// the cause is empty if they say something.
+func unusable(c Check) (Cause, string) {
+	switch {
+	case c.Obstacle != "":
+		return c.Obstacle, c.ObstacleDetail
+	case c.Result == nil:
+		return ProbeFailed, "the probe reported nothing for this check"
+	}
+	outcomes := c.Result.Outcomes
+	switch {
+	case c.SourceTrouble != "" && !outcomes.Any(reached(c)):
+		return SourceNotReady, "the probe could neither send nor hear: " + c.SourceTrouble
+	case outcomes.All(func(o wire.Outcome) bool { return o == wire.Unsupported }):
+		return Unsupported, fmt.Sprintf("the kernel of node %s has no %s sockets", c.SourceNode, c.Transport) + detail(c)
+	case !c.Transport.IsDNS() && outcomes.All(func(o wire.Outcome) bool { return o == wire.DNSTimedOut }):
+		return ResolverSilent, "no resolver answered inside the probe pod, so that the target was never tried" + detail(c)
+	case !c.Transport.IsDNS() && outcomes.Any(nameOutcome):
+		return NameNotResolved, "the name did not resolve inside the probe pod, so that the target was never tried" + detail(c)
+	case !outcomes.All(func(o wire.Outcome) bool { return o.Answered() || o.Closed() || lost(o) }):
+		return ProbeFailed, "an attempt tells nothing about the path" + detail(c)
+	}
+	return "", ""
 }
 
 // closed decides about a check that nothing answered: it was blocked only if it

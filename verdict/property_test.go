@@ -111,6 +111,21 @@ func proved(x Check, checks []Check) Observed {
 	}
 	switch {
 	case answered(x):
+		if x.Transport.IsDNS() && x.Declared == Allow {
+			right := wire.Connected
+			if x.Answer.NotFound {
+				right = wire.NameNotFound
+			}
+			is := 0
+			for _, o := range x.Result.Outcomes {
+				if o == right {
+					is++
+				}
+			}
+			if is > 0 && is < len(x.Result.Outcomes) {
+				return Inconclusive // it answers one thing, and another
+			}
+		}
 		return Open
 	case arrived(x) && x.SourceTrouble == "":
 		return OneWay

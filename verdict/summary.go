@@ -147,7 +147,7 @@ func side(verdicts []Verdict, reason, message string, of func(Verdict) (Status, 
 func Message(v Verdict) string {
 	s := message(v)
 	for _, a := range v.Attributions {
-		s += "; " + a.words(v.through() == Open)
+		s += "; " + a.words(v)
 	}
 	return s
 }

@@ -104,10 +104,7 @@ func (b *bench) measure(ctx context.Context, w work) error {
 	if err := b.prepare(ctx, w); err != nil {
 		return err
 	}
-	watch, err := newWatch(ctx, b.bed.Client)
-	if err != nil {
-		return err
-	}
+	watch := newWatch(ctx, b.bed.Client)
 	defer watch.stop()
 	if w.resident || !w.large {
 		// The first run is not measured: images and caches are cold, and pods that stay have

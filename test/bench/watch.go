@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -22,6 +23,9 @@ import (
 // runTimeout bounds the wait for one run.
 const runTimeout = 5 * time.Minute
 
+// rewatch is the time after which a watch that failed is begun again.
+const rewatch = 200 * time.Millisecond
+
 // watch follows the probe pods and the expectation. Asking for them again and again
 // would be part of what is measured.
 type watch struct {
@@ -37,37 +41,51 @@ type watch struct {
 	exp       *v1alpha1.ConnectivityExpectation
 	// expAt is when exp was seen.
 	expAt time.Time
-	// ended is set when the API server has ended a watch.
-	ended bool
 }
 
-func newWatch(ctx context.Context, c client.WithWatch) (*watch, error) {
+func newWatch(ctx context.Context, c client.WithWatch) *watch {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &watch{stop: cancel, changed: make(chan struct{}), pods: map[string]bool{}}
-	for _, list := range []client.ObjectList{&corev1.PodList{}, &v1alpha1.ConnectivityExpectationList{}} {
-		from, err := c.Watch(ctx, list, client.InNamespace(namespace))
-		if err != nil {
-			cancel()
-			return nil, fmt.Errorf("watching %T: %w", list, err)
-		}
-		go w.follow(from)
-	}
-	return w, nil
+	go w.follow(ctx, c, &corev1.PodList{})
+	go w.follow(ctx, c, &v1alpha1.ConnectivityExpectationList{})
+	return w
 }
 
-func (w *watch) follow(from apiwatch.Interface) {
-	defer from.Stop()
-	for e := range from.ResultChan() {
-		w.note(func() {
-			switch o := e.Object.(type) {
-			case *v1alpha1.ConnectivityExpectation:
-				w.exp, w.expAt = o, time.Now()
-			case *corev1.Pod:
-				w.notePod(o, e.Type)
+// follow watches until the context ends. An API server may end a watch at any time, and
+// ends those of a kind whose CRD was changed.
+func (w *watch) follow(ctx context.Context, c client.WithWatch, list client.ObjectList) {
+	// Version 0 is whatever the API server has in its cache. Without one, it would wait for
+	// its cache to catch up, and give up where the etcd is too old to tell.
+	fromCache := &client.ListOptions{Namespace: namespace, Raw: &metav1.ListOptions{ResourceVersion: "0"}}
+	for ctx.Err() == nil {
+		from, err := c.Watch(ctx, list, fromCache)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			fmt.Fprintf(os.Stderr, "watching %T again: %v\n", list, err)
+			time.Sleep(rewatch)
+			continue
+		}
+		if _, ok := list.(*corev1.PodList); ok {
+			// Those that are there come again as added; those that are gone do not.
+			w.note(func() { clear(w.pods) })
+		}
+		for e := range from.ResultChan() {
+			w.note(func() {
+				switch o := e.Object.(type) {
+				case *v1alpha1.ConnectivityExpectation:
+					w.exp, w.expAt = o, time.Now()
+				case *corev1.Pod:
+					w.notePod(o, e.Type)
+				}
+			})
+			if e.Type == apiwatch.Error && ctx.Err() == nil {
+				fmt.Fprintf(os.Stderr, "watching %T again: %v\n", list, apierrors.FromObject(e.Object))
 			}
-		})
+		}
+		from.Stop()
 	}
-	w.note(func() { w.ended = true })
 }
 
 // note changes what is known and wakes who waits.
@@ -102,13 +120,10 @@ func (w *watch) until(ctx context.Context, what string, done func() bool) error 
 	defer cancel()
 	for {
 		w.mu.Lock()
-		ok, ended, changed := done(), w.ended, w.changed
+		ok, changed := done(), w.changed
 		w.mu.Unlock()
-		switch {
-		case ok:
+		if ok {
 			return nil
-		case ended:
-			return errors.New("the API server ended a watch")
 		}
 		select {
 		case <-changed:

@@ -134,7 +134,6 @@ var _ = Describe("NodeLocal DNSCache", Ordered, func() {
 			Expect(bed.Kubectl(ctx, "delete", "-f", bed.Path(testbed.Cached.Manifests), "--ignore-not-found", "--timeout=120s")).To(Succeed())
 		})
 		applyScenario(ctx, testbed.Cached)
-		Expect(bed.Kubectl(ctx, "-n", "kube-system", "rollout", "status", "daemonset/node-local-dns", "--timeout=60s")).To(Succeed())
 	}, NodeTimeout(3*time.Minute))
 
 	It("is what pods ask that have it, on their own node, and nothing else is", func(ctx SpecContext) {

@@ -40,9 +40,6 @@ var _ = Describe("stand-ins and their records", Ordered, func() {
 		expectAllMet(exp)
 		expectTheSame(exp, resident)
 
-		By("what the workload itself says")
-		expectRight(probe(ctx, testbed.AtEndpoint.Key), testbed.AtEndpoint)
-
 		By("policies that are not enforced for UDP")
 		Expect(bed.Break(ctx, "udp-ignored", "")).To(Succeed())
 		exp, resident = both.probe(ctx)

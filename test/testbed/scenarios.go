@@ -20,7 +20,8 @@ type Scenario struct {
 	// Manifests is the file, or the folder with a kustomization, that holds everything,
 	// as a path inside the module.
 	Manifests string
-	// Workloads are what has to run first, as pod/NAME or deployment/NAME.
+	// Workloads are what has to run first, as pod/NAME, deployment/NAME or daemonset/NAME, with
+	// NAMESPACE: before it if that is another one.
 	Workloads []string
 	// LabOnly says that it needs something of the lab: a node by its name, or the
 	// partner network.
@@ -106,18 +107,13 @@ var (
 	// Cached: whether policies keep a pod from its own node is up to the implementation.
 	Cached = Scenario{
 		Key: types.NamespacedName{Namespace: "cached", Name: "cached"}, Manifests: "test/e2e/testdata/nodelocaldns.yaml", LabOnly: true, Elsewhere: true,
-		Workloads: []string{"pod/free", "pod/isolated"},
+		Workloads: []string{"kube-system:daemonset/node-local-dns", "pod/free", "pod/isolated"},
 		NotMet:    map[string]Found{"isolated": {"ImplementationDefined", 1}},
 	}
-	// StandIn and AtEndpoint are in one file: what a stand-in tells of a workload that answers
-	// nothing, and what the workload does.
+	// StandIn: a workload that answers nothing, and an identity that does not exist yet.
 	StandIn = Scenario{
 		Key: types.NamespacedName{Namespace: "standin", Name: "standin"}, Manifests: "test/e2e/testdata/standin.yaml", LabOnly: true,
 		Workloads: []string{"pod/silent"},
-	}
-	AtEndpoint = Scenario{
-		Key: types.NamespacedName{Namespace: "standin", Name: "endpoint"}, Manifests: "test/e2e/testdata/standin.yaml", LabOnly: true,
-		Workloads: []string{"pod/silent"}, NotMet: map[string]Found{"friend-to-silent": {"TargetNotListening", 4}},
 	}
 	Open  = life("open", nil)
 	Alone = life("alone", nil)
@@ -133,7 +129,7 @@ var (
 )
 
 // Scenarios are all of them. A test compares them with the expectations in the manifests.
-var Scenarios = []Scenario{Production, Features, Dualstack, AsItIs, Evidence, Attribution, Stale, AsDeclared, Otherwise, Cached, StandIn, AtEndpoint, Open, Alone, WrongPort, Nobody, SCTP, SCTPRaw, Drift}
+var Scenarios = []Scenario{Production, Features, Dualstack, AsItIs, Evidence, Attribution, Stale, AsDeclared, Otherwise, Cached, StandIn, Open, Alone, WrongPort, Nobody, SCTP, SCTPRaw, Drift}
 
 func life(name string, notMet map[string]Found) Scenario {
 	return Scenario{
@@ -191,11 +187,15 @@ func (b *Bed) Apply(ctx context.Context, s Scenario) error {
 		return err
 	}
 	for _, w := range s.Workloads {
+		namespace := s.Key.Namespace
+		if other, name, ok := strings.Cut(w, ":"); ok {
+			namespace, w = other, name
+		}
 		wait := []string{"rollout", "status", w}
 		if strings.HasPrefix(w, "pod/") {
 			wait = []string{"wait", "--for=condition=Ready", w}
 		}
-		if err := b.Kubectl(ctx, append([]string{"-n", s.Key.Namespace, "--timeout=180s"}, wait...)...); err != nil {
+		if err := b.Kubectl(ctx, append([]string{"-n", namespace, "--timeout=180s"}, wait...)...); err != nil {
 			return err
 		}
 	}
