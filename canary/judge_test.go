@@ -194,22 +194,19 @@ func TestNoConclusionWithoutItsControl(t *testing.T) {
 	}
 }
 
-func replies(outcomes wire.Outcomes) (n int) {
-	for _, o := range outcomes {
-		if o == wire.Replied {
-			n++
-		}
-	}
-	return n
-}
-
 // justified says again, in other words than Judge, what each verdict rests on.
 func justified(r Row, o Pair, res Result) error {
 	is := func(p Probe, want ...wire.Outcome) bool {
 		return o.Outcomes[p].All(func(got wire.Outcome) bool { return slices.Contains(want, got) })
 	}
 	open := func(p Probe) bool {
-		return is(p, wire.Replied, wire.ProbeError) && replies(o.Outcomes[p]) > 1
+		replies := 0
+		for _, got := range o.Outcomes[p] {
+			if got == wire.Replied {
+				replies++
+			}
+		}
+		return is(p, wire.Replied, wire.ProbeError) && replies > 1
 	}
 	shut := func(p Probe) bool { return is(p, wire.TimedOut, wire.Refused, wire.Rejected) }
 	through := slices.ContainsFunc(r.Closed, open)

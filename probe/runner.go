@@ -213,11 +213,11 @@ func (s *session) close() {
 func (s *session) rounds(ctx context.Context, c *wire.Check) wire.Result {
 	for n := 1; ; n++ {
 		settled := time.Since(s.warm)
-		numbered := c
+		numbered := *c
 		if c.Nonce != "" {
 			numbered.Nonce = wire.RoundNonce(c.Nonce, n)
 		}
-		result := summarize(s.round(ctx, numbered))
+		result := summarize(s.round(ctx, &numbered))
 		result.Rounds = n
 		result.SettledMilliseconds = int(settled.Milliseconds())
 		if met(c.Goal, result.Outcomes) || time.Since(s.warm)+roundPause >= s.settle || !sleep(ctx, roundPause) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -414,5 +415,23 @@ func TestRoundsWaitForAnswersThatAgree(t *testing.T) {
 				t.Errorf("got %t, want %t", got, tc.want)
 			}
 		})
+	}
+}
+
+// A responder tells rounds apart by the nonce, which the plan's check keeps.
+func TestEachRoundHasItsOwnNonce(t *testing.T) {
+	var got []string
+	r := &Runner{try: func(_ context.Context, c *wire.Check) attempt {
+		got = append(got, c.Nonce)
+		if len(got) < 3 {
+			return attempt{outcome: wire.TimedOut}
+		}
+		return attempt{outcome: wire.Replied}
+	}}
+	plan := planOf(wire.Check{Transport: wire.UDP, Addr: serverV4, Port: 8080, Nonce: "p.0", Goal: wire.GoalOpen})
+	plan.Attempts, plan.SettleMilliseconds = 1, 60_000
+	synctest.Test(t, func(t *testing.T) { r.Run(t.Context(), plan) })
+	if want := []string{"p.0.1", "p.0.2", "p.0.3"}; !slices.Equal(got, want) {
+		t.Errorf("got the nonces %q, want %q", got, want)
 	}
 }

@@ -239,14 +239,8 @@ func (p Plan) Validate() error {
 		return fmt.Errorf("plan has %d attempts, want 1 to %d", p.Attempts, MaxAttempts)
 	case p.TimeoutMilliseconds < 10 || p.TimeoutMilliseconds > 60_000:
 		return fmt.Errorf("plan has a timeout of %d ms, want 10 to 60000", p.TimeoutMilliseconds)
-	case p.WarmUpMilliseconds < 0 || p.WarmUpMilliseconds > 300_000:
-		return fmt.Errorf("plan has a warm-up of %d ms, want 0 to 300000", p.WarmUpMilliseconds)
-	case p.SettleMilliseconds < 0 || p.SettleMilliseconds > 300_000:
-		return fmt.Errorf("plan has a settle window of %d ms, want 0 to 300000", p.SettleMilliseconds)
-	case p.WatchMilliseconds != 0 && (p.WatchMilliseconds < MinWatchMilliseconds || p.WatchMilliseconds > MaxWatchMilliseconds):
-		return fmt.Errorf("plan watches every %d ms, want %d to %d, or 0 for not at all", p.WatchMilliseconds, MinWatchMilliseconds, MaxWatchMilliseconds)
 	}
-	if err := p.validateTurns(); err != nil {
+	if err := p.validateTimes(); err != nil {
 		return err
 	}
 	for i, c := range p.Checks {
@@ -257,8 +251,16 @@ func (p Plan) Validate() error {
 	return nil
 }
 
-func (p Plan) validateTurns() error {
-	if p.EverySeconds < 0 || p.EverySeconds > MaxEverySeconds || p.PhaseSeconds < 0 || p.PhaseSeconds > max(0, p.EverySeconds-1) {
+// validateTimes tells whether the times beside the timeout are within their bounds.
+func (p Plan) validateTimes() error {
+	switch {
+	case p.WarmUpMilliseconds < 0 || p.WarmUpMilliseconds > 300_000:
+		return fmt.Errorf("plan has a warm-up of %d ms, want 0 to 300000", p.WarmUpMilliseconds)
+	case p.SettleMilliseconds < 0 || p.SettleMilliseconds > 300_000:
+		return fmt.Errorf("plan has a settle window of %d ms, want 0 to 300000", p.SettleMilliseconds)
+	case p.WatchMilliseconds != 0 && (p.WatchMilliseconds < MinWatchMilliseconds || p.WatchMilliseconds > MaxWatchMilliseconds):
+		return fmt.Errorf("plan watches every %d ms, want %d to %d, or 0 for not at all", p.WatchMilliseconds, MinWatchMilliseconds, MaxWatchMilliseconds)
+	case p.EverySeconds < 0 || p.EverySeconds > MaxEverySeconds || p.PhaseSeconds < 0 || p.PhaseSeconds > max(0, p.EverySeconds-1):
 		return fmt.Errorf("plan is run every %d s with a phase of %d s, want 0 to %d and a phase below that", p.EverySeconds, p.PhaseSeconds, MaxEverySeconds)
 	}
 	return nil
