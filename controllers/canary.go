@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -33,9 +34,11 @@ import (
 )
 
 const (
-	// canaryGather is how long events are gathered before the canary looks at them: in a
+	// canaryGather is how long events are gathered at least before the canary looks at them,
+	// and canaryShare the share of the time that it may take to look, one in so many: in a
 	// large cluster, reports come all the time.
 	canaryGather = 300 * time.Millisecond
+	canaryShare  = 10
 	// canaryRetry is when the canary looks again at what it has written, or goes on with
 	// what was too much for one step.
 	canaryRetry = time.Second
@@ -55,6 +58,8 @@ type CanaryReconciler struct {
 	reports  *canaryReports
 	// state is what is remembered between reconciles, of which there is one at a time.
 	state *canaryState
+	// took is how long the last reconcile took, in nanoseconds. Watches read it.
+	took atomic.Int64
 }
 
 var _ reconcile.Reconciler = (*CanaryReconciler)(nil)
@@ -75,7 +80,7 @@ func NewCanaryReconciler(c clock.WithTicker, cl client.Client, logs LogReader, r
 // SetupWithManager registers the watches and the reconciler.
 func (r *CanaryReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
 	r.logs.lifetime = func() context.Context { return ctx }
-	later := gathered()
+	later := r.gathered()
 	ours := builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetLabels()[canary.Label] != "" }))
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("enforcementcanary").
@@ -89,11 +94,11 @@ func (r *CanaryReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manage
 		Complete(r)
 }
 
-// gathered wakes the canary, once for all events of canaryGather.
-func gathered() handler.EventHandler {
+// gathered wakes the canary, once for all events of some time.
+func (r *CanaryReconciler) gathered() handler.EventHandler {
 	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 	wake := func(q queue) {
-		q.AddAfter(reconcile.Request{NamespacedName: types.NamespacedName{Name: v1alpha1.CanaryName}}, canaryGather)
+		q.AddAfter(reconcile.Request{NamespacedName: types.NamespacedName{Name: v1alpha1.CanaryName}}, max(canaryGather, canaryShare*time.Duration(r.took.Load())))
 	}
 	return handler.Funcs{
 		CreateFunc:  func(_ context.Context, _ event.CreateEvent, q queue) { wake(q) },
@@ -176,6 +181,8 @@ func (s *canaryScope) again(d time.Duration) {
 
 // Reconcile brings the canary one step further.
 func (r *CanaryReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	start := r.clock.Now()
+	defer func() { r.took.Store(int64(r.clock.Since(start))) }()
 	c := &v1alpha1.EnforcementCanary{}
 	if err := r.client.Get(ctx, req.NamespacedName, c); err != nil {
 		if apierrors.IsNotFound(err) {

@@ -86,10 +86,23 @@ func (m *CanaryMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.interval, m.seen.interval.Seconds())
 }
 
-// Observe records what is known of the nodes.
-func (m *CanaryMetrics) Observe(s *canaryScope, f canaryFindings) {
+// violationsOf lists the rows that are not enforced, as far as there are series for them.
+func (s *canaryScope) violationsOf(f canaryFindings) (out [][3]string) {
+	for _, node := range sortedKeys(f.nodes) {
+		for _, row := range s.rows {
+			if f.nodes[node][row.Name()].Verdict == canary.NotEnforced && len(out) < maxViolationSeries {
+				out = append(out, [3]string{node, string(row.Feature), string(row.Direction)})
+			}
+		}
+	}
+	return out
+}
+
+// Observe records what the status says, and the rows that are not enforced.
+func (m *CanaryMetrics) Observe(s *canaryScope, violations [][3]string) {
 	seen := &canarySeen{
-		nodes: map[string]int{"Covered": int(s.canary.Status.Nodes.Covered), leftOutUnknown: 0}, features: map[[2]string]int{},
+		violations: violations,
+		nodes:      map[string]int{"Covered": int(s.canary.Status.Nodes.Covered), leftOutUnknown: 0}, features: map[[2]string]int{},
 		completeAt: s.canary.CreationTimestamp.Time, interval: canaryInterval(s.canary),
 	}
 	if at := s.canary.Status.LastCompleteAt; at != nil {
@@ -103,13 +116,6 @@ func (m *CanaryMetrics) Observe(s *canaryScope, f canaryFindings) {
 			canary.Enforced: st.Enforced, canary.NotEnforced: st.NotEnforced, canary.Unsupported: st.Unsupported, canary.Unknown: st.Unknown,
 		} {
 			seen.features[[2]string{string(st.Feature), string(verdict)}] = int(n)
-		}
-	}
-	for _, node := range sortedKeys(f.nodes) {
-		for _, row := range s.rows {
-			if f.nodes[node][row.Name()].Verdict == canary.NotEnforced && len(seen.violations) < maxViolationSeries {
-				seen.violations = append(seen.violations, [3]string{node, string(row.Feature), string(row.Direction)})
-			}
 		}
 	}
 	m.mu.Lock()

@@ -138,7 +138,12 @@ func (r *CanaryReconciler) keepPods(ctx context.Context, s *canaryScope) (bool, 
 	if writes == canaryBurst {
 		s.again(canaryRetry)
 	}
+	deletes := 0
 	for _, pod := range there {
+		if deletes++; deletes > canaryBurst {
+			s.again(canaryRetry)
+			break
+		}
 		if err := r.deletePod(ctx, pod); err != nil {
 			return false, err
 		}

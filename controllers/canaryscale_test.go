@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -29,6 +30,8 @@ type fleet struct {
 	clock  *clocktesting.FakeClock
 	client client.Client
 	r      *CanaryReconciler
+	// restart begins with an operator that knows nothing.
+	restart func()
 	// writes counts the requests that change something, by what they do.
 	writes map[string]int
 	turn   int64
@@ -81,9 +84,12 @@ func newFleet(t *testing.T, nodes int) *fleet {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	f.r = NewCanaryReconciler(f.clock, counted, silent, events.NewFakeRecorder(1000), NewCanaryMetrics(f.clock), podOptions())
-	f.r.logs.lifetime = t.Context
-	f.r.reports.changed = nil // nobody is woken: the test reconciles by itself
+	f.restart = func() {
+		f.r = NewCanaryReconciler(f.clock, counted, silent, events.NewFakeRecorder(1000), NewCanaryMetrics(f.clock), podOptions())
+		f.r.logs.lifetime = t.Context
+		f.r.reports.changed = nil // nobody is woken: the test reconciles by itself
+	}
+	f.restart()
 	return f
 }
 
@@ -208,6 +214,14 @@ func TestCanaryOnManyNodes(t *testing.T) {
 	f.settle()
 	if got := f.status().Offenders; len(got) != 1 || got[0].Node != "node-7" || got[0].Direction != v1alpha1.DirectionEgress || got[0].Feature != v1alpha1.FeatureUDP {
 		t.Errorf("got the offenders %v, want UDP from node-7", got)
+	}
+
+	// An operator that begins anew, and has read no report, says what the last one did.
+	f.restart()
+	clear(f.writes)
+	f.reconcile()
+	if len(f.writes) != 0 || testutil.CollectAndCount(f.r.metrics, "pathproof_enforcement_violations") != 1 {
+		t.Errorf("wrote %v and told of %d violations, want nothing and the one that is known", f.writes, testutil.CollectAndCount(f.r.metrics, "pathproof_enforcement_violations"))
 	}
 
 	if err := f.client.Delete(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-7"}}); err != nil {

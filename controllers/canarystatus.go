@@ -293,10 +293,19 @@ func (s *canaryScope) offenders(f canaryFindings) (listed []v1alpha1.Offender, t
 
 // publish writes the status if it differs from what was read, and tells what has changed.
 func (r *CanaryReconciler) publish(ctx context.Context, s *canaryScope) error {
-	if s.rounds != nil && !s.catchingUp() {
+	switch {
+	case s.rounds == nil:
+	case s.catchingUp():
+		// An alert must not end because the operator began anew.
+		var known [][3]string
+		for _, o := range s.canary.Status.Offenders {
+			known = append(known, [3]string{o.Node, string(o.Feature), string(o.Direction)})
+		}
+		r.metrics.Observe(s, known)
+	default:
 		f := s.find(r)
 		s.summarize(f)
-		r.metrics.Observe(s, f)
+		r.metrics.Observe(s, s.violationsOf(f))
 	}
 	st := &s.canary.Status
 	if old := s.before.Status; !s.worthWriting(old) {
@@ -322,7 +331,7 @@ func (r *CanaryReconciler) publish(ctx context.Context, s *canaryScope) error {
 // predecessor knew: until then, the status stays as that has left it.
 func (s *canaryScope) catchingUp() bool {
 	last := s.before.Status.LastRound
-	if last == nil || s.before.Status.ObservedGeneration != s.canary.Generation || s.now.Sub(s.state.since) > canaryInterval(s.canary)+2*canaryBound {
+	if last == nil || s.before.Status.Nodes == nil || s.before.Status.ObservedGeneration != s.canary.Generation || s.now.Sub(s.state.since) > canaryInterval(s.canary)+2*canaryBound {
 		return false
 	}
 	for node := range s.ring {
