@@ -173,17 +173,21 @@ var _ = Describe("silence that proves nothing", Ordered, func() {
 		}, SpecTimeout(3*time.Minute))
 
 		It("when admission refuses the probe", func(ctx SpecContext) {
+			// It takes the API server a moment to know of a policy, and to forget it.
+			refused := func(ctx context.Context, is OmegaMatcher) {
+				stranger := &corev1.Pod{
+					ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "stranger", Labels: map[string]string{"role": "stranger"}},
+					Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "example.com/none"}}},
+				}
+				Eventually(func() error { return bed.Client.Create(ctx, stranger.DeepCopy(), client.DryRunAll) }).
+					WithContext(ctx).WithTimeout(30 * time.Second).Should(is)
+			}
 			apply(ctx, refusal)
 			DeferCleanup(func(ctx SpecContext) {
 				Expect(bed.Kubectl(ctx, "delete", "validatingadmissionpolicy,validatingadmissionpolicybinding", fault)).To(Succeed())
+				refused(ctx, Succeed())
 			})
-			// It takes the API server a moment to know of it.
-			stranger := &corev1.Pod{
-				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "stranger", Labels: map[string]string{"role": "stranger"}},
-				Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "example.com/none"}}},
-			}
-			Eventually(func() error { return bed.Client.Create(ctx, stranger.DeepCopy(), client.DryRunAll) }).
-				WithContext(ctx).WithTimeout(30 * time.Second).Should(MatchError(ContainSubstring("no strangers here")))
+			refused(ctx, MatchError(ContainSubstring("no strangers here")))
 			own(ctx, "server", quick)
 			inconclusive(settled(ctx, ownKey), "closed", "ProbeRefused", "ValidatingAdmissionPolicy 'pathproof-evidence'", "no strangers here")
 		}, SpecTimeout(3*time.Minute))
