@@ -33,6 +33,9 @@ const (
 	every = 10
 )
 
+// defaultSettle is the default of spec.probe.settleSeconds.
+const defaultSettle = 10
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	s := soak{now: time.Now}
@@ -122,7 +125,12 @@ func (s *soak) prepare(ctx context.Context) error {
 		}
 	}
 	for _, scenario := range testbed.Scenarios {
-		twin, err := s.bed.Twin(ctx, scenario.Key, func(p *v1alpha1.ProbeSettings) { p.IntervalSeconds = 86400 })
+		twin, err := s.bed.Twin(ctx, scenario.Key, func(p *v1alpha1.ProbeSettings) {
+			p.IntervalSeconds = 86400
+			// Some tests are in a hurry. An agent on a busy node is not, and what is soaked is
+			// the window that users have.
+			p.SettleSeconds = max(p.SettleSeconds, defaultSettle)
+		})
 		if err != nil {
 			return err
 		}
