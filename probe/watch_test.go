@@ -251,7 +251,7 @@ func TestResidentWatchesOverPlans(t *testing.T) {
 func TestAnswersSeenInTheWrongOrder(t *testing.T) {
 	const ms = time.Millisecond
 	start := time.Now()
-	at := func(d time.Duration) time.Time { return start.Add(d) }
+	at := start.Add
 	for name, tc := range map[string]struct {
 		second time.Duration
 		want   string
