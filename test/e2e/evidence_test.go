@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -52,8 +51,7 @@ var _ = Describe("silence that proves nothing", Ordered, func() {
 			inconclusive(settled(ctx, asItIs), "not-ready", "TargetNotReady", "the target pod is not ready")
 		})
 		It("of a kernel without SCTP", func(ctx SpecContext) {
-			if fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 132); err == nil {
-				_ = syscall.Close(fd)
+			if testbed.KernelSCTP() {
 				Skip("this kernel has SCTP sockets")
 			}
 			inconclusive(settled(ctx, asItIs), "without-sctp", "Unsupported", "has no SCTP sockets")
