@@ -194,6 +194,17 @@ func (b *Bed) KubectlOutput(ctx context.Context, args ...string) (string, error)
 	return b.output(ctx, b.kubectl, args...)
 }
 
+// Pathproof returns the command line with arguments, for the cluster. It is built when it is
+// asked for first.
+func (b *Bed) Pathproof(ctx context.Context, args ...string) (*exec.Cmd, error) {
+	if _, err := os.Stat(b.path("pathproof")); err != nil {
+		if err := b.build(ctx, "pathproof", "./cmd/pathproof"); err != nil {
+			return nil, err
+		}
+	}
+	return b.command(ctx, b.path("pathproof"), args...), nil
+}
+
 func (b *Bed) path(name string) string { return filepath.Join(b.bin, name) }
 
 func (b *Bed) build(ctx context.Context, name, pkg string) error {
