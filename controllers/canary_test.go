@@ -178,7 +178,7 @@ func TestPlanIDsNameAllThatAResultDependsOn(t *testing.T) {
 			change(s)
 		}
 		out := map[canary.Role]string{}
-		for role, p := range s.plan("a").pods {
+		for role, p := range s.plan("a", time.Time{}).pods {
 			out[role] = p.plan.ID
 			if err := p.plan.Validate(); p.plan.ID == "" || err != nil {
 				t.Errorf("%s: %v", role, err)
@@ -210,6 +210,11 @@ func TestPlanIDsNameAllThatAResultDependsOn(t *testing.T) {
 			}
 		}
 	}
+	for role, p := range twoNodes().plan("a", time.Unix(1, 0)).pods {
+		if base[role] == p.plan.ID {
+			t.Errorf("a round that was asked for: the plan of %s stays the same", role)
+		}
+	}
 	// A pod that took the place of another has another UID, even at the same address.
 	changed := ids(func(s *canaryScope) { s.pods["b"][canary.Guarded].UID = "new" })
 	if changed[canary.Plain] == base[canary.Plain] || changed[canary.Friend] == base[canary.Friend] {
@@ -225,7 +230,7 @@ func TestPlanLeavesOutWhatCannotBe(t *testing.T) {
 		pod.Status.PodIPs = pod.Status.PodIPs[:1]
 		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "sctp", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 3}}}}
 	}
-	round := s.plan("a")
+	round := s.plan("a", time.Time{})
 	for role, p := range round.pods {
 		for i, c := range p.checks {
 			if c.to == "b" && (c.IPv6 || c.Transport == wire.SCTP) {

@@ -109,6 +109,8 @@ type pairResult struct {
 
 // nodeRound is what the pods of a node are to check.
 type nodeRound struct {
+	// asked is when an expectation last asked for a round of the node; zero if none has.
+	asked   time.Time
 	targets []string
 	pods    map[canary.Role]*armedPod
 	// unable says why some of it cannot be checked, by target.
@@ -133,12 +135,16 @@ type aimedProbe struct {
 // one, and what was reported on the one before is not looked at any more.
 func (r *CanaryReconciler) arm(ctx context.Context, s *canaryScope) (bool, error) {
 	s.rounds = map[string]*nodeRound{}
+	r.ways.cover(s.ring, s.waiting)
+	if r.ways.begin(s.now) {
+		s.again(canaryRetry)
+	}
 	writes := 0
 	for _, node := range sortedKeys(s.ring) {
 		if s.waiting[node] != "" {
 			continue
 		}
-		round := s.plan(node)
+		round := s.plan(node, r.ways.round(node))
 		s.rounds[node] = round
 		for _, role := range canary.Roles() {
 			p := round.pods[role]
@@ -161,9 +167,10 @@ func (r *CanaryReconciler) arm(ctx context.Context, s *canaryScope) (bool, error
 	return false, nil
 }
 
-// plan makes the plans of a node's pods, to those of its targets that take part.
-func (s *canaryScope) plan(node string) *nodeRound {
-	round := &nodeRound{pods: map[canary.Role]*armedPod{}, unable: map[string]map[canary.Probe]string{}}
+// plan makes the plans of a node's pods, to those of its targets that take part. A round
+// that was asked for is on a plan of its own.
+func (s *canaryScope) plan(node string, asked time.Time) *nodeRound {
+	round := &nodeRound{asked: asked, pods: map[canary.Role]*armedPod{}, unable: map[string]map[canary.Probe]string{}}
 	for _, to := range s.ring[node] {
 		if s.waiting[to] == "" {
 			round.targets = append(round.targets, to)
@@ -173,6 +180,9 @@ func (s *canaryScope) plan(node string) *nodeRound {
 	for _, role := range canary.Roles() {
 		p := &armedPod{pod: s.pods[node][role], plan: s.wirePlanOf(node)}
 		depends := []string{string(s.canary.UID), s.request, string(p.pod.UID), s.policies[""], s.policies[node]}
+		if !asked.IsZero() {
+			depends = append(depends, fmt.Sprint("asked", asked.UnixNano()))
+		}
 		for _, to := range round.targets {
 			depends = append(depends, s.policies[to])
 			for _, probe := range canary.Probes(s.rows, role) {
@@ -306,7 +316,8 @@ func (r *CanaryReconciler) judgeRound(s *canaryScope, node string, round *nodeRo
 	for _, to := range round.targets {
 		guarded := s.pods[to][canary.Guarded]
 		pairs[to] = &canary.Pair{
-			From: node, To: to, Outcomes: map[canary.Probe]wire.Outcomes{}, Unable: round.unable[to], Listening: listening(guarded),
+			From: node, To: to, FirstIPv6: podAddrs(guarded)[0].Is6(),
+			Outcomes: map[canary.Probe]wire.Outcomes{}, Unable: round.unable[to], Listening: listening(guarded),
 		}
 	}
 	at := time.Time{}
@@ -336,4 +347,5 @@ func (r *CanaryReconciler) judgeRound(s *canaryScope, node string, round *nodeRo
 		}
 		s.state.results[nodePair{node, to}] = result
 	}
+	r.ways.note(node, round.asked, pairs)
 }
