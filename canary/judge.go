@@ -84,6 +84,15 @@ func (o Pair) read(p Probe) reading {
 	return unclear
 }
 
+// JudgeAll judges rows on a pair of nodes.
+func JudgeAll(rows []Row, o Pair) map[Name]Result {
+	out := make(map[Name]Result, len(rows))
+	for _, r := range rows {
+		out[r.Name()] = Judge(r, o)
+	}
+	return out
+}
+
 // Judge judges a row on a pair of nodes.
 func Judge(r Row, o Pair) Result {
 	for _, p := range r.Closed {

@@ -17,8 +17,8 @@ import (
 
 const (
 	// waysWait bounds the wait of a run for the canary: its pods get their plan within a
-	// second or two, and a round takes canaryBound at most.
-	waysWait = canaryBound + 8*time.Second
+	// second or two, and a round takes canary.Bound at most.
+	waysWait = canary.Bound + 8*time.Second
 	// waysBurst bounds the nodes that make a round at the request of expectations at a
 	// time: each takes four writes and a few seconds.
 	waysBurst = 8
