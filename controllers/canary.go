@@ -139,9 +139,12 @@ type canaryState struct {
 	judged map[string]string
 	// armed are the plans that pods were given, while the cache may not show it.
 	armed map[types.UID]string
+	// violated is since when rows are not enforced, as far as is known.
+	violated map[rowOf]time.Time
 	// status is what was last written.
 	status *v1alpha1.EnforcementCanaryStatus
-	told   readyState
+	// teller knows what was told by events.
+	teller teller
 }
 
 // canaryScope is what the phases of one reconcile share.
@@ -235,7 +238,10 @@ func (r *CanaryReconciler) newCanaryScope(ctx context.Context, c *v1alpha1.Enfor
 	now := r.clock.Now()
 	if r.state == nil || r.state.uid != c.UID {
 		r.forget()
-		r.state = &canaryState{uid: c.UID, since: now, results: map[nodePair]pairResult{}, judged: map[string]string{}, armed: map[types.UID]string{}}
+		r.state = &canaryState{
+			uid: c.UID, since: now, results: map[nodePair]pairResult{}, judged: map[string]string{}, armed: map[types.UID]string{},
+			violated: knownViolations(c.Status),
+		}
 	}
 	s := &canaryScope{
 		now: now, canary: c, before: c.DeepCopy(), state: r.state, options: r.options,

@@ -63,12 +63,14 @@ func (r *ExpectationReconciler) publish(ctx context.Context, s *scope) error {
 	if s.summary != nil {
 		r.metrics.Observe(client.ObjectKeyFromObject(s.exp), *s.summary, s.verdicts, s.trigger, s.duration)
 	}
-	r.metrics.Conclusive(client.ObjectKeyFromObject(s.exp), s.exp.Status.LastConclusiveAt)
+	r.metrics.Note(s.exp)
 	r.metrics.ProbePods.Set(float64(r.tracker.allInFlight()))
 	s.track.status, s.track.unwritten = s.exp.Status.DeepCopy(), false
 	// What would be written is compared, and not the objects: the API keeps times in
 	// whole seconds, so that the objects always differ.
 	if data, err := client.MergeFrom(s.before).Data(s.exp); err == nil && string(data) == "{}" {
+		r.emit(s) // what had to wait
+		r.tell(s)
 		return nil
 	}
 	// The optimistic lock keeps an operator that lost its lease from overwriting
