@@ -58,6 +58,8 @@ type CanaryReconciler struct {
 	options  Options
 	logs     *podlog.Follower
 	reports  *canaryReports
+	// ways answers expectations.
+	ways *CanaryWays
 	// state is what is remembered between reconciles, of which there is one at a time.
 	state *canaryState
 	// took is how long the last reconcile took, in nanoseconds. Watches read it.
@@ -68,8 +70,8 @@ var _ reconcile.Reconciler = (*CanaryReconciler)(nil)
 
 // NewCanaryReconciler returns a reconciler, whose client reads from a cache with the index
 // PodCNIIndex.
-func NewCanaryReconciler(c clock.WithTicker, cl client.Client, logs podlog.Reader, rec events.EventRecorder, m *CanaryMetrics, o Options) *CanaryReconciler {
-	r := &CanaryReconciler{clock: c, client: cl, recorder: rec, metrics: m, options: o, reports: newCanaryReports(c)}
+func NewCanaryReconciler(c clock.WithTicker, cl client.Client, logs podlog.Reader, rec events.EventRecorder, m *CanaryMetrics, w *CanaryWays, o Options) *CanaryReconciler {
+	r := &CanaryReconciler{clock: c, client: cl, recorder: rec, metrics: m, ways: w, options: o, reports: newCanaryReports(c)}
 	r.logs = podlog.New(c, logs, r.reports.take)
 	return r
 }
@@ -93,6 +95,7 @@ func (r *CanaryReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manage
 		Watches(&corev1.Namespace{}, later, ours).
 		Watches(&corev1.Node{}, later, builder.WithPredicates(nodeChanged())).
 		WatchesRawSource(source.Channel(r.reports.changed, later)).
+		WatchesRawSource(source.Channel(r.ways.asked, later)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
 		Complete(r)
 }
@@ -257,6 +260,7 @@ func (r *CanaryReconciler) newCanaryScope(ctx context.Context, c *v1alpha1.Enfor
 func (r *CanaryReconciler) forget() {
 	r.logs.UnfollowAll()
 	r.reports.clear()
+	r.ways.clear()
 	r.metrics.Forget()
 	r.state = nil
 }
@@ -297,6 +301,7 @@ func (r *CanaryReconciler) keepNamespaces(ctx context.Context, s *canaryScope) (
 			return true, nil
 		case !ownedByCanary(&ns, s.canary):
 			r.metrics.Forget()
+			r.ways.cover(nil, nil)
 			s.refuse(fmt.Sprintf("namespace %s is there, and does not belong to this canary: delete it, or delete the canary and give it another spec.namespace", name))
 			return true, nil
 		}

@@ -41,7 +41,7 @@ type canaryFindings struct {
 // probed, an egress row about the one that probes.
 func (s *canaryScope) find(r *CanaryReconciler) canaryFindings {
 	f := canaryFindings{nodes: map[string]map[canary.Name]canary.Result{}}
-	limit := time.Duration(float64(canaryInterval(s.canary)) * staleIntervals)
+	limit := s.stale()
 	fresh := map[nodePair]pairResult{}
 	for pair, res := range s.state.results {
 		age, known := ageAt(s.now, res.at)
@@ -295,11 +295,20 @@ func (r *CanaryReconciler) publish(ctx context.Context, s *canaryScope) error {
 	return nil
 }
 
+// stale is the age at which results stop to count.
+func (s *canaryScope) stale() time.Duration {
+	return time.Duration(float64(canaryInterval(s.canary)) * staleIntervals)
+}
+
 // catchingUp tells whether an operator that has just started still reads what its
 // predecessor knew: until then, the status stays as that has left it.
 func (s *canaryScope) catchingUp() bool {
 	last := s.before.Status.LastRound
 	if last == nil || s.before.Status.Nodes == nil || s.before.Status.ObservedGeneration != s.canary.Generation || s.now.Sub(s.state.since) > canaryInterval(s.canary)+2*canary.Bound {
+		return false
+	}
+	if age, known := ageAt(s.now, last.FinishedAt.Time); !known || age >= s.stale() {
+		// What the predecessor knew would not count any more for itself.
 		return false
 	}
 	for node := range s.ring {
