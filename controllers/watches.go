@@ -93,7 +93,7 @@ func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 	everyone := func(ctx context.Context, _ client.Object) []reconcile.Request {
 		return r.dependents(ctx, func(reach) bool { return true })
 	}
-	r.residents.lifetime = func() context.Context { return ctx }
+	r.residents.Lifetime = func() context.Context { return ctx }
 	r.kinds = newKindWatcher(r.client, mgr.GetCache(), r.options.IgnoredPolicyKinds)
 	c, err := ctrl.NewControllerManagedBy(mgr).
 		Named("connectivityexpectation").

@@ -25,6 +25,7 @@ import (
 
 	"github.com/pathproof/pathproof/controllers"
 	"github.com/pathproof/pathproof/evaluator"
+	"github.com/pathproof/pathproof/podlog"
 )
 
 // flags are the settings of the command line.
@@ -137,7 +138,7 @@ func run(ctx context.Context, f *flags) error {
 	if err := errors.Join(metrics.Registry.Register(m), metrics.Registry.Register(cm)); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
-	logs, err := controllers.PodLogs(config)
+	logs, err := podlog.NewReader(config)
 	if err != nil {
 		return err
 	}
