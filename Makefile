@@ -100,6 +100,7 @@ verify: generate docs $(KUSTOMIZE) ## Check that generated files, modules and ma
 	go vet ./...
 	$(KUSTOMIZE) build config/default > /dev/null
 	$(KUSTOMIZE) build config/canary > /dev/null
+	$(KUSTOMIZE) build config/clusternetworkpolicy > /dev/null
 	$(KUSTOMIZE) build config/samples/production > /dev/null
 	@git diff --exit-code -- api config cmd/probe/deps.txt docs/api.md || { echo "generated files differ: run 'make generate docs' and commit"; exit 1; }
 	@test -z "$$(git status --porcelain -- api config docs/api.md)" || { echo "generated files are not committed"; exit 1; }

@@ -23,7 +23,6 @@ import (
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
-	"github.com/pathproof/pathproof/canary"
 	"github.com/pathproof/pathproof/controllers"
 	"github.com/pathproof/pathproof/test/scale/kubelets"
 )
@@ -58,8 +57,6 @@ type simulation struct {
 func nodeName(i int) string { return fmt.Sprintf("node-%04d", i) }
 
 func (s *simulation) every() time.Duration { return time.Duration(s.interval) * time.Second }
-
-func (s *simulation) rows() []canary.Row { return canary.Rows(canary.Features()) }
 
 // start starts API server, kubelets and operator.
 func (s *simulation) start(ctx context.Context) (err error) {
