@@ -179,7 +179,7 @@ func TestPlanIDsNameAllThatAResultDependsOn(t *testing.T) {
 			change(s)
 		}
 		out := map[canary.Role]string{}
-		for role, p := range s.plan("a").Pods {
+		for role, p := range s.plan("a", time.Time{}).Pods {
 			out[role] = p.Plan.ID
 			if err := p.Plan.Validate(); p.Plan.ID == "" || err != nil {
 				t.Errorf("%s: %v", role, err)
@@ -209,6 +209,11 @@ func TestPlanIDsNameAllThatAResultDependsOn(t *testing.T) {
 			if base[role] == id {
 				t.Errorf("%s: the plan of %s stays the same", name, role)
 			}
+		}
+	}
+	for role, p := range twoNodes().plan("a", time.Unix(1, 0)).Pods {
+		if base[role] == p.Plan.ID {
+			t.Errorf("a round that was asked for: the plan of %s stays the same", role)
 		}
 	}
 	// A pod that took the place of another has another UID, even at the same address.

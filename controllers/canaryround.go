@@ -111,12 +111,16 @@ type pairResult struct {
 // one, and what was reported on the one before is not looked at any more.
 func (r *CanaryReconciler) arm(ctx context.Context, s *canaryScope) (bool, error) {
 	s.rounds = map[string]*canary.Round{}
+	r.ways.cover(s.ring, s.waiting)
+	if r.ways.begin(s.now) {
+		s.again(canaryRetry)
+	}
 	writes := 0
 	for _, node := range sortedKeys(s.ring) {
 		if s.waiting[node] != "" {
 			continue
 		}
-		round := s.plan(node)
+		round := s.plan(node, r.ways.round(node))
 		s.rounds[node] = round
 		for _, role := range canary.Roles() {
 			p := round.Pods[role]
@@ -139,10 +143,14 @@ func (r *CanaryReconciler) arm(ctx context.Context, s *canaryScope) (bool, error
 	return false, nil
 }
 
-// plan makes the plans of a node's pods, to those of its targets that take part.
-func (s *canaryScope) plan(node string) *canary.Round {
+// plan makes the plans of a node's pods, to those of its targets that take part. A round
+// that was asked for is on a plan of its own.
+func (s *canaryScope) plan(node string, asked time.Time) *canary.Round {
 	var targets []string
 	depends := []string{string(s.canary.UID), s.request, s.policies[""], s.policies[node]}
+	if !asked.IsZero() {
+		depends = append(depends, fmt.Sprint("asked", asked.UnixNano()))
+	}
 	for _, to := range s.ring[node] {
 		if s.waiting[to] == "" {
 			targets = append(targets, to)
@@ -244,7 +252,9 @@ func (r *CanaryReconciler) judgeRound(s *canaryScope, node string, round *canary
 		}
 	}
 	listening := func(to string) bool { return canary.Listening(s.pods[to][canary.Guarded]) }
-	for to, rows := range round.Judge(s.rows, reports, listening) {
-		s.state.results[nodePair{node, to}] = pairResult{at: at, request: s.request, rows: rows}
+	pairs := round.Pairs(reports, listening)
+	for to, pair := range pairs {
+		s.state.results[nodePair{node, to}] = pairResult{at: at, request: s.request, rows: canary.JudgeAll(s.rows, *pair)}
 	}
+	r.ways.note(node, r.ways.round(node), pairs)
 }
