@@ -24,6 +24,9 @@ type run struct {
 	generation           int64
 	provenance           string
 	startedAt            time.Time
+	// reportedAt is when all reports were in; zero until then, and unless the canary is
+	// asked.
+	reportedAt time.Time
 	// resident is set if the pods stay for the runs to come.
 	resident bool
 	// followUp is set if the run is about what the last one found.
@@ -35,6 +38,8 @@ type run struct {
 	// predictor answers over the snapshot that the run was planned on.
 	predictor *plan.Predictor
 	nodes     []*corev1.Node
+	// nodeAddrs are their addresses; nil until one is asked for.
+	nodeAddrs map[netip.Addr]bool
 	edges     []*plan.Edge
 	obstacles []plan.Obstacle
 	// coverage counts what the paths match.

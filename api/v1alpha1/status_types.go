@@ -158,6 +158,10 @@ type Run struct {
 	// that every first round did.
 	// +optional
 	SettledMilliseconds int32 `json:"settledMilliseconds,omitempty"`
+	// canaryEvidence is the number of checks of which the EnforcementCanary alone showed
+	// that their nodes carry traffic. Unset means 0.
+	// +optional
+	CanaryEvidence int32 `json:"canaryEvidence,omitempty"`
 }
 
 // FlipDirection says what a path did.
@@ -338,6 +342,12 @@ type Observation struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
 	Evidence string `json:"evidence,omitempty"`
+	// pathEvidence says, of Blocked, what showed that the nodes of the check carry traffic:
+	// Control, another check of the run that got through there, or Canary, pods of the
+	// EnforcementCanary that reached each other there. Unset for any other result.
+	// +optional
+	// +kubebuilder:validation:Enum=Control;Canary
+	PathEvidence string `json:"pathEvidence,omitempty"`
 }
 
 // Problem is a policy that could not be evaluated.
