@@ -50,7 +50,7 @@ func (v Verdict) Attributable() bool { return v.Enforced == False || v.Silent() 
 // Silent tells whether the target answers nobody on a path that policies allow: it may be
 // the target, or the network in one of the directions, which a stand-in can tell apart.
 func (v Verdict) Silent() bool {
-	return v.Inconclusive == TargetSilent && v.Check.Prediction.Verdict == evaluator.Allowed
+	return v.Cause == TargetSilent && v.Check.Prediction.Verdict == evaluator.Allowed
 }
 
 // Attribute says which direction of an attributable verdict fails, by its half-paths:
