@@ -64,7 +64,7 @@ var _ = Describe("the direction and the node that fail", Ordered, ContinueOnFail
 		Entry("except ignored", SpecTimeout(3*time.Minute), "except-ignored", "", fails("EnforcementMissing Egress@node-b", "client-to-excepted")),
 		// Of the pods there that are probed themselves, nothing can be concluded: nobody gets an
 		// answer. Responders have a record of what came, and stand-ins tell of the pods.
-		Entry("answers dropped", SpecTimeout(3*time.Minute), "replies-dropped", "", merge(
+		Entry("answers to what is allowed dropped", SpecTimeout(3*time.Minute), "replies-dropped", "", merge(
 			fails("UnexpectedBlock Egress@node-b controlled", "client-to-open-port", "client-to-partner"),
 			fails("Delivered Ingress@node-b controlled", "stranger-inside-range"),
 			fails("TargetSilent Ingress@node-b controlled", "friend-to-all", "friend-to-server"))),
@@ -86,7 +86,7 @@ var _ = Describe("the direction and the node that fail", Ordered, ContinueOnFail
 			Expect(blamed(exp)).To(Equal(want), describe(exp))
 			Expect(transportsOf(exp)).To(Equal(transports), describe(exp))
 		},
-			Entry("answers dropped", SpecTimeout(3*time.Minute), "replies-dropped", merge(
+			Entry("answers to what is allowed dropped", SpecTimeout(3*time.Minute), "replies-dropped", merge(
 				fails("Delivered Ingress@node-b controlled", "friend-to-server"), fails("Delivered Egress@node-b controlled", "client-to-open-port")),
 				map[string][]string{"friend-to-server": {"SCTP", "TCP", "UDP"}, "client-to-open-port": {"TCP"}}),
 			Entry("answers to what is denied dropped", SpecTimeout(3*time.Minute), "replies-denied", merge(
@@ -94,6 +94,20 @@ var _ = Describe("the direction and the node that fail", Ordered, ContinueOnFail
 				map[string][]string{"stranger-to-server": {"SCTP", "TCP", "UDP"}, "client-to-closed-port": {"TCP"}}),
 		)
 	})
+
+	DescribeTable("are named where the agent does not know the kind of a policy", func(ctx SpecContext, mode string) {
+		Expect(bed.Apply(ctx, testbed.Clusterwide)).To(Succeed())
+		DeferCleanup(func(ctx SpecContext) {
+			Expect(bed.Kubectl(ctx, "delete", "-f", bed.Path(testbed.Clusterwide.Manifests))).To(Succeed())
+		})
+		expectAllMet(probe(ctx, testbed.Clusterwide.Key))
+		Expect(bed.Break(ctx, mode, broken)).To(Succeed())
+		probe(ctx, testbed.Clusterwide.Key)
+		exp := await(ctx, testbed.Clusterwide.Key, attributed)
+		Expect(blamed(exp)).To(Equal(fails("EnforcementMissing Ingress@node-b controlled", "stranger-to-named")), describe(exp))
+	},
+		Entry("of ClusterNetworkPolicies", SpecTimeout(3*time.Minute), "clusternetworkpolicy-ignored"),
+	)
 
 	DescribeTable("are named where labels changed and the agent did not see it", func(ctx SpecContext, mode string) {
 		relabel := func(ctx context.Context, joined, freed string) {
