@@ -113,7 +113,7 @@ func strict(doc map[string]any) error {
 	kinds := map[string]any{
 		"ConnectivityExpectation": &v1alpha1.ConnectivityExpectation{}, "EnforcementCanary": &v1alpha1.EnforcementCanary{}, "NetworkPolicy": &networkingv1.NetworkPolicy{},
 		"ClusterNetworkPolicy": &policyv1alpha2.ClusterNetworkPolicy{},
-		"Namespace": &corev1.Namespace{}, "Service": &corev1.Service{}, "Deployment": &appsv1.Deployment{}, "DaemonSet": &appsv1.DaemonSet{}, "Pod": &corev1.Pod{},
+		"Namespace":            &corev1.Namespace{}, "Service": &corev1.Service{}, "Deployment": &appsv1.Deployment{}, "DaemonSet": &appsv1.DaemonSet{}, "Pod": &corev1.Pod{},
 	}
 	kind, _ := doc["kind"].(string)
 	into, ok := kinds[kind]
