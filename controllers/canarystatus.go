@@ -41,7 +41,7 @@ type canaryFindings struct {
 // probed, an egress row about the one that probes.
 func (s *canaryScope) find(r *CanaryReconciler) canaryFindings {
 	f := canaryFindings{nodes: map[string]map[canary.Name]canary.Result{}}
-	limit := time.Duration(float64(canaryInterval(s.canary)) * staleIntervals)
+	limit := s.stale()
 	fresh := map[nodePair]pairResult{}
 	for pair, res := range s.state.results {
 		age, known := ageAt(s.now, res.at)
@@ -59,7 +59,7 @@ func (s *canaryScope) find(r *CanaryReconciler) canaryFindings {
 	}
 	f.handled = len(fresh) > 0
 	for from, round := range s.rounds {
-		for _, to := range round.targets {
+		for _, to := range round.Targets {
 			res, ok := fresh[nodePair{from, to}]
 			f.handled = f.handled && ok && res.request == s.request
 		}
@@ -75,33 +75,12 @@ func (s *canaryScope) find(r *CanaryReconciler) canaryFindings {
 	for node := range s.ring {
 		f.nodes[node] = map[canary.Name]canary.Result{}
 		for _, row := range s.rows {
-			var within, across []canary.Result
-			pairs := s.pairsOf(node, row.Direction)
-			for _, pair := range pairs {
-				if pair.from == pair.to {
-					within = append(within, of(pair, row.Name()))
-				} else {
-					across = append(across, of(pair, row.Name()))
-				}
-			}
-			f.nodes[node][row.Name()] = canary.Combine(within, across)
+			f.nodes[node][row.Name()] = canary.NodeResult(node, row.Name(), s.ring, s.sources, func(from, to string) canary.Result {
+				return of(nodePair{from, to}, row.Name())
+			})
 		}
 	}
 	return f
-}
-
-func (s *canaryScope) pairsOf(node string, d v1alpha1.CanaryDirection) []nodePair {
-	var out []nodePair
-	if d == v1alpha1.DirectionIngress {
-		for _, from := range s.sources[node] {
-			out = append(out, nodePair{from, node})
-		}
-		return out
-	}
-	for _, to := range s.ring[node] {
-		out = append(out, nodePair{node, to})
-	}
-	return out
 }
 
 // missing says why there is no result of a pair.
@@ -112,11 +91,11 @@ func (s *canaryScope) missing(r *CanaryReconciler, pair nodePair) string {
 		}
 	}
 	if round := s.rounds[pair.from]; round != nil {
-		for _, p := range round.pods {
-			if err := r.logs.failure(p.pod.UID); apierrors.IsForbidden(err) {
+		for _, p := range round.Pods {
+			if err := r.logs.Failure(p.Pod.UID); apierrors.IsForbidden(err) {
 				return fmt.Sprintf("the operator may not read the reports, which takes the permission to get pods/log: %v", err)
 			} else if err != nil {
-				return fmt.Sprintf("the report of pod %s cannot be read: %v", p.pod.Name, err)
+				return fmt.Sprintf("the report of pod %s cannot be read: %v", p.Pod.Name, err)
 			}
 		}
 	}
@@ -316,11 +295,20 @@ func (r *CanaryReconciler) publish(ctx context.Context, s *canaryScope) error {
 	return nil
 }
 
+// stale is the age at which results stop to count.
+func (s *canaryScope) stale() time.Duration {
+	return time.Duration(float64(canaryInterval(s.canary)) * staleIntervals)
+}
+
 // catchingUp tells whether an operator that has just started still reads what its
 // predecessor knew: until then, the status stays as that has left it.
 func (s *canaryScope) catchingUp() bool {
 	last := s.before.Status.LastRound
-	if last == nil || s.before.Status.Nodes == nil || s.before.Status.ObservedGeneration != s.canary.Generation || s.now.Sub(s.state.since) > canaryInterval(s.canary)+2*canaryBound {
+	if last == nil || s.before.Status.Nodes == nil || s.before.Status.ObservedGeneration != s.canary.Generation || s.now.Sub(s.state.since) > canaryInterval(s.canary)+2*canary.Bound {
+		return false
+	}
+	if age, known := ageAt(s.now, last.FinishedAt.Time); !known || age >= s.stale() {
+		// What the predecessor knew would not count any more for itself.
 		return false
 	}
 	for node := range s.ring {

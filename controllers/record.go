@@ -13,7 +13,9 @@ import (
 
 	"github.com/pathproof/pathproof/flow"
 	"github.com/pathproof/pathproof/plan"
+	"github.com/pathproof/pathproof/podlog"
 	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/probepod"
 	"github.com/pathproof/pathproof/verdict"
 )
 
@@ -37,7 +39,7 @@ func (r *ExpectationReconciler) record(ctx context.Context, s *scope) (bool, err
 		}
 		pod := r.observePod(s, &x.podRun)
 		if x.askedAt.IsZero() {
-			x.alive = x.ready && pod != nil && containerReady(pod) && container(pod).RestartCount == 0
+			x.alive = x.ready && pod != nil && containerReady(pod) && probepod.Status(pod).RestartCount == 0
 			if unanswered == nil {
 				unanswered = current.unanswered()
 			}
@@ -79,7 +81,7 @@ func (r *ExpectationReconciler) ask(ctx context.Context, s *scope, x *responderR
 	}
 	if s.track.run.resident {
 		r.residents.expectRecord(s.exp, request.ID)
-		r.residents.follow(pod, logBacklog)
+		r.residents.Follow(pod, podlog.Backlog)
 	}
 	err = r.patchResident(ctx, pod.DeepCopy(), map[string]any{"annotations": map[string]string{wire.RecordKeyPrefix + string(s.exp.UID): text}})
 	switch {
@@ -125,7 +127,7 @@ func (r *ExpectationReconciler) readRecord(s *scope, x *responderRun, pod *corev
 func (r *ExpectationReconciler) recordOf(s *scope, x *responderRun, pod *corev1.Pod) (*wire.Record, error) {
 	if s.track.run.resident {
 		if pod != nil && containerRunning(pod) != nil {
-			r.residents.follow(pod, logBacklog)
+			r.residents.Follow(pod, podlog.Backlog)
 		}
 		return r.residents.record(s.exp.UID, x.uid, x.request)
 	}

@@ -108,7 +108,7 @@ func setResult(s *scope, r *run) {
 	now := metav1.Time{Time: s.now}
 	st.LastRun = &v1alpha1.Run{
 		StartedAt: metav1.Time{Time: r.startedAt}, FinishedAt: now, Trigger: r.trigger, Provenance: r.provenance,
-		ProbePods: all, SettledMilliseconds: r.settled(),
+		ProbePods: all, SettledMilliseconds: r.settled(), CanaryEvidence: byCanary(s.verdicts),
 	}
 	if conclusive(s.verdicts) {
 		st.LastConclusiveAt = &now
@@ -256,7 +256,7 @@ func finding(v verdict.Verdict, now time.Time) v1alpha1.Finding {
 		Source: truncate(c.Source, maxText), SourceNode: c.SourceNode, Target: truncate(c.Target, maxText), TargetNode: c.TargetNode,
 		Transport: string(c.Transport), Port: int32(c.Port), Family: family(c), Declared: v1alpha1.Expect(c.Declared.String()),
 		Predicted: prediction(c.Prediction),
-		Observed:  &v1alpha1.Observation{Result: v.Observed.String(), Evidence: truncate(v.Evidence, maxText)},
+		Observed:  &v1alpha1.Observation{Result: v.Observed.String(), Evidence: truncate(v.Evidence, maxText), PathEvidence: string(v.PathEvidence)},
 		Since:     metav1.Time{Time: now}, Attributions: attributions(v),
 	}
 	if c.Result != nil {

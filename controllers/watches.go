@@ -94,7 +94,7 @@ func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 	everyone := func(ctx context.Context, _ client.Object) []reconcile.Request {
 		return r.dependents(ctx, func(reach) bool { return true })
 	}
-	r.residents.lifetime = func() context.Context { return ctx }
+	r.residents.Lifetime = func() context.Context { return ctx }
 	// What waits for the lease is started with it.
 	err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
 		r.metrics.Active.Set(1)
