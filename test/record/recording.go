@@ -30,7 +30,8 @@ type recorder struct {
 	marks []mark
 
 	mu sync.Mutex
-	// views are what the scrapes have shown.
+	// views are what the scrapes have shown, one for each time at which one is due; nil if the
+	// one before took too long.
 	views []view
 }
 
@@ -59,8 +60,8 @@ func (r *recorder) record(ctx context.Context, p part) ([]byte, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r.marks, r.views = nil, nil
-	r.take(s.scrape(ctx))
 	r.start = r.now()
+	r.take(s.scrape(ctx))
 	var scraping sync.WaitGroup
 	scraping.Go(func() {
 		defer s.close()
@@ -85,9 +86,14 @@ func (r *recorder) record(ctx context.Context, p part) ([]byte, error) {
 	return r.write(p, views)
 }
 
+// take keeps what a scrape has shown that has just ended.
 func (r *recorder) take(v view) {
+	due := int(r.now().Sub(r.start) / every)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for len(r.views) < due {
+		r.views = append(r.views, nil)
+	}
 	r.views = append(r.views, v)
 }
 
@@ -180,27 +186,35 @@ func (r *recorder) write(p part, views []view) ([]byte, error) {
 
 // notation writes the values of a series as Prometheus' tests do: a+bxn is a followed by n
 // values of which each is b more than the one before. A series that a scrape does not have
-// is stale, as Prometheus notes it, and then missing.
+// is stale, as Prometheus notes it, and then missing; where no scrape was made, it is missing
+// at once.
 func notation(name string, views []view) string {
 	var out []string
+	there := false // in the scrape before
 	for i := 0; i < len(views); {
+		if views[i] == nil {
+			out = append(out, "_")
+			i++
+			continue
+		}
 		value, ok := views[i][name]
 		if !ok {
 			n := 0
-			for i+n < len(views) && !has(views[i+n], name) {
+			for i+n < len(views) && views[i+n] != nil && !has(views[i+n], name) {
 				n++
 			}
-			missing := n
-			if i > 0 {
-				out = append(out, "stale")
-				missing--
-			}
-			if missing > 0 {
-				out = append(out, fmt.Sprintf("_x%d", missing))
-			}
 			i += n
+			if there {
+				out = append(out, "stale")
+				n--
+			}
+			if n > 0 {
+				out = append(out, fmt.Sprintf("_x%d", n))
+			}
+			there = false
 			continue
 		}
+		there = true
 		n, by := 0, 0.0
 		for i+n+1 < len(views) && has(views[i+n+1], name) {
 			diff := views[i+n+1][name] - views[i+n][name]

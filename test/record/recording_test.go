@@ -5,25 +5,31 @@ import (
 	"testing"
 )
 
-// missing is a scrape without the series.
-var missing = math.NaN()
+// missing is a scrape without the series, and late one that was not made.
+var missing, skipped = math.NaN(), math.Inf(-1)
 
 func TestNotation(t *testing.T) {
 	for want, values := range map[string][]float64{
-		"1":                      {1},
-		"1+0x3":                  {1, 1, 1, 1},
-		"5+5x2 0+5x1":            {5, 10, 15, 0, 5},
-		"9-3x3":                  {9, 6, 3, 0},
-		"_x2 1+0x1":              {missing, missing, 1, 1},
-		"1+0x1 stale _x2 3":      {1, 1, missing, missing, missing, 3},
-		"1 stale 1 stale":        {1, missing, 1, missing},
-		"3+1x1 +Inf +Inf +Inf 5": {3, 4, math.Inf(1), math.Inf(1), math.Inf(1), 5},
-		"_x3":                    {missing, missing, missing},
+		"1":                         {1},
+		"1+0x3":                     {1, 1, 1, 1},
+		"5+5x2 0+5x1":               {5, 10, 15, 0, 5},
+		"9-3x3":                     {9, 6, 3, 0},
+		"_x2 1+0x1":                 {missing, missing, 1, 1},
+		"1+0x1 stale _x2 3":         {1, 1, missing, missing, missing, 3},
+		"1 stale 1 stale":           {1, missing, 1, missing},
+		"3+1x1 +Inf +Inf +Inf 5":    {3, 4, math.Inf(1), math.Inf(1), math.Inf(1), 5},
+		"1 _ stale":                 {1, skipped, missing},
+		"1+0x1 _ 1+0x1 stale _ _x1": {1, 1, skipped, 1, 1, missing, skipped, missing},
+		"_ _x1 1":                   {skipped, missing, 1},
+		"_x3":                       {missing, missing, missing},
 	} {
 		var views []view
 		for _, value := range values {
-			v := view{}
-			if !math.IsNaN(value) {
+			v := view{"y": 1}
+			switch {
+			case math.IsInf(value, -1):
+				v = nil
+			case !math.IsNaN(value):
 				v["x"] = value
 			}
 			views = append(views, v)

@@ -17,9 +17,10 @@ import (
 )
 
 const (
-	// every is the time between two scrapes, and patience what one may take.
+	// every is the time between two scrapes, and patience what one may take, as by default in
+	// Prometheus.
 	every    = 5 * time.Second
-	patience = 4 * time.Second
+	patience = 10 * time.Second
 	// metricsPort is that of the operator's container.
 	metricsPort = 8443
 	// job is what the ServiceMonitor makes of the Service's name.
@@ -28,8 +29,9 @@ const (
 
 // scraper reads the metrics of the operator as one who was given the role for it.
 type scraper struct {
-	r     *recorder
-	token string
+	r      *recorder
+	token  string
+	client http.Client
 	// addr is that of the forwarded port; empty while there is none.
 	addr string
 	stop func()
@@ -52,11 +54,14 @@ func (r *recorder) newScraper(ctx context.Context) (*scraper, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &scraper{r: r, token: strings.TrimSpace(token)}, nil
+	// The operator's certificate is its own, and the port is forwarded by the API server.
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	return &scraper{r: r, token: strings.TrimSpace(token), client: client}, nil
 }
 
 // close ends the forwarding.
 func (s *scraper) close() {
+	s.client.CloseIdleConnections()
 	if s.stop != nil {
 		s.stop()
 	}
@@ -69,6 +74,7 @@ func (s *scraper) scrape(ctx context.Context) view {
 	samples, err := s.get(ctx)
 	up := fmt.Sprintf("up{job=%q}", job)
 	if err != nil {
+		fmt.Printf("%s no answer: %v\n", s.r.now().Sub(s.r.start).Round(time.Second), err)
 		s.close() // the pod may be another one now
 		return view{up: 0}
 	}
@@ -91,9 +97,7 @@ func (s *scraper) get(ctx context.Context) (view, error) {
 		return nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+s.token)
-	// The operator's certificate is its own, and the port is forwarded by the API server.
-	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
-	resp, err := client.Do(req)
+	resp, err := s.client.Do(req)
 	if err != nil {
 		return nil, err
 	}
