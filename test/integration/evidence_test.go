@@ -84,7 +84,9 @@ var _ = Describe("evidence", func() {
 			return &withoutPods{Client: c}
 		})
 		Eventually(func() string { return testbed.Ready(w.get(ctx)).Reason }).WithTimeout(10 * time.Second).Should(Equal(v1alpha1.ReasonStale))
-		Expect(testbed.Ready(w.get(ctx)).Status).To(Equal(metav1.ConditionUnknown))
+		stale := testbed.Ready(w.get(ctx))
+		Expect(stale.Status).To(Equal(metav1.ConditionUnknown))
+		Expect(stale.Message).To(ContainSubstring("the last result is"))
 		Expect(testutil.CollectAndCount(metrics, "pathproof_run_age_seconds")).To(Equal(1))
 	}, SpecTimeout(time.Minute))
 
