@@ -56,7 +56,7 @@ func label(name, value string) string { return fmt.Sprintf("%s=%q", name, value)
 // The times that conditions are kept up: a little longer than the alerts wait.
 const (
 	margin        = 15 * time.Second
-	holdViolated  = time.Minute + margin
+	holdViolated  = 2*time.Minute + margin
 	holdMended    = 2*time.Minute + margin
 	holdOld       = time.Minute + margin
 	holdUncovered = 3*time.Minute + margin
