@@ -35,6 +35,8 @@ type Result struct {
 // Pair is what is known of one round from one node to another, which may be the same.
 type Pair struct {
 	From, To string
+	// FirstIPv6 says that the first addresses of the pods on To are IPv6 ones.
+	FirstIPv6 bool
 	// Outcomes are those of the last attempts of each probe that was made.
 	Outcomes map[Probe]wire.Outcomes
 	// Unable says why a probe cannot be made, of those for which a node lacks something.
@@ -81,6 +83,15 @@ func (o Pair) read(p Probe) reading {
 		return silent
 	}
 	return unclear
+}
+
+// JudgeAll judges rows on a pair of nodes.
+func JudgeAll(rows []Row, o Pair) map[Name]Result {
+	out := make(map[Name]Result, len(rows))
+	for _, r := range rows {
+		out[r.Name()] = Judge(r, o)
+	}
+	return out
 }
 
 // Judge judges a row on a pair of nodes.

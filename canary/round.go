@@ -104,10 +104,10 @@ func addressFor(from, to *corev1.Pod, p Probe) (addr netip.Addr, unable string) 
 	return addr, ""
 }
 
-// Judge judges the rows on each target by what the pods have reported, each on its plan.
-// Listening tells of each target whether the kubelet saw all listeners of its guarded pod
-// echo.
-func (r *Round) Judge(rows []Row, reports map[Role]*wire.Report, listening func(node string) bool) map[string]map[Name]Result {
+// Pairs returns what is known of the way to each target by what the pods have reported, each
+// on its plan. Listening tells of each target whether the kubelet saw all listeners of its
+// guarded pod echo.
+func (r *Round) Pairs(reports map[Role]*wire.Report, listening func(node string) bool) map[string]*Pair {
 	pairs := map[string]*Pair{}
 	for _, to := range r.Targets {
 		pairs[to] = &Pair{From: r.From, To: to, Outcomes: map[Probe]wire.Outcomes{}, Unable: r.unable[to], Listening: listening(to)}
@@ -120,6 +120,7 @@ func (r *Round) Judge(rows []Row, reports map[Role]*wire.Report, listening func(
 		answered := false
 		for i, c := range p.checks {
 			pairs[c.to].Outcomes[c.Probe] = report.Results[i].Outcomes
+			pairs[c.to].FirstIPv6 = pairs[c.to].FirstIPv6 || !c.IPv6 && p.Plan.Checks[i].Addr.Is6()
 			answered = answered || report.Results[i].Outcomes.Any(wire.Outcome.Answered)
 		}
 		if role == Guarded {
@@ -128,12 +129,14 @@ func (r *Round) Judge(rows []Row, reports map[Role]*wire.Report, listening func(
 			}
 		}
 	}
+	return pairs
+}
+
+// Judge judges the rows on each target by what the pods have reported, as Pairs takes it.
+func (r *Round) Judge(rows []Row, reports map[Role]*wire.Report, listening func(node string) bool) map[string]map[Name]Result {
 	out := map[string]map[Name]Result{}
-	for to, pair := range pairs {
-		out[to] = map[Name]Result{}
-		for _, row := range rows {
-			out[to][row.Name()] = Judge(row, *pair)
-		}
+	for to, pair := range r.Pairs(reports, listening) {
+		out[to] = JudgeAll(rows, *pair)
 	}
 	return out
 }

@@ -279,16 +279,21 @@ func (s *scope) setNews(v verdict.Verdict) {
 	for _, a := range v.Attributions {
 		directions += string(a.Direction) + " " + a.Node + ","
 	}
-	if s.track.told.directions == directions {
+	if s.track.teller.directions == directions {
 		return
 	}
-	s.track.told.directions = directions
+	s.track.teller.directions = directions
 	s.track.news = &news{reason: string(v.Cause), note: verdict.Message(v)}
 }
 
 // tell tells what a follow-up found out.
 func (r *ExpectationReconciler) tell(s *scope) {
 	if n := s.track.news; n != nil {
+		if wait := s.track.teller.wait(s.now); wait > 0 {
+			s.again(wait)
+			return
+		}
+		s.track.teller.spoke(s.now)
 		r.recorder.Eventf(s.exp, nil, corev1.EventTypeWarning, n.reason, "Attribute", "%s", truncate(n.note, maxNote))
 		s.track.news = nil
 	}

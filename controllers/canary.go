@@ -61,6 +61,8 @@ type CanaryReconciler struct {
 	// kinds tells whether ClusterNetworkPolicies are served; nil without a manager.
 	kinds   *kindWatcher
 	reports *canaryReports
+	// ways answers expectations.
+	ways *CanaryWays
 	// state is what is remembered between reconciles, of which there is one at a time.
 	state *canaryState
 	// took is how long the last reconcile took, in nanoseconds. Watches read it.
@@ -71,8 +73,8 @@ var _ reconcile.Reconciler = (*CanaryReconciler)(nil)
 
 // NewCanaryReconciler returns a reconciler, whose client reads from a cache with the index
 // PodCNIIndex.
-func NewCanaryReconciler(c clock.WithTicker, cl client.Client, logs podlog.Reader, rec events.EventRecorder, m *CanaryMetrics, o Options) *CanaryReconciler {
-	r := &CanaryReconciler{clock: c, client: cl, recorder: rec, metrics: m, options: o, reports: newCanaryReports(c)}
+func NewCanaryReconciler(c clock.WithTicker, cl client.Client, logs podlog.Reader, rec events.EventRecorder, m *CanaryMetrics, w *CanaryWays, o Options) *CanaryReconciler {
+	r := &CanaryReconciler{clock: c, client: cl, recorder: rec, metrics: m, ways: w, options: o, reports: newCanaryReports(c)}
 	r.logs = podlog.New(c, logs, r.reports.take)
 	return r
 }
@@ -102,6 +104,7 @@ func (r *CanaryReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manage
 			return o.GetName() == clusterPolicyCRD
 		}))).
 		WatchesRawSource(source.Channel(r.reports.changed, later)).
+		WatchesRawSource(source.Channel(r.ways.asked, later)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
 		Build(r)
 	if err != nil {
@@ -152,17 +155,23 @@ type canaryState struct {
 	since time.Time
 	// results are those of the last round of each pair of nodes.
 	results map[nodePair]pairResult
+	// serial counts the results that there were.
+	serial uint64
 	// judged is the round of each node that was judged last.
 	judged map[string]string
 	// armed are the plans that pods were given, while the cache may not show it.
 	armed map[types.UID]string
+	memo  *canaryMemo
 	// refusal is why the ClusterNetworkPolicy could not be written. It is tried again after
 	// refusedUntil.
 	refusal      string
 	refusedUntil time.Time
+	// violated is since when rows are not enforced, as far as is known.
+	violated map[rowOf]time.Time
 	// status is what was last written.
 	status *v1alpha1.EnforcementCanaryStatus
-	told   readyState
+	// teller knows what was told by events.
+	teller teller
 }
 
 // canaryScope is what the phases of one reconcile share.
@@ -257,7 +266,11 @@ func (r *CanaryReconciler) newCanaryScope(ctx context.Context, c *v1alpha1.Enfor
 	now := r.clock.Now()
 	if r.state == nil || r.state.uid != c.UID {
 		r.forget()
-		r.state = &canaryState{uid: c.UID, since: now, results: map[nodePair]pairResult{}, judged: map[string]string{}, armed: map[types.UID]string{}}
+		r.state = &canaryState{
+			memo: newCanaryMemo(),
+			uid:  c.UID, since: now, results: map[nodePair]pairResult{}, judged: map[string]string{}, armed: map[types.UID]string{},
+			violated: knownViolations(c.Status),
+		}
 	}
 	s := &canaryScope{
 		now: now, canary: c, before: c.DeepCopy(), state: r.state, options: r.options,
@@ -276,6 +289,7 @@ func (r *CanaryReconciler) newCanaryScope(ctx context.Context, c *v1alpha1.Enfor
 func (r *CanaryReconciler) forget() {
 	r.logs.UnfollowAll()
 	r.reports.clear()
+	r.ways.clear()
 	r.metrics.Forget()
 	r.state = nil
 }
@@ -316,6 +330,7 @@ func (r *CanaryReconciler) keepNamespaces(ctx context.Context, s *canaryScope) (
 			return true, nil
 		case !ownedByCanary(&ns, s.canary):
 			r.metrics.Forget()
+			r.ways.cover(nil, nil)
 			s.refuse(fmt.Sprintf("namespace %s is there, and does not belong to this canary: delete it, or delete the canary and give it another spec.namespace", name))
 			return true, nil
 		}
@@ -352,8 +367,7 @@ func (r *CanaryReconciler) survey(ctx context.Context, s *canaryScope) (bool, er
 		covered = append(covered, n.Name)
 	}
 	slices.Sort(s.selected)
-	s.ring = canary.Ring(covered, neighbours(s.canary))
-	s.sources = canary.Sources(s.ring)
+	s.ring, s.sources = s.state.memo.circle(covered, neighbours(s.canary))
 	return false, nil
 }
 

@@ -96,7 +96,7 @@ func settled(b *testing.B, nodes int) (*CanaryReconciler, map[string]*canary.Rou
 	run(f.r.keepPods)
 	want := canary.Policies(string(owner.Spec.Namespace), features)
 	for node := range s.ring {
-		want = append(want, s.blockPolicy(string(owner.Spec.Namespace), node))
+		want = append(want, canary.BlockPolicy(string(owner.Spec.Namespace), node, s.firstAddrs(s.sources[node]), s.firstAddrs(s.ring[node])))
 	}
 	for _, p := range want {
 		p.UID, p.ResourceVersion, p.Generation, p.OwnerReferences = types.UID(p.Name), "1", 1, canaryOwner(&owner)
@@ -106,7 +106,7 @@ func settled(b *testing.B, nodes int) (*CanaryReconciler, map[string]*canary.Rou
 	run(f.r.keepClusterPolicy)
 	rounds, plans := map[string]*canary.Round{}, map[types.UID]string{}
 	for node := range s.ring {
-		rounds[node] = s.plan(node)
+		rounds[node] = s.plan(node, time.Time{})
 		for _, p := range rounds[node].Pods {
 			plans[p.Pod.UID] = p.Plan.ID
 		}

@@ -154,7 +154,7 @@ func twoNodes() *canaryScope {
 		now: time.Unix(1_700_000_000, 0), canary: c, features: canary.Features(), rows: canary.Rows(canary.Features()),
 		selected: []string{"a", "b"}, ring: canary.Ring([]string{"a", "b"}, 2), pods: canary.Pods{},
 		waiting: map[string]string{}, policies: map[string]string{"": "p", "a": "pa", "b": "pb"},
-		state: &canaryState{results: map[nodePair]pairResult{}, judged: map[string]string{}},
+		state: &canaryState{results: map[nodePair]pairResult{}, judged: map[string]string{}, memo: newCanaryMemo()},
 	}
 	s.sources = canary.Sources(s.ring)
 	for i, node := range s.selected {
@@ -179,7 +179,7 @@ func TestPlanIDsNameAllThatAResultDependsOn(t *testing.T) {
 			change(s)
 		}
 		out := map[canary.Role]string{}
-		for role, p := range s.plan("a").Pods {
+		for role, p := range s.plan("a", time.Time{}).Pods {
 			out[role] = p.Plan.ID
 			if err := p.Plan.Validate(); p.Plan.ID == "" || err != nil {
 				t.Errorf("%s: %v", role, err)
@@ -209,6 +209,11 @@ func TestPlanIDsNameAllThatAResultDependsOn(t *testing.T) {
 			if base[role] == id {
 				t.Errorf("%s: the plan of %s stays the same", name, role)
 			}
+		}
+	}
+	for role, p := range twoNodes().plan("a", time.Unix(1, 0)).Pods {
+		if base[role] == p.Plan.ID {
+			t.Errorf("a round that was asked for: the plan of %s stays the same", role)
 		}
 	}
 	// A pod that took the place of another has another UID, even at the same address.

@@ -85,7 +85,7 @@ func newFleet(t testing.TB, nodes int) *fleet {
 		return nil, ctx.Err()
 	}
 	f.restart = func() {
-		f.r = NewCanaryReconciler(f.clock, counted, silent, events.NewFakeRecorder(1000), NewCanaryMetrics(f.clock), podOptions())
+		f.r = NewCanaryReconciler(f.clock, counted, silent, events.NewFakeRecorder(1000), NewCanaryMetrics(f.clock), NewCanaryWays(), podOptions())
 		f.r.logs.Lifetime = t.Context
 		f.r.reports.changed = nil // nobody is woken: the test reconciles by itself
 	}

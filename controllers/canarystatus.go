@@ -41,7 +41,7 @@ type canaryFindings struct {
 // probed, an egress row about the one that probes.
 func (s *canaryScope) find(r *CanaryReconciler) canaryFindings {
 	f := canaryFindings{nodes: map[string]map[canary.Name]canary.Result{}}
-	limit := time.Duration(float64(canaryInterval(s.canary)) * staleIntervals)
+	limit := s.stale()
 	fresh := map[nodePair]pairResult{}
 	for pair, res := range s.state.results {
 		age, known := ageAt(s.now, res.at)
@@ -72,19 +72,28 @@ func (s *canaryScope) find(r *CanaryReconciler) canaryFindings {
 		}
 		return canary.Result{Verdict: canary.Unknown, Message: s.missing(r, pair)}
 	}
+	common := s.common()
 	for node := range s.ring {
-		f.nodes[node] = map[canary.Name]canary.Result{}
-		for _, row := range s.rows {
-			if row.Untestable != "" {
-				f.nodes[node][row.Name()] = canary.Result{Verdict: canary.Unsupported, Message: row.Untestable}
-				continue
-			}
-			f.nodes[node][row.Name()] = canary.NodeResult(node, row.Name(), s.ring, s.sources, func(from, to string) canary.Result {
-				return of(nodePair{from, to}, row.Name())
-			})
-		}
+		f.nodes[node] = recall(s.state.memo.found, node, s.foundRestsOn(common, node, fresh), func() map[canary.Name]canary.Result {
+			return s.findNode(node, of)
+		})
 	}
 	return f
+}
+
+// findNode makes the results of pairs those of a node.
+func (s *canaryScope) findNode(node string, of func(nodePair, canary.Name) canary.Result) map[canary.Name]canary.Result {
+	out := map[canary.Name]canary.Result{}
+	for _, row := range s.rows {
+		if row.Untestable != "" {
+			out[row.Name()] = canary.Result{Verdict: canary.Unsupported, Message: row.Untestable}
+			continue
+		}
+		out[row.Name()] = canary.NodeResult(node, row.Name(), s.ring, s.sources, func(from, to string) canary.Result {
+			return of(nodePair{from, to}, row.Name())
+		})
+	}
+	return out
 }
 
 // missing says why there is no result of a pair.
@@ -242,16 +251,8 @@ func (s *canaryScope) countFeatures(f canaryFindings) []v1alpha1.FeatureStatus {
 }
 
 // offenders lists the rows that are not enforced, the first maxOffenders of them, and
-// counts all. Each keeps the time at which it was first seen.
+// counts all. Each has the time at which it was first seen.
 func (s *canaryScope) offenders(f canaryFindings) (listed []v1alpha1.Offender, total int) {
-	type key struct {
-		node string
-		name canary.Name
-	}
-	since := map[key]metav1.Time{}
-	for _, o := range s.canary.Status.Offenders {
-		since[key{o.Node, canary.Name{Feature: o.Feature, Direction: o.Direction}}] = o.Since
-	}
 	for _, node := range sortedKeys(f.nodes) {
 		for _, row := range s.rows {
 			res := f.nodes[node][row.Name()]
@@ -261,11 +262,10 @@ func (s *canaryScope) offenders(f canaryFindings) (listed []v1alpha1.Offender, t
 			if total++; total > maxOffenders {
 				continue
 			}
-			o := v1alpha1.Offender{Node: node, Direction: row.Direction, Feature: row.Feature, Message: truncate(res.Message, maxText), Since: metav1.Time{Time: s.now}}
-			if t, ok := since[key{node, row.Name()}]; ok {
-				o.Since = t
-			}
-			listed = append(listed, o)
+			listed = append(listed, v1alpha1.Offender{
+				Node: node, Direction: row.Direction, Feature: row.Feature, Message: truncate(res.Message, maxText),
+				Since: metav1.Time{Time: s.state.violated[rowOf{node, row.Name()}]},
+			})
 		}
 	}
 	slices.SortStableFunc(listed, func(a, b v1alpha1.Offender) int {
@@ -280,19 +280,17 @@ func (r *CanaryReconciler) publish(ctx context.Context, s *canaryScope) error {
 	case s.rounds == nil:
 	case s.catchingUp():
 		// An alert must not end because the operator began anew.
-		var known [][3]string
-		for _, o := range s.canary.Status.Offenders {
-			known = append(known, [3]string{o.Node, string(o.Feature), string(o.Direction)})
-		}
-		r.metrics.Observe(s, known)
+		r.metrics.Observe(s)
 	default:
 		f := s.find(r)
+		s.follow(f)
 		s.summarize(f)
-		r.metrics.Observe(s, s.violationsOf(f))
+		r.metrics.Observe(s)
 	}
 	st := &s.canary.Status
 	if old := s.before.Status; !s.worthWriting(old) {
 		s.state.status = &old
+		r.emit(s) // what had to wait
 		return nil
 	}
 	written := st.DeepCopy()
@@ -310,11 +308,20 @@ func (r *CanaryReconciler) publish(ctx context.Context, s *canaryScope) error {
 	return nil
 }
 
+// stale is the age at which results stop to count.
+func (s *canaryScope) stale() time.Duration {
+	return time.Duration(float64(canaryInterval(s.canary)) * staleIntervals)
+}
+
 // catchingUp tells whether an operator that has just started still reads what its
 // predecessor knew: until then, the status stays as that has left it.
 func (s *canaryScope) catchingUp() bool {
 	last := s.before.Status.LastRound
 	if last == nil || s.before.Status.Nodes == nil || s.before.Status.ObservedGeneration != s.canary.Generation || s.now.Sub(s.state.since) > canaryInterval(s.canary)+2*canary.Bound {
+		return false
+	}
+	if age, known := ageAt(s.now, last.FinishedAt.Time); !known || age >= s.stale() {
+		// What the predecessor knew would not count any more for itself.
 		return false
 	}
 	for node := range s.ring {
@@ -362,20 +369,23 @@ func (r *CanaryReconciler) emit(s *canaryScope) {
 	if after == nil || after.Reason == v1alpha1.ReasonCanaryStarting {
 		return
 	}
-	now := readyState{status: after.Status, reason: after.Reason}
-	told := s.state.told
-	if told == (readyState{}) {
+	ready, t := readyState{status: after.Status, reason: after.Reason}, &s.state.teller
+	if t.told == (readyState{}) {
 		if b := meta.FindStatusCondition(s.before.Status.Conditions, v1alpha1.ConditionReady); b != nil {
-			told = readyState{status: b.Status, reason: b.Reason}
+			t.told = readyState{status: b.Status, reason: b.Reason}
+			t.seen = t.told
 		}
 	}
-	s.state.told = now
-	if told == now {
+	tell, again := t.next(s.now, ready)
+	if again > 0 {
+		s.again(again)
+	}
+	if !tell {
 		return
 	}
 	kind := corev1.EventTypeWarning
 	if after.Status == metav1.ConditionTrue {
 		kind = corev1.EventTypeNormal
 	}
-	r.recorder.Eventf(s.canary, nil, kind, after.Reason, "Probe", "%s", truncate(after.Message, maxNote))
+	r.recorder.Eventf(s.canary, nil, kind, after.Reason, "Probe", "%s", t.note(s.now, ready, after.Message))
 }

@@ -88,6 +88,8 @@ type ExpectationReconciler struct {
 	engines engineKeeper
 	// residents reads what probe pods that stay report.
 	residents *residents
+	// ways is what the canary knows of the ways between nodes.
+	ways *CanaryWays
 	// said is what was last logged of the implementation.
 	said atomic.Pointer[string]
 }
@@ -96,8 +98,8 @@ var _ reconcile.Reconciler = (*ExpectationReconciler)(nil)
 
 // NewExpectationReconciler returns a reconciler. Its client must read from a
 // cache that holds the indexes PodExpectationIndex, PodCNIIndex and PodResolverIndex.
-func NewExpectationReconciler(c clock.WithTicker, cl client.Client, logs podlog.Reader, rec events.EventRecorder, m *Metrics, o Options) *ExpectationReconciler {
-	return &ExpectationReconciler{clock: c, client: cl, recorder: rec, metrics: m, options: o, tracker: newTracker(), residents: newResidents(c, logs)}
+func NewExpectationReconciler(c clock.WithTicker, cl client.Client, logs podlog.Reader, rec events.EventRecorder, m *Metrics, w *CanaryWays, o Options) *ExpectationReconciler {
+	return &ExpectationReconciler{clock: c, client: cl, recorder: rec, metrics: m, ways: w, options: o, tracker: newTracker(), residents: newResidents(c, logs)}
 }
 
 // +kubebuilder:rbac:groups=pathproof.dev,resources=connectivityexpectations,verbs=get;list;watch

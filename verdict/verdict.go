@@ -6,7 +6,8 @@
 //
 //   - Blocked is never concluded from silence or refusal alone. It takes a
 //     listener that was alive, a source that was alive, a node pair that carried
-//     traffic, and a configuration that did not change during the run.
+//     traffic, and a configuration that did not change during the run. What the
+//     canary knows stands in for the third alone.
 //   - Unknown is a value of its own. It is never folded into True or False, so a
 //     check that could not fail is never green.
 //   - Every verdict names what it rests on (Evidence), or what was missing.
@@ -221,6 +222,11 @@ type Check struct {
 	// OnSourceNode says that the target is on the node of the source, as every node has
 	// one at that address.
 	OnSourceNode bool
+	// OffPodNetwork says that Addr is not a pod's own address, as that of a Service or of a
+	// node is not, so that the way to it is another one than that between pods.
+	OffPodNetwork bool
+	// Way is what the canary knows of the way between the nodes.
+	Way Way
 
 	// Question is what a DNS check asks for: type and name.
 	Question string
@@ -266,7 +272,10 @@ type Verdict struct {
 	Observed Observed
 	// Evidence says what the observation rests on, or what was missing.
 	Evidence string
-	Cause    Cause
+	// PathEvidence is what showed that the nodes carry traffic; empty unless Observed is
+	// Blocked.
+	PathEvidence PathEvidence
+	Cause        Cause
 	// Inconclusive is the reason for which nothing was observed; empty otherwise.
 	// It differs from Cause when the policies alone already disagree with what was
 	// declared.

@@ -142,11 +142,12 @@ func run(ctx context.Context, f *flags) error {
 	if err != nil {
 		return err
 	}
-	r := controllers.NewExpectationReconciler(clock.RealClock{}, mgr.GetClient(), logs, mgr.GetEventRecorder("pathproof"), m, f.options)
+	ways := controllers.NewCanaryWays()
+	r := controllers.NewExpectationReconciler(clock.RealClock{}, mgr.GetClient(), logs, mgr.GetEventRecorder("pathproof"), m, ways, f.options)
 	if err := r.SetupWithManager(ctx, mgr); err != nil {
 		return fmt.Errorf("setting up controller: %w", err)
 	}
-	c := controllers.NewCanaryReconciler(clock.RealClock{}, mgr.GetClient(), logs, mgr.GetEventRecorder("pathproof"), cm, f.options)
+	c := controllers.NewCanaryReconciler(clock.RealClock{}, mgr.GetClient(), logs, mgr.GetEventRecorder("pathproof"), cm, ways, f.options)
 	if err := c.SetupWithManager(ctx, mgr, r); err != nil {
 		return fmt.Errorf("setting up controller of the canary: %w", err)
 	}

@@ -182,6 +182,26 @@ func (b *Bed) Break(ctx context.Context, mode, node string) error {
 // Heal makes the lab's enforcement correct again.
 func (b *Bed) Heal(ctx context.Context) error { return b.run(ctx, b.path("lab"), "heal") }
 
+// Stop ends a process of the lab, as kube-apiserver or kubelet-node-a. Repair starts it again,
+// and waits until the lab is whole.
+func (b *Bed) Stop(ctx context.Context, process string) error {
+	return b.run(ctx, b.path("lab"), "stop", process)
+}
+
+// Repair starts what has ended of the lab.
+func (b *Bed) Repair(ctx context.Context) error { return b.run(ctx, b.path("lab"), "up") }
+
+// RemoveProbeImage removes the probe image from the nodes of the lab, and RestoreProbeImage
+// puts it back.
+func (b *Bed) RemoveProbeImage(ctx context.Context) error {
+	return b.run(ctx, b.path("lab"), "unload", b.ProbeImage())
+}
+
+// RestoreProbeImage puts the image back that Install has built.
+func (b *Bed) RestoreProbeImage(ctx context.Context) error {
+	return b.run(ctx, b.path("lab"), "load", b.path("probe.tar"))
+}
+
 // Path returns a path inside the module.
 func (b *Bed) Path(rel string) string { return filepath.Join(b.root, rel) }
 
