@@ -144,6 +144,26 @@ func TestOutputs(t *testing.T) {
 	}
 }
 
+// What the README shows is how such a report begins.
+func TestReadmeShowsAReport(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, found := strings.Cut(string(readme), "<!-- output:doctor -->\n```\n$ pathproof doctor\n")
+	shown, _, ended := strings.Cut(text, "```\n<!-- /output -->")
+	if !found || !ended {
+		t.Fatal("the README shows no report")
+	}
+	var b strings.Builder
+	if err := New(scenarios()["dead-node"]).Table(&b, false); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(b.String(), shown) || !strings.Contains(shown, "FEATURE") {
+		t.Errorf("the report is\n%s\nand the README shows\n%s", b.String(), shown)
+	}
+}
+
 // A page needs no other file, and what comes from a cluster is text in it.
 func TestPageStandsAlone(t *testing.T) {
 	f := scenarios()["none"]
