@@ -257,9 +257,11 @@ func wirePlan(id string, probe v1alpha1.ProbeSettings, o Options, edges []*plan.
 		SettleMilliseconds:  int(settle(probe).Milliseconds()),
 		TimeoutMilliseconds: int(timeout(probe).Milliseconds()),
 		Attempts:            attempts(probe),
-		WatchMilliseconds:   int(probe.WatchMilliseconds),
 	}
 	for i, e := range edges {
+		if !e.Control { // whose flips nobody asks for
+			p.WatchMilliseconds = int(probe.WatchMilliseconds)
+		}
 		c := wire.Check{
 			Transport: e.Transport, Addr: e.Target.Addr, Host: e.Target.Host, Nameserver: e.Nameserver, Port: e.Port,
 			QueryName: e.QueryName, QueryType: e.QueryType, Search: e.Search, Answer: e.Answer, Goal: e.Goal(),

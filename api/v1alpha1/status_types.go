@@ -193,8 +193,14 @@ type EnforcementLatency struct {
 	// changedAt is when the operator saw the change.
 	// +required
 	ChangedAt metav1.MicroTime `json:"changedAt"`
-	// precisionMilliseconds is how much earlier the flip may have been: the time to the
-	// attempt before it.
+	// flippedAt is when the path had flipped at the latest, by the clock of the probe's
+	// node: the first packet that met the path as it is now had passed, or had been sent in
+	// vain. It may be earlier than changedAt, where the network knew of the change first.
+	// +optional
+	FlippedAt metav1.MicroTime `json:"flippedAt,omitzero"`
+	// precisionMilliseconds is how much earlier than flippedAt the flip may have been: the
+	// time since the last packet that met the path as it was before was about to be sent,
+	// rounded up.
 	// +required
 	PrecisionMilliseconds int32 `json:"precisionMilliseconds"`
 }

@@ -110,6 +110,11 @@ var (
 		Workloads: []string{"kube-system:daemonset/node-local-dns", "pod/free", "pod/isolated"},
 		NotMet:    map[string]Found{"isolated": {"ImplementationDefined", 1}},
 	}
+	// Watched: many checks of one source, for what watching them can measure.
+	Watched = Scenario{
+		Key: types.NamespacedName{Namespace: "watched", Name: "watched"}, Manifests: "test/e2e/testdata/watched.yaml",
+		Workloads: []string{"pod/server"}, LabOnly: true,
+	}
 	// StandIn: a workload that answers nothing, and an identity that does not exist yet.
 	StandIn = Scenario{
 		Key: types.NamespacedName{Namespace: "standin", Name: "standin"}, Manifests: "test/e2e/testdata/standin.yaml", LabOnly: true,
@@ -135,7 +140,7 @@ var (
 )
 
 // Scenarios are all of them. A test compares them with the expectations in the manifests.
-var Scenarios = []Scenario{Production, Features, Dualstack, AsItIs, Evidence, Attribution, Stale, AsDeclared, Otherwise, Cached, StandIn, Sealed, Open, Alone, WrongPort, Nobody, SCTP, SCTPRaw, Drift}
+var Scenarios = []Scenario{Production, Features, Dualstack, AsItIs, Evidence, Attribution, Stale, AsDeclared, Otherwise, Cached, Watched, StandIn, Sealed, Open, Alone, WrongPort, Nobody, SCTP, SCTPRaw, Drift}
 
 func life(name string, notMet map[string]Found) Scenario {
 	return Scenario{

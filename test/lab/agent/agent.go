@@ -45,6 +45,7 @@ type enforcer struct {
 
 	order   Order
 	applied string    // text that nft took last
+	inForce versions  // of the policies that the text was compiled from
 	serial  int       // counts the texts that nft took
 	late    []pending // slow mode: texts that wait for their moment
 	pinned  map[types.UID]map[string]string
@@ -56,8 +57,18 @@ type enforcer struct {
 var everything = labels.Everything()
 
 type pending struct {
-	due  time.Time
-	text string
+	due time.Time
+	ruling
+}
+
+// ruling is a text and the policies that it was compiled from.
+type ruling struct {
+	text     string
+	policies versions
+}
+
+func rulingOf(s Snapshot, m Mode) ruling {
+	return ruling{Compile(s, m).Text(), versionsOf(s.Policies)}
 }
 
 // Run enforces until ctx ends. The table is left in place then, as an agent
@@ -151,19 +162,19 @@ func (e *enforcer) loop(ctx context.Context, changed <-chan string, requests <-c
 // enforce brings the node's table in line with what the watch shows.
 func (e *enforcer) enforce(ctx context.Context, reason string) error {
 	e.admit()
-	text := Compile(e.snapshot(), e.order.Mode).Text()
+	now := rulingOf(e.snapshot(), e.order.Mode)
 	if e.order.Mode.Name == ModeSlow {
 		last := e.applied
 		if n := len(e.late); n > 0 {
 			last = e.late[n-1].text
 		}
-		if text != last {
-			e.late = append(e.late, pending{due: time.Now().Add(e.order.Mode.Delay), text: text})
+		if now.text != last {
+			e.late = append(e.late, pending{due: time.Now().Add(e.order.Mode.Delay), ruling: now})
 		}
 		e.release()
 		return nil
 	}
-	if err := e.apply(ctx, text, reason); err != nil {
+	if err := e.apply(ctx, now, reason); err != nil {
 		return err
 	}
 	e.release()
@@ -173,7 +184,7 @@ func (e *enforcer) enforce(ctx context.Context, reason string) error {
 func (e *enforcer) enforceLate(ctx context.Context) error {
 	next := e.late[0]
 	e.late = e.late[1:]
-	return e.apply(ctx, next.text, "late")
+	return e.apply(ctx, next.ruling, "late")
 }
 
 func (e *enforcer) nextLate() <-chan time.Time {
@@ -183,21 +194,24 @@ func (e *enforcer) nextLate() <-chan time.Time {
 	return time.After(time.Until(e.late[0].due))
 }
 
-// apply hands a text to nft, unless it is in force already.
-func (e *enforcer) apply(ctx context.Context, text, reason string) error {
-	if text == e.applied {
+// apply hands a text to nft, unless it is in force already. It logs which policies are
+// new, changed or gone since the text before.
+func (e *enforcer) apply(ctx context.Context, r ruling, reason string) error {
+	changed := e.inForce.changed(r.policies)
+	if r.text == e.applied {
+		e.inForce = r.policies
 		return nil
 	}
 	start := time.Now()
 	cmd := exec.CommandContext(ctx, "nft", "-f", "-")
-	cmd.Stdin = strings.NewReader(text)
+	cmd.Stdin = strings.NewReader(r.text)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("applying with nft: %w: %s", err, strings.TrimSpace(string(out)))
 	}
-	e.applied = text
+	e.applied, e.inForce = r.text, r.policies
 	e.serial++
 	e.Log.Info("applied", "generation", e.serial, "mode", e.order.Mode.String(), "cause", reason,
-		"guards", max(0, strings.Count(text, "\tchain ")-2), "took", time.Since(start).Round(time.Microsecond))
+		"guards", max(0, strings.Count(r.text, "\tchain ")-2), "policies", strings.Join(changed, ","), "took", time.Since(start).Round(time.Microsecond))
 	return nil
 }
 
@@ -211,8 +225,7 @@ func (e *enforcer) followOrder(ctx context.Context) error {
 	e.setOrder(order)
 	// The change of mode itself takes effect at once, in slow mode too: it
 	// delays the changes of the API that come after it.
-	text := Compile(e.snapshot(), order.Mode).Text()
-	if err := e.apply(ctx, text, "mode"); err != nil {
+	if err := e.apply(ctx, rulingOf(e.snapshot(), order.Mode), "mode"); err != nil {
 		return err
 	}
 	return confirm(e.Dir, order)

@@ -1,7 +1,10 @@
 package agent
 
 import (
+	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -100,4 +103,28 @@ func protocolOrTCP(p corev1.Protocol) corev1.Protocol {
 		return corev1.ProtocolTCP
 	}
 	return p
+}
+
+// versions are those of policies, by NAMESPACE/NAME.
+type versions map[string]string
+
+func versionsOf(policies []*networkingv1.NetworkPolicy) versions {
+	out := versions{}
+	for _, p := range policies {
+		out[p.Namespace+"/"+p.Name] = fmt.Sprintf("%s/%d", p.UID, p.Generation)
+	}
+	return out
+}
+
+// changed lists the policies of which the versions differ, in order.
+func (v versions) changed(now versions) []string {
+	out := map[string]bool{}
+	for name, version := range now {
+		out[name] = v[name] != version
+	}
+	for name := range v {
+		out[name] = v[name] != now[name]
+	}
+	maps.DeleteFunc(out, func(_ string, differs bool) bool { return !differs })
+	return slices.Sorted(maps.Keys(out))
 }
