@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -127,6 +128,28 @@ func (w *CanaryWays) cover(ring map[string][]string, idle map[string]string) {
 	for _, times := range []map[string]time.Time{w.wanted, w.rounds} {
 		maps.DeleteFunc(times, func(node string, _ time.Time) bool { return ring[node] == nil })
 	}
+}
+
+// witnesses returns the nodes that probe each node: others before the node itself, since
+// what is within a node takes no way between nodes.
+func (w *CanaryWays) witnesses() map[string][]string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := map[string][]string{}
+	for pair := range w.covered {
+		if w.idle[pair.from] == "" && w.idle[pair.to] == "" {
+			out[pair.to] = append(out[pair.to], pair.from)
+		}
+	}
+	for to, nodes := range out {
+		slices.SortFunc(nodes, func(a, b string) int {
+			if (a == to) != (b == to) {
+				return map[bool]int{true: 1, false: -1}[a == to]
+			}
+			return strings.Compare(a, b)
+		})
+	}
+	return out
 }
 
 // begin decides which of the nodes that are asked about make a round now, and tells

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -261,5 +262,17 @@ func TestTargetsOffThePodNetwork(t *testing.T) {
 		if got := r.offPodNetwork(&plan.Edge{Target: tc.target}); got != tc.want {
 			t.Errorf("%s: got %v, want %v", name, got, tc.want)
 		}
+	}
+}
+
+// Others come before the node itself, and what does not take part is no witness.
+func TestWitnesses(t *testing.T) {
+	w := NewCanaryWays()
+	if got := w.witnesses(); len(got) != 0 {
+		t.Errorf("got %v before anything is known", got)
+	}
+	w.cover(map[string][]string{"a": {"a", "b", "c"}, "b": {"b", "c", "a"}, "c": {"c", "a", "b"}, "d": {"d", "a"}}, map[string]string{"c": "its pod does not run"})
+	if diff := cmp.Diff(map[string][]string{"a": {"b", "d", "a"}, "b": {"a", "b"}, "d": {"d"}}, w.witnesses()); diff != "" {
+		t.Errorf("witnesses (-want +got):\n%s", diff)
 	}
 }
