@@ -62,7 +62,7 @@ docs: $(CRD_REF_DOCS) ## Generate docs/api.md
 
 ##@ Check
 
-.PHONY: test test-unit test-race integration e2e soak bench bench-lab fuzz
+.PHONY: test test-unit test-race integration e2e soak bench bench-lab scale fuzz
 test: assets ## Run every test: unit, CRD rules, integration, end to end on the lab
 	@KUBEBUILDER_ASSETS="$$(go run ./test/lab assets)" go run ./hack/testreport \
 	  unit: $(UNIT) -- integration: -timeout=10m ./test/integration -- e2e: -timeout=60m -v ./test/e2e
@@ -80,6 +80,8 @@ bench: ## Run the benchmarks; those of whole runs need root
 	go test -run='^$$' -bench=. -benchmem ./evaluator ./plan ./probe/... ./cmd/probe ./controllers ./manifests ./cmd/pathproof
 bench-lab: ## Measure whole runs on the lab, or on the cluster of KUBECONFIG
 	go run ./test/bench
+scale: assets ## Measure the operator on a cluster of 1,000 nodes (NODES) that are fakes
+	KUBEBUILDER_ASSETS="$$(go run ./test/lab assets)" go run ./test/scale -nodes=$(or $(NODES),1000)
 fuzz: ## Fuzz each target for ten seconds
 	@for f in $(FUZZ); do go test -run='^$$' -fuzz="^$${f#*:}$$" -fuzztime=10s "$${f%:*}" || exit 1; done
 
@@ -98,6 +100,7 @@ verify: generate docs $(KUSTOMIZE) ## Check that generated files, modules and ma
 	go vet ./...
 	$(KUSTOMIZE) build config/default > /dev/null
 	$(KUSTOMIZE) build config/canary > /dev/null
+	$(KUSTOMIZE) build config/clusternetworkpolicy > /dev/null
 	$(KUSTOMIZE) build config/samples/production > /dev/null
 	@git diff --exit-code -- api config cmd/probe/deps.txt docs/api.md || { echo "generated files differ: run 'make generate docs' and commit"; exit 1; }
 	@test -z "$$(git status --porcelain -- api config docs/api.md)" || { echo "generated files are not committed"; exit 1; }

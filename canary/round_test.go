@@ -17,7 +17,7 @@ func podsOf(nodes ...string) Pods {
 	for i, node := range nodes {
 		out[node] = map[Role]*corev1.Pod{}
 		for j, role := range Roles() {
-			pod := NewPod(PodSettings{Name: "c", Namespace: "c", Features: Features(), Image: probepod.Image{Name: "probe"}}, role, node)
+			pod := NewPod(PodSettings{Name: "c", Namespace: "c", Features: everything(), Image: probepod.Image{Name: "probe"}}, role, node)
 			pod.UID, pod.Spec.NodeName = types.UID(node+"-"+string(role)), node
 			n := string(rune('1' + 4*i + j))
 			pod.Status.PodIPs = []corev1.PodIP{{IP: "10.0.0." + n}, {IP: "fd00::" + n}}
@@ -35,7 +35,7 @@ func TestRoundLeavesOutWhatCannotBe(t *testing.T) {
 		pod.Status.PodIPs = pod.Status.PodIPs[:1]
 		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "sctp", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 3}}}}
 	}
-	round := NewRound(Rows(Features()), pods, "a", []string{"a", "b"}, wire.Plan{Version: wire.Version, TimeoutMilliseconds: 1000, Attempts: Attempts})
+	round := NewRound(Rows(everything()), pods, "a", []string{"a", "b"}, wire.Plan{Version: wire.Version, TimeoutMilliseconds: 1000, Attempts: Attempts})
 	if len(round.Pods) != len(Roles()) {
 		t.Errorf("%d pods have plans", len(round.Pods))
 	}

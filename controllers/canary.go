@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -57,9 +58,11 @@ type CanaryReconciler struct {
 	metrics  *CanaryMetrics
 	options  Options
 	logs     *podlog.Follower
-	reports  *canaryReports
 	// ways answers expectations.
 	ways *CanaryWays
+	// kinds tells whether ClusterNetworkPolicies are served; nil without a manager.
+	kinds   *kindWatcher
+	reports *canaryReports
 	// state is what is remembered between reconciles, of which there is one at a time.
 	state *canaryState
 	// took is how long the last reconcile took, in nanoseconds. Watches read it.
@@ -82,22 +85,39 @@ func NewCanaryReconciler(c clock.WithTicker, cl client.Client, logs podlog.Reade
 // +kubebuilder:rbac:groups="",resources=pods/log,verbs=get
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=create;patch;delete
 
-// SetupWithManager registers the watches and the reconciler.
-func (r *CanaryReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
+// SetupWithManager registers the watches and the reconciler. beside was set up before: it
+// reads the policies of the kinds that the API server serves.
+func (r *CanaryReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, beside *ExpectationReconciler) error {
+	r.kinds = beside.kinds
 	r.logs.Lifetime = func() context.Context { return ctx }
 	later := r.gathered()
-	ours := builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetLabels()[canary.Label] != "" }))
-	return ctrl.NewControllerManagedBy(mgr).
+	isOurs := predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetLabels()[canary.Label] != "" })
+	ours := builder.WithPredicates(isOurs)
+	c, err := ctrl.NewControllerManagedBy(mgr).
 		Named("enforcementcanary").
 		For(&v1alpha1.EnforcementCanary{}, builder.WithPredicates(specChanged())).
 		Watches(&corev1.Pod{}, later, ours).
 		Watches(&networkingv1.NetworkPolicy{}, later, ours).
 		Watches(&corev1.Namespace{}, later, ours).
 		Watches(&corev1.Node{}, later, builder.WithPredicates(nodeChanged())).
+		Watches(&apiextensionsv1.CustomResourceDefinition{}, later, builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool {
+			return o.GetName() == clusterPolicyCRD
+		}))).
 		WatchesRawSource(source.Channel(r.reports.changed, later)).
 		WatchesRawSource(source.Channel(r.ways.asked, later)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
-		Complete(r)
+		Build(r)
+	if err != nil {
+		return err
+	}
+	watch := r.kinds.watch
+	r.kinds.watch = func(kind policyKind, o client.Object) error {
+		if err := watch(kind, o); err != nil || kind.name() != clusterPolicyCRD {
+			return err
+		}
+		return c.Watch(source.Kind(mgr.GetCache(), o, later, predicate.Predicate(isOurs)))
+	}
+	return nil
 }
 
 // gathered wakes the canary, once for all events of some time.
@@ -141,6 +161,10 @@ type canaryState struct {
 	armed map[types.UID]string
 	// violated is since when rows are not enforced, as far as is known.
 	violated map[rowOf]time.Time
+	// refusal is why the ClusterNetworkPolicy could not be written. It is tried again after
+	// refusedUntil.
+	refusal      string
+	refusedUntil time.Time
 	// status is what was last written.
 	status *v1alpha1.EnforcementCanaryStatus
 	// teller knows what was told by events.
@@ -209,12 +233,13 @@ func (r *CanaryReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 		return ctrl.Result{}, err
 	}
 	for _, p := range []func(context.Context, *canaryScope) (done bool, err error){
-		r.keepNamespaces, // create them, or find out that they are somebody else's
-		r.survey,         // which nodes, and who probes whom?
-		r.keepPods,       // create those that are missing, delete those that are not needed
-		r.keepPolicies,   // create them, and put right what was changed
-		r.arm,            // hand out plans
-		r.judge,          // read reports
+		r.keepNamespaces,    // create them, or find out that they are somebody else's
+		r.survey,            // which nodes, and who probes whom?
+		r.keepPods,          // create those that are missing, delete those that are not needed
+		r.keepPolicies,      // create them, and put right what was changed
+		r.keepClusterPolicy, // the same, where there are ClusterNetworkPolicies
+		r.arm,               // hand out plans
+		r.judge,             // read reports
 	} {
 		done, err := p(ctx, s)
 		if err != nil {

@@ -185,8 +185,8 @@ func TestCanaryOnManyNodes(t *testing.T) {
 	f := newFleet(t, nodes)
 	// Namespaces, the policies of all but ipBlock, and for each node four pods and that of
 	// ipBlock.
-	if got := f.settle()["create"]; got != 2+9+5*nodes {
-		t.Errorf("created %d objects, want %d", got, 2+9+5*nodes)
+	if got := f.settle()["create"]; got != 2+10+5*nodes {
+		t.Errorf("created %d objects, want %d", got, 2+10+5*nodes)
 	}
 	f.report()
 	f.settle()

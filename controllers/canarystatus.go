@@ -75,6 +75,10 @@ func (s *canaryScope) find(r *CanaryReconciler) canaryFindings {
 	for node := range s.ring {
 		f.nodes[node] = map[canary.Name]canary.Result{}
 		for _, row := range s.rows {
+			if row.Untestable != "" {
+				f.nodes[node][row.Name()] = canary.Result{Verdict: canary.Unsupported, Message: row.Untestable}
+				continue
+			}
 			f.nodes[node][row.Name()] = canary.NodeResult(node, row.Name(), s.ring, s.sources, func(from, to string) canary.Result {
 				return of(nodePair{from, to}, row.Name())
 			})
@@ -161,7 +165,7 @@ func (s *canaryScope) summarize(f canaryFindings) {
 		st.LastHandledRequest = s.request
 	}
 	enforced := metav1.Condition{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonCanaryEnforced, Message: "every covered node does what the policies say"}
-	complete := metav1.Condition{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonCanaryComplete, Message: fmt.Sprintf("%d of %d nodes are covered", st.Nodes.Covered, st.Nodes.Selected)}
+	complete := metav1.Condition{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonCanaryComplete, Message: fmt.Sprintf("%d of %d nodes are covered%s", st.Nodes.Covered, st.Nodes.Selected, s.untested())}
 	switch {
 	case len(s.ring) == 0:
 		enforced = unknown(v1alpha1.ReasonNoNodes, "there is no node to cover: see status.nodes")

@@ -148,7 +148,7 @@ func run(ctx context.Context, f *flags) error {
 		return fmt.Errorf("setting up controller: %w", err)
 	}
 	c := controllers.NewCanaryReconciler(clock.RealClock{}, mgr.GetClient(), logs, mgr.GetEventRecorder("pathproof"), cm, ways, f.options)
-	if err := c.SetupWithManager(ctx, mgr); err != nil {
+	if err := c.SetupWithManager(ctx, mgr, r); err != nil {
 		return fmt.Errorf("setting up controller of the canary: %w", err)
 	}
 	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping)); err != nil {

@@ -114,7 +114,7 @@ func TestImports(t *testing.T) {
 			pkg: "plan", only: append(ours("flow", "api", "evaluator", "probe/wire"), "k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/network-policy-api/apis"),
 		},
 		"canary plans and judges, and asks nobody": {
-			pkg: "canary", only: append(ours("flow", "api", "probe/wire", "probepod"), "k8s.io/api", "k8s.io/apimachinery", "k8s.io/klog/v2", "k8s.io/utils/ptr"),
+			pkg: "canary", only: append(ours("flow", "api", "probe/wire", "probepod"), "k8s.io/api", "k8s.io/apimachinery", "k8s.io/klog/v2", "k8s.io/utils/ptr", "sigs.k8s.io/network-policy-api/apis"),
 		},
 		"pods of the probe are built and read without a client": {
 			pkg: "probepod", only: append(ours("probe/wire"), "k8s.io/api", "k8s.io/apimachinery", "k8s.io/utils/ptr"),

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -45,7 +46,9 @@ func removeCanary(ctx context.Context) {
 				return false
 			}
 		}
-		return true
+		policy := &metav1.PartialObjectMetadata{}
+		policy.SetGroupVersionKind(schema.GroupVersionKind{Group: "policy.networking.k8s.io", Version: "v1alpha2", Kind: "ClusterNetworkPolicy"})
+		return apierrors.IsNotFound(bed.Client.Get(ctx, client.ObjectKey{Name: canaryNamespace}, policy))
 	}).WithTimeout(90 * time.Second).WithPolling(500 * time.Millisecond).Should(BeTrue())
 }
 

@@ -107,7 +107,7 @@ func startOperatorWith(by clock.WithTicker, change func(*controllers.Options), f
 	Expect(r.SetupWithManager(ctx, mgr)).To(Succeed())
 	canaryMetrics = controllers.NewCanaryMetrics(by)
 	c := controllers.NewCanaryReconciler(by, cl, readLog, mgr.GetEventRecorder("pathproof"), canaryMetrics, ways, o)
-	Expect(c.SetupWithManager(ctx, mgr)).To(Succeed())
+	Expect(c.SetupWithManager(ctx, mgr, r)).To(Succeed())
 	done := make(chan struct{})
 	go func() {
 		defer GinkgoRecover()

@@ -134,8 +134,10 @@ func (b *Bed) Install(ctx context.Context) error {
 			}
 		}
 	}
-	if err := b.Kubectl(ctx, "apply", "--server-side", "--force-conflicts", "-k", b.Path("config/default")); err != nil {
-		return err
+	for _, config := range []string{"config/default", "config/clusternetworkpolicy"} {
+		if err := b.Kubectl(ctx, "apply", "--server-side", "--force-conflicts", "-k", b.Path(config)); err != nil {
+			return err
+		}
 	}
 	if err := b.setImages(ctx); err != nil {
 		return err

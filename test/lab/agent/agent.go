@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os/exec"
 	"slices"
@@ -17,6 +18,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	networkinglisters "k8s.io/client-go/listers/networking/v1"
+	policyclient "sigs.k8s.io/network-policy-api/pkg/client/clientset/versioned"
+	policyinformers "sigs.k8s.io/network-policy-api/pkg/client/informers/externalversions"
+	policylisters "sigs.k8s.io/network-policy-api/pkg/client/listers/apis/v1alpha2"
 )
 
 // Options configure the agent of one node. The process is expected to run in
@@ -25,7 +29,9 @@ type Options struct {
 	Node   string
 	Dir    string // holds the mode file, the confirmation and the gate's socket
 	Client kubernetes.Interface
-	Log    *slog.Logger
+	// Policies is the client of the cluster-wide policies, whose kind has to be served.
+	Policies policyclient.Interface
+	Log      *slog.Logger
 }
 
 const (
@@ -39,9 +45,10 @@ const (
 // enforcer is owned by one goroutine, the loop in Run; nothing in it is locked.
 type enforcer struct {
 	Options
-	pods       corelisters.PodLister
-	namespaces corelisters.NamespaceLister
-	policies   networkinglisters.NetworkPolicyLister
+	pods        corelisters.PodLister
+	namespaces  corelisters.NamespaceLister
+	policies    networkinglisters.NetworkPolicyLister
+	clusterwide policylisters.ClusterNetworkPolicyLister
 
 	order   Order
 	applied string    // text that nft took last
@@ -106,6 +113,8 @@ func (e *enforcer) watch(ctx context.Context, changed chan<- string) error {
 	e.pods = factory.Core().V1().Pods().Lister()
 	e.namespaces = factory.Core().V1().Namespaces().Lister()
 	e.policies = factory.Networking().V1().NetworkPolicies().Lister()
+	clusterwide := policyinformers.NewSharedInformerFactory(e.Policies, 0)
+	e.clusterwide = clusterwide.Policy().V1alpha2().ClusterNetworkPolicies().Lister()
 	handler := notifier(changed)
 	for _, add := range []func() error{
 		func() error { _, err := factory.Core().V1().Pods().Informer().AddEventHandler(handler); return err },
@@ -117,13 +126,20 @@ func (e *enforcer) watch(ctx context.Context, changed chan<- string) error {
 			_, err := factory.Networking().V1().NetworkPolicies().Informer().AddEventHandler(handler)
 			return err
 		},
+		func() error {
+			_, err := clusterwide.Policy().V1alpha2().ClusterNetworkPolicies().Informer().AddEventHandler(handler)
+			return err
+		},
 	} {
 		if err := add(); err != nil {
 			return fmt.Errorf("watching: %w", err)
 		}
 	}
 	factory.Start(ctx.Done())
-	for kind, synced := range factory.WaitForCacheSync(ctx.Done()) {
+	clusterwide.Start(ctx.Done())
+	all := factory.WaitForCacheSync(ctx.Done())
+	maps.Copy(all, clusterwide.WaitForCacheSync(ctx.Done()))
+	for kind, synced := range all {
 		if !synced {
 			return fmt.Errorf("listing %s: %w", kind, context.Cause(ctx))
 		}
@@ -249,6 +265,7 @@ func (e *enforcer) snapshot() Snapshot {
 		s.Namespaces[ns.Name] = ns.Labels
 	}
 	s.Policies, _ = e.policies.List(everything)
+	s.ClusterPolicies, _ = e.clusterwide.List(everything)
 	pods, _ := e.pods.List(everything)
 	for _, p := range pods {
 		pod, ok := podOf(p, e.earlyAddrs(p))

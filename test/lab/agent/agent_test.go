@@ -18,6 +18,7 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	networkinglisters "k8s.io/client-go/listers/networking/v1"
 	"k8s.io/client-go/tools/cache"
+	policylisters "sigs.k8s.io/network-policy-api/pkg/client/listers/apis/v1alpha2"
 )
 
 func TestPodOf(t *testing.T) {
@@ -141,11 +142,12 @@ func newEnforcer(t *testing.T, pods ...*corev1.Pod) (*enforcer, cache.Indexer) {
 		}
 	}
 	return &enforcer{
-		Options:    Options{Node: "node-a", Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)},
-		pods:       corelisters.NewPodLister(store),
-		namespaces: corelisters.NewNamespaceLister(index()),
-		policies:   networkinglisters.NewNetworkPolicyLister(index()),
-		early:      map[types.UID][]netip.Addr{},
+		Options:     Options{Node: "node-a", Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)},
+		pods:        corelisters.NewPodLister(store),
+		namespaces:  corelisters.NewNamespaceLister(index()),
+		policies:    networkinglisters.NewNetworkPolicyLister(index()),
+		clusterwide: policylisters.NewClusterNetworkPolicyLister(index()),
+		early:       map[types.UID][]netip.Addr{},
 	}, store
 }
 

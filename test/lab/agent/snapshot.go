@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 // Snapshot is all that enforcement on one node depends on.
@@ -17,6 +18,8 @@ type Snapshot struct {
 	Namespaces map[string]map[string]string
 	Pods       []Pod
 	Policies   []*networkingv1.NetworkPolicy
+	// ClusterPolicies are of both tiers, in any order.
+	ClusterPolicies []*policyv1alpha2.ClusterNetworkPolicy
 }
 
 // Pod is a pod that can send or receive: it has an address of its own and has

@@ -52,6 +52,10 @@ func (l *Lab) repair(ctx context.Context) error {
 	if err := l.awaitAPI(ctx, client); err != nil {
 		return err
 	}
+	// A lab that an older version of this program built lacks what was added since.
+	if err := l.applyManifests(ctx); err != nil {
+		return err
+	}
 	if err := l.awaitNodes(ctx); err != nil {
 		return err
 	}
