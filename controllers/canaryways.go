@@ -163,8 +163,8 @@ func (w *CanaryWays) begin(now time.Time) (more bool) {
 		switch {
 		case !w.rounds[node].Before(w.wanted[node]):
 			delete(w.wanted, node) // it is under way
-		case w.busy[node], len(w.busy) >= waysBurst:
-			more = true
+		case w.busy[node], len(w.busy) >= waysBurst, now.Before(w.wanted[node]):
+			more = true // the last is asked for while this reconcile is under way
 		default:
 			w.rounds[node], w.busy[node] = now, true
 			delete(w.wanted, node)

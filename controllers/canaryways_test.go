@@ -154,6 +154,14 @@ func TestRoundsThatAreAskedForTakeTurns(t *testing.T) {
 	if got := begun(now.Add(waysWait + time.Second)); got != nil {
 		t.Errorf("%v began, and nobody has asked", got)
 	}
+	// One that is asked for while the canary is at work has to wait for its next look.
+	late := now.Add(2 * waysWait)
+	if answer(w, fromTo("node-05", "node-05"), late); begun(late.Add(-time.Millisecond)) != nil || !w.begin(late.Add(-time.Millisecond)) {
+		t.Error("a round began that would not count")
+	}
+	if got := begun(late); len(got) != 1 || got[0] != "node-05" {
+		t.Errorf("%v began at the next look", got)
+	}
 }
 
 // The run waits for the canary, but not for ever, and not where there is none.
