@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/probe/wire"
 )
 
@@ -34,6 +35,8 @@ type Result struct {
 // Pair is what is known of one round from one node to another, which may be the same.
 type Pair struct {
 	From, To string
+	// FirstIPv6 says that the first addresses of the pods on To are IPv6 ones.
+	FirstIPv6 bool
 	// Outcomes are those of the last attempts of each probe that was made.
 	Outcomes map[Probe]wire.Outcomes
 	// Unable says why a probe cannot be made, of those for which a node lacks something.
@@ -82,11 +85,23 @@ func (o Pair) read(p Probe) reading {
 	return unclear
 }
 
+// JudgeAll judges rows on a pair of nodes.
+func JudgeAll(rows []Row, o Pair) map[Name]Result {
+	out := make(map[Name]Result, len(rows))
+	for _, r := range rows {
+		out[r.Name()] = Judge(r, o)
+	}
+	return out
+}
+
 // Judge judges a row on a pair of nodes.
 func Judge(r Row, o Pair) Result {
+	if r.Untestable != "" {
+		return Result{Unsupported, r.Untestable}
+	}
 	for _, p := range r.Closed {
 		if o.read(p) == answered {
-			return Result{NotEnforced, o.describe(p) + " gets through, although no rule allows it"}
+			return Result{NotEnforced, o.describe(p) + " gets through, although " + r.denial()}
 		}
 	}
 	probes := slices.Concat(r.allowed(), r.Closed)
@@ -114,6 +129,14 @@ func Judge(r Row, o Pair) Result {
 		return Result{Unsupported, o.describe(blocked[0]) + " is blocked, as by a network that does not know this feature, although a rule allows it"}
 	}
 	return Result{NotEnforced, o.describe(blocked[0]) + " is blocked, although a rule allows it"}
+}
+
+// denial says what keeps the row's closed probes from getting through.
+func (r Row) denial() string {
+	if r.Feature == v1alpha1.FeatureClusterNetworkPolicy {
+		return "a ClusterNetworkPolicy denies it"
+	}
+	return "no rule allows it"
 }
 
 // lacks returns what a node lacks for one of the probes; nothing if that is nothing.

@@ -44,7 +44,7 @@ func verdicts(o Pair, rows []Row) map[Name]Verdict {
 
 func all(v Verdict, d v1alpha1.CanaryDirection, but ...v1alpha1.CanaryFeature) map[Name]Verdict {
 	out := map[Name]Verdict{}
-	for _, f := range Features() {
+	for _, f := range everything() {
 		if !slices.Contains(but, f) {
 			out[Name{f, d}] = v
 		}
@@ -64,7 +64,7 @@ func union(a, b map[Name]Verdict) map[Name]Verdict { maps.Copy(a, b); return a }
 
 // What a network does wrong shows in the rows that it should, and in no other.
 func TestJudge(t *testing.T) {
-	rows := Rows(Features())
+	rows := Rows(everything())
 	in, out := v1alpha1.DirectionIngress, v1alpha1.DirectionEgress
 	guarded := func(p Probe) bool { return p.From == Guarded || p.To == Guarded }
 	cases := map[string]struct {
@@ -141,7 +141,7 @@ func TestAttemptsThatThePodFailedToMake(t *testing.T) {
 // Without a listener that is known to be alive, a port that nobody may reach proves
 // nothing; one that somebody reached does.
 func TestJudgeAsksForTheListenerAndTheSource(t *testing.T) {
-	rows := Rows(Features())
+	rows := Rows(everything())
 	o := measured(rows, nil)
 	o.Listening = false
 	want := map[Name]Verdict{}
@@ -161,7 +161,7 @@ func TestJudgeAsksForTheListenerAndTheSource(t *testing.T) {
 // Whatever is measured, a row is Enforced only beside all of its positive controls, and
 // what did not get through is held against the network only beside its own.
 func TestNoConclusionWithoutItsControl(t *testing.T) {
-	rows := Rows(Features())
+	rows := Rows(everything())
 	outcomes := []wire.Outcome{wire.Replied, wire.TimedOut, wire.Refused, wire.Rejected, wire.Connected, wire.Unsupported, wire.ProbeError, wire.NoRoute}
 	r := rand.New(rand.NewPCG(1, 2))
 	counts := map[Verdict]int{}

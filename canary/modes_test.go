@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/probe/wire"
@@ -32,7 +33,7 @@ func (n labNode) passes(guarded, peer netip.Addr, ingress bool, p Probe) bool {
 	if ingress {
 		chain = n.Guards[i].Ingress
 	}
-	return chain == nil || slices.ContainsFunc(chain.Allow, func(a agent.Allow) bool {
+	matches := func(a agent.Allow) bool {
 		peers := a.Peers == nil || slices.ContainsFunc(a.Peers, func(q agent.Peer) bool {
 			return q.Prefix.Contains(peer) && !slices.ContainsFunc(q.Except, func(e netip.Prefix) bool { return e.Contains(peer) })
 		})
@@ -40,7 +41,16 @@ func (n labNode) passes(guarded, peer netip.Addr, ingress bool, p Probe) bool {
 			return m.Protocol == protocol && (m.First == 0 || (m.First <= int32(p.Port) && int32(p.Port) <= m.Last))
 		})
 		return peers && ports
-	})
+	}
+	if chain == nil {
+		return true
+	}
+	for _, ruling := range chain.Admin {
+		if matches(ruling.Allow) && ruling.Action == policyv1alpha2.ClusterNetworkPolicyRuleActionDeny {
+			return false
+		}
+	}
+	return !chain.Isolated || slices.ContainsFunc(chain.Allow, matches)
 }
 
 // answers tells whether the agent lets the answers out of, or in to, an isolated pod.
@@ -52,9 +62,12 @@ func (n labNode) answers(guarded netip.Addr, ingress bool) bool {
 // lab is two nodes, of which b misbehaves.
 func lab(t *testing.T, mode string) map[string]labNode {
 	t.Helper()
-	s := agent.Snapshot{Policies: Policies("c", Features()), Namespaces: map[string]map[string]string{}}
+	s := agent.Snapshot{
+		Policies: Policies("c", everything()), Namespaces: map[string]map[string]string{},
+		ClusterPolicies: []*policyv1alpha2.ClusterNetworkPolicy{ClusterPolicy("default", "c")},
+	}
 	for _, ns := range []string{"c", "c" + AbroadSuffix} {
-		s.Namespaces[ns] = map[string]string{corev1.LabelMetadataName: ns}
+		s.Namespaces[ns] = map[string]string{corev1.LabelMetadataName: ns, Label: "default"}
 	}
 	_, _, named := Listeners()
 	var plain []netip.Addr
@@ -101,7 +114,7 @@ func onLab(nodes map[string]labNode, rows []Row, from, to string) Pair {
 // Every way in which the lab's agent misbehaves on a node shows in the rows of that node
 // that it should, and in no other row and on no other node.
 func TestModesOfTheLab(t *testing.T) {
-	rows := Rows(Features())
+	rows := Rows(everything())
 	in, out := v1alpha1.DirectionIngress, v1alpha1.DirectionEgress
 	want := map[string]map[Name]Verdict{
 		agent.ModeOff:                      union(all(NotEnforced, in), all(NotEnforced, out)),
@@ -115,6 +128,7 @@ func TestModesOfTheLab(t *testing.T) {
 		agent.ModeExceptIgnored:            both(NotEnforced, v1alpha1.FeatureIPBlock),
 		agent.ModeNamespaceSelectorIgnored: both(NotEnforced, v1alpha1.FeatureNamespaceSelector),
 		agent.ModeNamedPortsUnresolved:     both(NotEnforced, v1alpha1.FeatureNamedPort),
+		agent.ModeClusterPoliciesIgnored:   both(NotEnforced, v1alpha1.FeatureClusterNetworkPolicy),
 		agent.ModeRepliesDropped:           union(all(NotEnforced, in, v1alpha1.FeatureDefaultDeny), all(NotEnforced, out, v1alpha1.FeatureDefaultDeny)),
 	}
 	for _, mode := range agent.Modes {

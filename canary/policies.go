@@ -95,6 +95,9 @@ func allows(namespace string, f v1alpha1.CanaryFeature) (*networkingv1.NetworkPo
 		return byPod(Friend), one(corev1.ProtocolUDP, portAllowed)
 	case v1alpha1.FeatureSCTP:
 		return byPod(Friend), one(corev1.ProtocolSCTP, SCTPPort)
+	case v1alpha1.FeatureClusterNetworkPolicy:
+		// All pods of the namespace: what is denied to some of them is for ClusterPolicy.
+		return &networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{}}, one(corev1.ProtocolTCP, portCluster)
 	case v1alpha1.FeatureDefaultDeny, v1alpha1.FeatureIPBlock:
 	}
 	return nil, nil

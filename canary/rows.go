@@ -38,6 +38,7 @@ func Roles() []Role { return []Role{Plain, Friend, Abroad, Guarded} }
 // range of endPort is above all others: where endPort is read as everything above, that
 // shows in the row of endPort alone.
 const (
+	portCluster  = 9000 // allowed by a NetworkPolicy, and denied to strangers by a ClusterNetworkPolicy
 	portUnnamed  = 9001 // no rule names it
 	portAllowed  = 9002
 	portByPod    = 9003
@@ -59,7 +60,7 @@ const NamedPort = "canary"
 // NamedPort.
 func Listeners() (tcp, udp []uint16, named uint16) {
 	return []uint16{
-		portUnnamed, portAllowed, portByPod, portByNS, portOther, portNamed, portNotNamed, portBlock, portBlockToo, rangeFirst, rangeLast, rangeBeyond,
+		portCluster, portUnnamed, portAllowed, portByPod, portByNS, portOther, portNamed, portNotNamed, portBlock, portBlockToo, rangeFirst, rangeLast, rangeBeyond,
 	}, []uint16{portAllowed}, portNamed
 }
 
@@ -87,6 +88,9 @@ type Row struct {
 	Open []Probe
 	// Closed must not get through.
 	Closed []Probe
+	// Untestable says why the feature is Unsupported on all nodes alike: then nothing is
+	// probed. It is empty otherwise.
+	Untestable string
 }
 
 // Name identifies a row.
@@ -98,7 +102,8 @@ type Name struct {
 // Name returns the row's name.
 func (r Row) Name() Name { return Name{r.Feature, r.Direction} }
 
-// Features returns all features, in the order of the API.
+// Features returns all features of NetworkPolicies, in the order of the API. What is left
+// is that of ClusterNetworkPolicies, which takes another kind of policy.
 func Features() []v1alpha1.CanaryFeature {
 	return []v1alpha1.CanaryFeature{
 		v1alpha1.FeatureDefaultDeny, v1alpha1.FeaturePort, v1alpha1.FeatureEndPort, v1alpha1.FeaturePodSelector,
@@ -107,9 +112,9 @@ func Features() []v1alpha1.CanaryFeature {
 	}
 }
 
-// Tested returns the features that a spec asks for: all of them if it lists none.
+// Tested returns the features that a spec asks for: all there are if it lists none.
 func Tested(spec v1alpha1.EnforcementCanarySpec) []v1alpha1.CanaryFeature {
-	return slices.DeleteFunc(Features(), func(f v1alpha1.CanaryFeature) bool {
+	return slices.DeleteFunc(append(Features(), v1alpha1.FeatureClusterNetworkPolicy), func(f v1alpha1.CanaryFeature) bool {
 		return len(spec.Features) > 0 && !slices.Contains(spec.Features, f)
 	})
 }
@@ -158,6 +163,8 @@ func row(f v1alpha1.CanaryFeature, d v1alpha1.CanaryDirection) Row {
 	case v1alpha1.FeatureIPv6:
 		r.Open, r.Closed = []Probe{tcp(Friend, portAllowed)}, []Probe{tcp(Plain, portAllowed)}
 		r.Open[0].IPv6, r.Closed[0].IPv6 = true, true
+	case v1alpha1.FeatureClusterNetworkPolicy:
+		r.Open, r.Closed = []Probe{tcp(Friend, portCluster)}, []Probe{tcp(Plain, portCluster)}
 	}
 	return r
 }
@@ -199,6 +206,9 @@ func Probes(rows []Row, from Role) []Probe {
 		}
 	}
 	for _, r := range rows {
+		if r.Untestable != "" {
+			continue
+		}
 		for _, p := range slices.Concat(r.allowed(), r.Closed) {
 			add(p)
 			add(Control(p))

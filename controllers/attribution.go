@@ -46,18 +46,24 @@ func (r *run) attribution(verdicts []verdict.Verdict) *attribution {
 			break
 		}
 		found, ok := checks[v.Check.ID]
-		if !ok || !v.Attributable() || len(v.Attributions) > 0 {
+		if !ok || !v.Attributable() || len(v.Attributions) > 0 || v.Silent() && !standsInFor(found.Edge) {
 			continue
 		}
 		a.of = append(a.of, i)
 		a.suspects = append(a.suspects, plan.Suspect{
-			Placed: found.Placed, Addr: v.Check.Addr, Decision: v.Check.Prediction, Answered: answeredBeside(checks, found),
+			Placed: found.Placed, Addr: v.Check.Addr, Decision: v.Check.Prediction, Answered: answeredBeside(checks, found), Silent: v.Silent(),
 		})
 	}
 	if len(a.suspects) == 0 {
 		return nil
 	}
 	return a
+}
+
+// standsInFor tells whether there may be a stand-in for the target of an edge: it is a pod
+// of the namespace of the expectation, which need not know how to answer a question.
+func standsInFor(e *plan.Edge) bool {
+	return e.Target.Kind == plan.TargetPod && !e.Transport.IsDNS() && e.Backends[0].Endpoint.Namespace == e.Source.Namespace
 }
 
 // placedCheck is a check of a run as it can be made again.
@@ -190,7 +196,12 @@ func (r *ExpectationReconciler) attribute(ctx context.Context, s *scope) (bool, 
 	s.verdicts = a.verdicts
 	for i, h := range current.followUp.Halves {
 		v := &s.verdicts[a.of[i]]
-		v.Attributions = verdict.Attribute(*v, half(judged, h.Again, v.Check), half(judged, h.Egress, v.Check), half(judged, h.Ingress, v.Check))
+		again, egress, ingress := half(judged, h.Again, v.Check), half(judged, h.Egress, v.Check), half(judged, h.Ingress, v.Check)
+		if v.Silent() {
+			v.Attributions = verdict.AttributeSilence(again, half(judged, h.StandIn, v.Check), egress, ingress)
+		} else {
+			v.Attributions = verdict.Attribute(*v, again, egress, ingress)
+		}
 		for j := range v.Attributions {
 			v.Attributions[j].At = s.now
 		}
@@ -279,16 +290,21 @@ func (s *scope) setNews(v verdict.Verdict) {
 	for _, a := range v.Attributions {
 		directions += string(a.Direction) + " " + a.Node + ","
 	}
-	if s.track.told.directions == directions {
+	if s.track.teller.directions == directions {
 		return
 	}
-	s.track.told.directions = directions
+	s.track.teller.directions = directions
 	s.track.news = &news{reason: string(v.Cause), note: verdict.Message(v)}
 }
 
 // tell tells what a follow-up found out.
 func (r *ExpectationReconciler) tell(s *scope) {
 	if n := s.track.news; n != nil {
+		if wait := s.track.teller.wait(s.now); wait > 0 {
+			s.again(wait)
+			return
+		}
+		s.track.teller.spoke(s.now)
 		r.recorder.Eventf(s.exp, nil, corev1.EventTypeWarning, n.reason, "Attribute", "%s", truncate(n.note, maxNote))
 		s.track.news = nil
 	}

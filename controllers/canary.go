@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,7 +31,9 @@ import (
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/canary"
+	"github.com/pathproof/pathproof/podlog"
 	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/probepod"
 )
 
 const (
@@ -54,8 +57,12 @@ type CanaryReconciler struct {
 	recorder events.EventRecorder
 	metrics  *CanaryMetrics
 	options  Options
-	logs     *logFollower
-	reports  *canaryReports
+	logs     *podlog.Follower
+	// ways answers expectations.
+	ways *CanaryWays
+	// kinds tells whether ClusterNetworkPolicies are served; nil without a manager.
+	kinds   *kindWatcher
+	reports *canaryReports
 	// state is what is remembered between reconciles, of which there is one at a time.
 	state *canaryState
 	// took is how long the last reconcile took, in nanoseconds. Watches read it.
@@ -66,32 +73,51 @@ var _ reconcile.Reconciler = (*CanaryReconciler)(nil)
 
 // NewCanaryReconciler returns a reconciler, whose client reads from a cache with the index
 // PodCNIIndex.
-func NewCanaryReconciler(c clock.WithTicker, cl client.Client, logs LogReader, rec events.EventRecorder, m *CanaryMetrics, o Options) *CanaryReconciler {
-	r := &CanaryReconciler{clock: c, client: cl, recorder: rec, metrics: m, options: o, reports: newCanaryReports(c)}
-	r.logs = newLogFollower(c, logs, r.reports.take)
+func NewCanaryReconciler(c clock.WithTicker, cl client.Client, logs podlog.Reader, rec events.EventRecorder, m *CanaryMetrics, w *CanaryWays, o Options) *CanaryReconciler {
+	r := &CanaryReconciler{clock: c, client: cl, recorder: rec, metrics: m, ways: w, options: o, reports: newCanaryReports(c)}
+	r.logs = podlog.New(c, logs, r.reports.take)
 	return r
 }
 
 // +kubebuilder:rbac:groups=pathproof.dev,resources=enforcementcanaries,verbs=get;list;watch
 // +kubebuilder:rbac:groups=pathproof.dev,resources=enforcementcanaries/status,verbs=get;patch
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=create
+// +kubebuilder:rbac:groups="",resources=pods/log,verbs=get
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=create;patch;delete
 
-// SetupWithManager registers the watches and the reconciler.
-func (r *CanaryReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
-	r.logs.lifetime = func() context.Context { return ctx }
+// SetupWithManager registers the watches and the reconciler. beside was set up before: it
+// reads the policies of the kinds that the API server serves.
+func (r *CanaryReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, beside *ExpectationReconciler) error {
+	r.kinds = beside.kinds
+	r.logs.Lifetime = func() context.Context { return ctx }
 	later := r.gathered()
-	ours := builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetLabels()[canary.Label] != "" }))
-	return ctrl.NewControllerManagedBy(mgr).
+	isOurs := predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetLabels()[canary.Label] != "" })
+	ours := builder.WithPredicates(isOurs)
+	c, err := ctrl.NewControllerManagedBy(mgr).
 		Named("enforcementcanary").
 		For(&v1alpha1.EnforcementCanary{}, builder.WithPredicates(specChanged())).
 		Watches(&corev1.Pod{}, later, ours).
 		Watches(&networkingv1.NetworkPolicy{}, later, ours).
 		Watches(&corev1.Namespace{}, later, ours).
 		Watches(&corev1.Node{}, later, builder.WithPredicates(nodeChanged())).
+		Watches(&apiextensionsv1.CustomResourceDefinition{}, later, builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool {
+			return o.GetName() == clusterPolicyCRD
+		}))).
 		WatchesRawSource(source.Channel(r.reports.changed, later)).
+		WatchesRawSource(source.Channel(r.ways.asked, later)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
-		Complete(r)
+		Build(r)
+	if err != nil {
+		return err
+	}
+	watch := r.kinds.watch
+	r.kinds.watch = func(kind policyKind, o client.Object) error {
+		if err := watch(kind, o); err != nil || kind.name() != clusterPolicyCRD {
+			return err
+		}
+		return c.Watch(source.Kind(mgr.GetCache(), o, later, predicate.Predicate(isOurs)))
+	}
+	return nil
 }
 
 // gathered wakes the canary, once for all events of some time.
@@ -133,9 +159,16 @@ type canaryState struct {
 	judged map[string]string
 	// armed are the plans that pods were given, while the cache may not show it.
 	armed map[types.UID]string
+	// violated is since when rows are not enforced, as far as is known.
+	violated map[rowOf]time.Time
+	// refusal is why the ClusterNetworkPolicy could not be written. It is tried again after
+	// refusedUntil.
+	refusal      string
+	refusedUntil time.Time
 	// status is what was last written.
 	status *v1alpha1.EnforcementCanaryStatus
-	told   readyState
+	// teller knows what was told by events.
+	teller teller
 }
 
 // canaryScope is what the phases of one reconcile share.
@@ -158,13 +191,13 @@ type canaryScope struct {
 	sources  map[string][]string
 	// pods are those of each node, and waiting is why a node cannot take part yet. Set by
 	// keepPods.
-	pods    map[string]map[canary.Role]*corev1.Pod
+	pods    canary.Pods
 	waiting map[string]string
 	// policies identify those in force, for a node or (empty) for all. Set by
 	// keepPolicies.
 	policies map[string]string
 	// rounds are the plans of each node that takes part. Set by arm.
-	rounds map[string]*nodeRound
+	rounds map[string]*canary.Round
 
 	requeue time.Duration
 }
@@ -200,12 +233,13 @@ func (r *CanaryReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 		return ctrl.Result{}, err
 	}
 	for _, p := range []func(context.Context, *canaryScope) (done bool, err error){
-		r.keepNamespaces, // create them, or find out that they are somebody else's
-		r.survey,         // which nodes, and who probes whom?
-		r.keepPods,       // create those that are missing, delete those that are not needed
-		r.keepPolicies,   // create them, and put right what was changed
-		r.arm,            // hand out plans
-		r.judge,          // read reports
+		r.keepNamespaces,    // create them, or find out that they are somebody else's
+		r.survey,            // which nodes, and who probes whom?
+		r.keepPods,          // create those that are missing, delete those that are not needed
+		r.keepPolicies,      // create them, and put right what was changed
+		r.keepClusterPolicy, // the same, where there are ClusterNetworkPolicies
+		r.arm,               // hand out plans
+		r.judge,             // read reports
 	} {
 		done, err := p(ctx, s)
 		if err != nil {
@@ -229,7 +263,10 @@ func (r *CanaryReconciler) newCanaryScope(ctx context.Context, c *v1alpha1.Enfor
 	now := r.clock.Now()
 	if r.state == nil || r.state.uid != c.UID {
 		r.forget()
-		r.state = &canaryState{uid: c.UID, since: now, results: map[nodePair]pairResult{}, judged: map[string]string{}, armed: map[types.UID]string{}}
+		r.state = &canaryState{
+			uid: c.UID, since: now, results: map[nodePair]pairResult{}, judged: map[string]string{}, armed: map[types.UID]string{},
+			violated: knownViolations(c.Status),
+		}
 	}
 	s := &canaryScope{
 		now: now, canary: c, before: c.DeepCopy(), state: r.state, options: r.options,
@@ -246,8 +283,9 @@ func (r *CanaryReconciler) newCanaryScope(ctx context.Context, c *v1alpha1.Enfor
 // forget drops what is remembered of a canary that is gone. Its objects go with it: they
 // are owned by it, so that this takes no operator.
 func (r *CanaryReconciler) forget() {
-	r.logs.unfollowAll()
+	r.logs.UnfollowAll()
 	r.reports.clear()
+	r.ways.clear()
 	r.metrics.Forget()
 	r.state = nil
 }
@@ -288,6 +326,7 @@ func (r *CanaryReconciler) keepNamespaces(ctx context.Context, s *canaryScope) (
 			return true, nil
 		case !ownedByCanary(&ns, s.canary):
 			r.metrics.Forget()
+			r.ways.cover(nil, nil)
 			s.refuse(fmt.Sprintf("namespace %s is there, and does not belong to this canary: delete it, or delete the canary and give it another spec.namespace", name))
 			return true, nil
 		}
@@ -297,10 +336,10 @@ func (r *CanaryReconciler) keepNamespaces(ctx context.Context, s *canaryScope) (
 
 func canaryNamespace(c *v1alpha1.EnforcementCanary, name string) *corev1.Namespace {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
-		Name: name, Labels: map[string]string{canary.Label: c.Name, enforceLabel: "restricted"}, OwnerReferences: canaryOwner(c),
+		Name: name, Labels: map[string]string{canary.Label: c.Name, probepod.EnforceLabel: "restricted"}, OwnerReferences: canaryOwner(c),
 	}}
 	if c.Spec.SCTP == v1alpha1.SCTPRaw {
-		ns.Labels[enforceLabel] = "privileged"
+		ns.Labels[probepod.EnforceLabel] = "privileged"
 	}
 	return ns
 }
@@ -345,23 +384,15 @@ func canaryInterval(c *v1alpha1.EnforcementCanary) time.Duration {
 	return time.Duration(c.Spec.IntervalSeconds) * time.Second
 }
 
-// What a round of the canary is made with. It takes canaryBound at most.
-const (
-	canaryTimeout  = time.Second
-	canaryAttempts = 3
-	canarySettle   = 5 * time.Second
-	canaryBound    = canarySettle + 2*canaryTimeout + 5*time.Second
-)
-
-// wirePlanOf is a plan of the canary without its checks.
-func (s *canaryScope) wirePlanOf(node string) wire.Plan {
+// frame is a plan of the canary without its checks.
+func (s *canaryScope) frame(node string) wire.Plan {
 	every := canaryInterval(s.canary)
 	return wire.Plan{
 		Version:             wire.Version,
 		WarmUpMilliseconds:  int(s.options.WarmUp.Milliseconds()),
-		SettleMilliseconds:  int(canarySettle.Milliseconds()),
-		TimeoutMilliseconds: int(canaryTimeout.Milliseconds()),
-		Attempts:            canaryAttempts,
+		SettleMilliseconds:  int(canary.Settle.Milliseconds()),
+		TimeoutMilliseconds: int(canary.Timeout.Milliseconds()),
+		Attempts:            canary.Attempts,
 		EverySeconds:        int(every.Seconds()),
 		// Nodes take turns, so that a large cluster is not probed in one moment.
 		PhaseSeconds: int(jitter(types.UID(node), every).Seconds()),

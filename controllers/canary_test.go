@@ -2,7 +2,6 @@ package controllers
 
 import (
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -14,7 +13,9 @@ import (
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/canary"
 	"github.com/pathproof/pathproof/plan"
+	"github.com/pathproof/pathproof/podlog"
 	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/probepod"
 )
 
 func aCanary() *v1alpha1.EnforcementCanary {
@@ -36,7 +37,7 @@ func TestCanaryPod(t *testing.T) {
 	}
 	raw := func(pod *corev1.Pod) (names []string) {
 		for _, c := range pod.Spec.Containers {
-			if addsNetRaw(c) {
+			if probepod.AddsNetRaw(c) {
 				names = append(names, c.Name)
 			}
 		}
@@ -104,13 +105,13 @@ func TestCanaryPodTakesPart(t *testing.T) {
 		"it is not old":             {pod: runningPod(nil), up: true, after: 11 * time.Hour},
 	} {
 		s := &canaryScope{canary: aCanary(), now: time.Unix(1_700_000_000, 0).Add(tc.after)}
-		if up, why := canaryUp(tc.pod); up != tc.up || up != (why == "") {
+		if up, why := canary.Up(tc.pod); up != tc.up || up != (why == "") {
 			t.Errorf("%s: up is %v (%s), want %v", name, up, why, tc.up)
 		}
 		if got := r.spent(s, tc.pod, "node-a"); got != tc.spent {
 			t.Errorf("%s: spent is %v, want %v", name, got, tc.spent)
 		}
-		if got := lacksSCTP(tc.pod); got != tc.sctp {
+		if got := canary.LacksSCTP(tc.pod); got != tc.sctp {
 			t.Errorf("%s: lacks SCTP is %v, want %v", name, got, tc.sctp)
 		}
 	}
@@ -151,7 +152,7 @@ func twoNodes() *canaryScope {
 	c := aCanary()
 	s := &canaryScope{
 		now: time.Unix(1_700_000_000, 0), canary: c, features: canary.Features(), rows: canary.Rows(canary.Features()),
-		selected: []string{"a", "b"}, ring: canary.Ring([]string{"a", "b"}, 2), pods: map[string]map[canary.Role]*corev1.Pod{},
+		selected: []string{"a", "b"}, ring: canary.Ring([]string{"a", "b"}, 2), pods: canary.Pods{},
 		waiting: map[string]string{}, policies: map[string]string{"": "p", "a": "pa", "b": "pb"},
 		state: &canaryState{results: map[nodePair]pairResult{}, judged: map[string]string{}},
 	}
@@ -178,9 +179,9 @@ func TestPlanIDsNameAllThatAResultDependsOn(t *testing.T) {
 			change(s)
 		}
 		out := map[canary.Role]string{}
-		for role, p := range s.plan("a").pods {
-			out[role] = p.plan.ID
-			if err := p.plan.Validate(); p.plan.ID == "" || err != nil {
+		for role, p := range s.plan("a", time.Time{}).Pods {
+			out[role] = p.Plan.ID
+			if err := p.Plan.Validate(); p.Plan.ID == "" || err != nil {
 				t.Errorf("%s: %v", role, err)
 			}
 		}
@@ -210,6 +211,11 @@ func TestPlanIDsNameAllThatAResultDependsOn(t *testing.T) {
 			}
 		}
 	}
+	for role, p := range twoNodes().plan("a", time.Unix(1, 0)).Pods {
+		if base[role] == p.Plan.ID {
+			t.Errorf("a round that was asked for: the plan of %s stays the same", role)
+		}
+	}
 	// A pod that took the place of another has another UID, even at the same address.
 	changed := ids(func(s *canaryScope) { s.pods["b"][canary.Guarded].UID = "new" })
 	if changed[canary.Plain] == base[canary.Plain] || changed[canary.Friend] == base[canary.Friend] {
@@ -217,38 +223,9 @@ func TestPlanIDsNameAllThatAResultDependsOn(t *testing.T) {
 	}
 }
 
-// Without an IPv6 address, or without SCTP in the kernel, what needs it is not checked,
-// and the reason is kept.
-func TestPlanLeavesOutWhatCannotBe(t *testing.T) {
-	s := twoNodes()
-	for _, pod := range s.pods["b"] {
-		pod.Status.PodIPs = pod.Status.PodIPs[:1]
-		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "sctp", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 3}}}}
-	}
-	round := s.plan("a")
-	for role, p := range round.pods {
-		for i, c := range p.checks {
-			if c.to == "b" && (c.IPv6 || c.Transport == wire.SCTP) {
-				t.Errorf("%s checks %+v", role, c)
-			}
-			if p.plan.Checks[i].Addr.Is6() != c.IPv6 {
-				t.Errorf("%s checks %+v at %s", role, c, p.plan.Checks[i].Addr)
-			}
-		}
-	}
-	for p, why := range round.unable["b"] {
-		if !strings.Contains(why, "node b") || (!p.IPv6 && p.Transport != wire.SCTP) {
-			t.Errorf("%+v cannot be checked: %s", p, why)
-		}
-	}
-	if len(round.unable["b"]) == 0 || len(round.unable["a"]) != 0 {
-		t.Errorf("got %d and %d checks that cannot be made, want those to b", len(round.unable["a"]), len(round.unable["b"]))
-	}
-}
-
 // Old results, and those that are dated in the future, are unknown.
 func TestOldResultsAreUnknown(t *testing.T) {
-	r := &CanaryReconciler{logs: newLogFollower(nil, nil, nil)}
+	r := &CanaryReconciler{logs: podlog.New(nil, nil, nil)}
 	for name, tc := range map[string]struct {
 		age  time.Duration
 		want canary.Verdict

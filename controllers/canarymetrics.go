@@ -1,12 +1,15 @@
 package controllers
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/utils/clock"
 
+	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/canary"
 )
 
@@ -18,7 +21,7 @@ const maxViolationSeries = 500
 type CanaryMetrics struct {
 	clock clock.PassiveClock
 
-	violations, nodes, features, age, interval *prometheus.Desc
+	violations, violated, nodes, features, age, interval *prometheus.Desc
 
 	mu sync.Mutex
 	// seen is nil while there is no canary.
@@ -27,13 +30,25 @@ type CanaryMetrics struct {
 
 // canarySeen is what the metrics tell of.
 type canarySeen struct {
-	violations [][3]string
+	violations []violation
 	nodes      map[string]int
 	features   map[[2]string]int
 	// completeAt is when the last complete round ended, or when the canary was created if
 	// there was none.
 	completeAt time.Time
 	interval   time.Duration
+}
+
+// rowOf identifies a row of a node.
+type rowOf struct {
+	node string
+	name canary.Name
+}
+
+// violation is a row that is not enforced, since it was first seen not to be.
+type violation struct {
+	rowOf
+	since time.Time
 }
 
 var _ prometheus.Collector = (*CanaryMetrics)(nil)
@@ -43,7 +58,9 @@ func NewCanaryMetrics(c clock.PassiveClock) *CanaryMetrics {
 	return &CanaryMetrics{
 		clock: c,
 		violations: prometheus.NewDesc("pathproof_enforcement_violations",
-			"1 for each node, feature and direction that the canary found not to be enforced; at most 500 of them.", []string{"node", "feature", "direction"}, nil),
+			"1 for each node, feature and direction that the canary found not to be enforced, until it is known to be or the node is gone; at most 500 of them.", []string{"node", "feature", "direction"}, nil),
+		violated: prometheus.NewDesc("pathproof_enforcement_violation_seconds",
+			"Time since each of the violations was first seen.", []string{"node", "feature", "direction"}, nil),
 		nodes: prometheus.NewDesc("pathproof_canary_nodes",
 			"Nodes that the canary selects, by state: Covered, Unknown, or the reason for which they are left out.", []string{"state"}, nil),
 		features: prometheus.NewDesc("pathproof_canary_feature_nodes",
@@ -56,7 +73,7 @@ func NewCanaryMetrics(c clock.PassiveClock) *CanaryMetrics {
 
 // Describe implements prometheus.Collector.
 func (m *CanaryMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.violations, m.nodes, m.features, m.age, m.interval} {
+	for _, d := range []*prometheus.Desc{m.violations, m.violated, m.nodes, m.features, m.age, m.interval} {
 		ch <- d
 	}
 }
@@ -71,8 +88,12 @@ func (m *CanaryMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
+	now := m.clock.Now()
 	for _, v := range m.seen.violations {
-		gauge(m.violations, 1, v[:]...)
+		age, _ := ageAt(now, v.since)
+		labels := []string{v.node, string(v.name.Feature), string(v.name.Direction)}
+		gauge(m.violations, 1, labels...)
+		gauge(m.violated, max(0, age.Seconds()), labels...)
 	}
 	for state, n := range m.seen.nodes {
 		gauge(m.nodes, float64(n), state)
@@ -81,27 +102,57 @@ func (m *CanaryMetrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(m.features, float64(n), labels[:]...)
 	}
 	// A time that is still to come, since the clock was put back, is no age.
-	age, _ := ageAt(m.clock.Now(), m.seen.completeAt)
+	age, _ := ageAt(now, m.seen.completeAt)
 	gauge(m.age, max(0, age.Seconds()))
 	gauge(m.interval, m.seen.interval.Seconds())
 }
 
-// violationsOf lists the rows that are not enforced, as far as there are series for them.
-func (s *canaryScope) violationsOf(f canaryFindings) (out [][3]string) {
-	for _, node := range sortedKeys(f.nodes) {
-		for _, row := range s.rows {
-			if f.nodes[node][row.Name()].Verdict == canary.NotEnforced && len(out) < maxViolationSeries {
-				out = append(out, [3]string{node, string(row.Feature), string(row.Direction)})
-			}
-		}
+// knownViolations are those that the status tells of: what an operator that begins anew
+// knows.
+func knownViolations(st v1alpha1.EnforcementCanaryStatus) map[rowOf]time.Time {
+	out := map[rowOf]time.Time{}
+	for _, o := range st.Offenders {
+		out[rowOf{o.Node, canary.Name{Feature: o.Feature, Direction: o.Direction}}] = o.Since.Time
 	}
 	return out
 }
 
+// follow notes since when rows are not enforced. What nothing is known of any more stays as
+// it was: an alert ends when a node is known to enforce, or is none of those that have to.
+func (s *canaryScope) follow(f canaryFindings) {
+	for row := range s.state.violated {
+		if _, ok := f.nodes[row.node][row.name]; !ok {
+			delete(s.state.violated, row)
+		}
+	}
+	for node, rows := range f.nodes {
+		for name, res := range rows {
+			row := rowOf{node, name}
+			switch _, known := s.state.violated[row]; {
+			case res.Verdict == canary.NotEnforced && !known:
+				s.state.violated[row] = s.now
+			case res.Verdict == canary.Enforced || res.Verdict == canary.Unsupported:
+				delete(s.state.violated, row)
+			}
+		}
+	}
+}
+
+// violations lists the rows that are not enforced, as far as there are series for them.
+func (s *canaryScope) violations() (out []violation) {
+	for row, since := range s.state.violated {
+		out = append(out, violation{row, since})
+	}
+	slices.SortFunc(out, func(a, b violation) int {
+		return cmp.Or(cmp.Compare(a.node, b.node), cmp.Compare(a.name.Feature, b.name.Feature), cmp.Compare(a.name.Direction, b.name.Direction))
+	})
+	return out[:min(len(out), maxViolationSeries)]
+}
+
 // Observe records what the status says, and the rows that are not enforced.
-func (m *CanaryMetrics) Observe(s *canaryScope, violations [][3]string) {
+func (m *CanaryMetrics) Observe(s *canaryScope) {
 	seen := &canarySeen{
-		violations: violations,
+		violations: s.violations(),
 		nodes:      map[string]int{"Covered": int(s.canary.Status.Nodes.Covered), leftOutUnknown: 0}, features: map[[2]string]int{},
 		completeAt: s.canary.CreationTimestamp.Time, interval: canaryInterval(s.canary),
 	}

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,14 +13,13 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/canary"
 	"github.com/pathproof/pathproof/flow"
 	"github.com/pathproof/pathproof/plan"
-	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/probepod"
 )
 
 const (
@@ -36,65 +34,18 @@ const (
 	// canaryPlanAnnotation holds the ID of a pod's plan. The plan itself is not kept in
 	// the cache.
 	canaryPlanAnnotation = "pathproof.dev/canary-plan"
-
-	serveContainer = "serve"
-	sctpContainer  = "sctp"
-	servePort      = healthPort - 1
-	sctpHealthPort = healthPort - 2
 )
 
-// canaryPod builds the pod of a role on a node. One container probes, another one listens,
-// and a third one listens for SCTP, because it ends where the kernel has none.
+// canaryPod builds the pod of a role on a node.
 func canaryPod(c *v1alpha1.EnforcementCanary, features []v1alpha1.CanaryFeature, role canary.Role, node string, o Options) *corev1.Pod {
-	labels := map[string]string{canary.Label: c.Name, canary.RoleLabel: string(role), canary.NodeLabel: canary.NodeID(node)}
-	pod := confinedPod(canary.NamespaceOf(string(c.Spec.Namespace), role), "", labels, node, o)
+	pod := canary.NewPod(canary.PodSettings{
+		Name: c.Name, Namespace: string(c.Spec.Namespace), Features: features, RawSCTP: c.Spec.SCTP == v1alpha1.SCTPRaw,
+		Tolerations: c.Spec.Tolerations, Lifetime: 2 * canaryPodAge, Image: o.image(),
+	}, role, node)
 	pod.OwnerReferences = canaryOwner(c)
 	pod.Annotations[residentAnnotation] = "true"
-	// The cluster autoscaler would keep a node for the sake of a pod of no workload.
-	pod.Annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] = "true"
-	pod.Spec.Tolerations = c.Spec.Tolerations
-	pod.Spec.ActiveDeadlineSeconds = ptr.To(int64((2 * canaryPodAge).Seconds()))
-
-	probe := &pod.Spec.Containers[0]
-	probe.Args = []string{"stay", "--annotations=" + wire.AnnotationsPath, "--health-port=" + strconv.Itoa(healthPort)}
-	probe.ReadinessProbe = readinessProbe(healthPort)
-	probe.ReadinessProbe.PeriodSeconds = 2 // a run waits 3 s for one
-	projectAnnotations(pod, wire.AnnotationsPath, "metadata.annotations")
-
-	listener := func(name string, health int, listen []string) corev1.Container {
-		l := confinedContainer(name, o)
-		l.Args = []string{"serve", "--listen=" + strings.Join(listen, ","), "--health-port=" + strconv.Itoa(health)}
-		l.ReadinessProbe = readinessProbe(health)
-		l.ReadinessProbe.PeriodSeconds = 5
-		return l
-	}
-	tcp, udp, named := canary.Listeners()
-	serve := listener(serveContainer, servePort, append(ports(flow.TCP, tcp), ports(flow.UDP, udp)...))
-	serve.Ports = []corev1.ContainerPort{{Name: canary.NamedPort, ContainerPort: int32(named), Protocol: corev1.ProtocolTCP}}
-	pod.Spec.Containers = append(pod.Spec.Containers, serve)
-	if listensSCTP(features, role) {
-		sctp := listener(sctpContainer, sctpHealthPort, ports(flow.SCTP, []uint16{canary.SCTPPort}))
-		if c.Spec.SCTP == v1alpha1.SCTPRaw {
-			allowRawSCTP(&sctp)
-			allowRawSCTP(&pod.Spec.Containers[0])
-		}
-		pod.Spec.Containers = append(pod.Spec.Containers, sctp)
-	}
 	pod.Name = residentName("canary-"+string(role), pod)
 	return pod
-}
-
-func listensSCTP(features []v1alpha1.CanaryFeature, role canary.Role) bool {
-	return role != canary.Abroad && slices.Contains(features, v1alpha1.FeatureSCTP)
-}
-
-// ports writes ports as the probe reads them.
-func ports(p flow.Protocol, numbers []uint16) []string {
-	var out []string
-	for _, n := range numbers {
-		out = append(out, flow.PortRange{Protocol: p, First: n, Last: n}.String())
-	}
-	return out
 }
 
 // keepPods creates the pods that are missing, and deletes those that are not needed, that
@@ -104,7 +55,7 @@ func (r *CanaryReconciler) keepPods(ctx context.Context, s *canaryScope) (bool, 
 	if err != nil {
 		return false, err
 	}
-	s.pods, s.waiting = map[string]map[canary.Role]*corev1.Pod{}, map[string]string{}
+	s.pods, s.waiting = canary.Pods{}, map[string]string{}
 	writes, refused := 0, 0
 	for _, node := range sortedKeys(s.ring) {
 		s.pods[node] = map[canary.Role]*corev1.Pod{}
@@ -129,7 +80,7 @@ func (r *CanaryReconciler) keepPods(ctx context.Context, s *canaryScope) (bool, 
 				}
 				pod = nil
 			}
-			if up, why := canaryUp(pod); !up {
+			if up, why := canary.Up(pod); !up {
 				s.wait(node, fmt.Sprintf("its pod %s %s", key, why))
 			}
 			s.pods[node][role] = pod
@@ -178,19 +129,14 @@ func (r *CanaryReconciler) listPods(ctx context.Context, s *canaryScope) (map[cl
 
 // spent tells whether a pod has to be replaced.
 func (r *CanaryReconciler) spent(s *canaryScope, pod *corev1.Pod, node string) bool {
-	if pod.DeletionTimestamp != nil || !ownedByCanary(pod, s.canary) || pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded {
+	if pod.DeletionTimestamp != nil || !ownedByCanary(pod, s.canary) || canary.Ended(pod) {
 		return true
-	}
-	for _, c := range pod.Status.ContainerStatuses {
-		if t := c.State.Terminated; t != nil && (c.Name != sctpContainer || t.ExitCode != exitUnsupported) {
-			return true
-		}
 	}
 	return s.now.Sub(pod.CreationTimestamp.Time) > canaryPodAge+jitter(types.UID(node), canaryPodAge/6)
 }
 
 func (r *CanaryReconciler) deletePod(ctx context.Context, pod *corev1.Pod) error {
-	r.logs.unfollow(pod.UID)
+	r.logs.Unfollow(pod.UID)
 	r.reports.drop(pod.UID)
 	if pod.DeletionTimestamp != nil {
 		return nil
@@ -200,41 +146,6 @@ func (r *CanaryReconciler) deletePod(ctx context.Context, pod *corev1.Pod) error
 		return fmt.Errorf("deleting pod %s of the canary: %w", client.ObjectKeyFromObject(pod), err)
 	}
 	return nil
-}
-
-// canaryUp tells whether a pod can probe and be probed, and why not.
-func canaryUp(pod *corev1.Pod) (up bool, why string) {
-	switch {
-	case pod == nil:
-		return false, "is not there yet"
-	case containerRunning(pod) == nil || len(podAddrs(pod)) == 0:
-		return false, "does not run: " + describeWaiting(pod)
-	case !listening(pod):
-		return false, "is not seen to listen by the kubelet"
-	}
-	return true, ""
-}
-
-// listening tells whether the kubelet sees all listeners of a pod echo, but for SCTP where
-// the kernel has none.
-func listening(pod *corev1.Pod) bool {
-	serving := false
-	for _, c := range pod.Status.ContainerStatuses {
-		switch {
-		case c.Name == serveContainer:
-			serving = c.Ready && c.RestartCount == 0
-		case c.Name == sctpContainer && c.State.Terminated == nil && !c.Ready:
-			return false
-		}
-	}
-	return serving
-}
-
-// lacksSCTP tells whether a pod was to listen for SCTP, and cannot.
-func lacksSCTP(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
-		return c.Name == sctpContainer && c.State.Terminated != nil && c.State.Terminated.ExitCode == exitUnsupported
-	})
 }
 
 // keepPolicies creates the policies that are missing, and puts right those that were
@@ -303,8 +214,8 @@ func (r *CanaryReconciler) keepPolicies(ctx context.Context, s *canaryScope) (bo
 func (s *canaryScope) blockPolicy(namespace, node string) *networkingv1.NetworkPolicy {
 	addrs := func(nodes []string) (out []netip.Addr) {
 		for _, n := range nodes {
-			if pod := s.pods[n][canary.Plain]; pod != nil && len(podAddrs(pod)) > 0 {
-				out = append(out, podAddrs(pod)[0])
+			if pod := s.pods[n][canary.Plain]; pod != nil && len(probepod.Addrs(pod)) > 0 {
+				out = append(out, probepod.Addrs(pod)[0])
 			}
 		}
 		return out

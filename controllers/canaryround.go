@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -20,8 +19,8 @@ import (
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/canary"
-	"github.com/pathproof/pathproof/flow"
 	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/probepod"
 )
 
 // keptReports is the number of reports that are kept of a pod: the four pods of a node do
@@ -107,46 +106,29 @@ type pairResult struct {
 	rows    map[canary.Name]canary.Result
 }
 
-// nodeRound is what the pods of a node are to check.
-type nodeRound struct {
-	targets []string
-	pods    map[canary.Role]*armedPod
-	// unable says why some of it cannot be checked, by target.
-	unable map[string]map[canary.Probe]string
-}
-
-// armedPod is a pod with its plan.
-type armedPod struct {
-	pod  *corev1.Pod
-	plan wire.Plan
-	// checks are what the checks of the plan are for.
-	checks []aimedProbe
-}
-
-type aimedProbe struct {
-	to string
-	canary.Probe
-}
-
 // arm gives the pods of the nodes that take part their plans, and follows their logs. A plan
 // is named by all that its result depends on: other pods, addresses or policies make another
 // one, and what was reported on the one before is not looked at any more.
 func (r *CanaryReconciler) arm(ctx context.Context, s *canaryScope) (bool, error) {
-	s.rounds = map[string]*nodeRound{}
+	s.rounds = map[string]*canary.Round{}
+	r.ways.cover(s.ring, s.waiting)
+	if r.ways.begin(s.now) {
+		s.again(canaryRetry)
+	}
 	writes := 0
 	for _, node := range sortedKeys(s.ring) {
 		if s.waiting[node] != "" {
 			continue
 		}
-		round := s.plan(node)
+		round := s.plan(node, r.ways.round(node))
 		s.rounds[node] = round
 		for _, role := range canary.Roles() {
-			p := round.pods[role]
+			p := round.Pods[role]
 			if p == nil {
 				continue
 			}
-			r.logs.follow(p.pod, canaryInterval(s.canary)+canaryBound)
-			if p.pod.Annotations[canaryPlanAnnotation] == p.plan.ID || s.state.armed[p.pod.UID] == p.plan.ID {
+			r.logs.Follow(p.Pod, canaryInterval(s.canary)+canary.Bound)
+			if p.Pod.Annotations[canaryPlanAnnotation] == p.Plan.ID || s.state.armed[p.Pod.UID] == p.Plan.ID {
 				continue
 			}
 			if writes++; writes > canaryBurst {
@@ -161,84 +143,44 @@ func (r *CanaryReconciler) arm(ctx context.Context, s *canaryScope) (bool, error
 	return false, nil
 }
 
-// plan makes the plans of a node's pods, to those of its targets that take part.
-func (s *canaryScope) plan(node string) *nodeRound {
-	round := &nodeRound{pods: map[canary.Role]*armedPod{}, unable: map[string]map[canary.Probe]string{}}
+// plan makes the plans of a node's pods, to those of its targets that take part. A round
+// that was asked for is on a plan of its own.
+func (s *canaryScope) plan(node string, asked time.Time) *canary.Round {
+	var targets []string
+	depends := []string{string(s.canary.UID), s.request, s.policies[""], s.policies[node]}
+	if !asked.IsZero() {
+		depends = append(depends, fmt.Sprint("asked", asked.UnixNano()))
+	}
 	for _, to := range s.ring[node] {
 		if s.waiting[to] == "" {
-			round.targets = append(round.targets, to)
-			round.unable[to] = map[canary.Probe]string{}
-		}
-	}
-	for _, role := range canary.Roles() {
-		p := &armedPod{pod: s.pods[node][role], plan: s.wirePlanOf(node)}
-		depends := []string{string(s.canary.UID), s.request, string(p.pod.UID), s.policies[""], s.policies[node]}
-		for _, to := range round.targets {
+			targets = append(targets, to)
 			depends = append(depends, s.policies[to])
-			for _, probe := range canary.Probes(s.rows, role) {
-				target := s.pods[to][probe.To]
-				addr, unable := addressFor(p.pod, target, probe)
-				if unable != "" {
-					round.unable[to][probe] = unable
-					continue
-				}
-				p.checks = append(p.checks, aimedProbe{to, probe})
-				p.plan.Checks = append(p.plan.Checks, wire.Check{
-					Transport: probe.Transport, Addr: addr, Port: probe.Port, Goal: canary.Goal(s.rows, probe),
-					Nonce: flow.ID(string(p.pod.UID), string(target.UID), string(probe.Transport), addr.String(), fmt.Sprint(probe.Port)),
-				})
-			}
 		}
-		if len(p.checks) == 0 {
-			continue
-		}
-		// What is marshalled are plain structs.
-		text, _ := json.Marshal(p.plan)
-		p.plan.ID = flow.ID(append(depends, string(text))...)
-		round.pods[role] = p
 	}
-	return round
-}
-
-// addressFor returns the address at which a probe finds its target, or why there is none.
-func addressFor(from, to *corev1.Pod, p canary.Probe) (addr netip.Addr, unable string) {
-	if p.Transport == wire.SCTP && lacksSCTP(to) {
-		return addr, fmt.Sprintf("node %s does not support SCTP", to.Spec.NodeName)
-	}
-	if !p.IPv6 {
-		return podAddrs(to)[0], ""
-	}
-	for _, pod := range []*corev1.Pod{from, to} {
-		i := slices.IndexFunc(podAddrs(pod), netip.Addr.Is6)
-		if i < 0 {
-			return netip.Addr{}, fmt.Sprintf("pods on node %s have no IPv6 address", pod.Spec.NodeName)
-		}
-		addr = podAddrs(pod)[i]
-	}
-	return addr, ""
+	return canary.NewRound(s.rows, s.pods, node, targets, s.frame(node), depends...)
 }
 
 // handOut writes a plan into the annotations of its pod.
-func (r *CanaryReconciler) handOut(ctx context.Context, s *canaryScope, p *armedPod) error {
+func (r *CanaryReconciler) handOut(ctx context.Context, s *canaryScope, p *canary.ArmedPod) error {
 	data, err := json.Marshal(map[string]any{"metadata": map[string]any{
-		"uid": p.pod.UID,
+		"uid": p.Pod.UID,
 		"annotations": map[string]string{
-			wire.PlanKeyPrefix + string(s.canary.UID): encodedPlan(p.plan), canaryPlanAnnotation: p.plan.ID,
+			wire.PlanKeyPrefix + string(s.canary.UID): probepod.EncodedPlan(p.Plan), canaryPlanAnnotation: p.Plan.ID,
 		},
 	}})
 	if err != nil {
-		return fmt.Errorf("building patch of pod %s: %w", p.pod.Name, err)
+		return fmt.Errorf("building patch of pod %s: %w", p.Pod.Name, err)
 	}
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.pod.Namespace, Name: p.pod.Name}}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Pod.Namespace, Name: p.Pod.Name}}
 	err = r.client.Patch(ctx, pod, client.RawPatch(types.StrategicMergePatchType, data))
 	switch {
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
 		// The pod has gone, or another one has its name: the cache will say so.
 		s.again(canaryRetry)
 	case err != nil:
-		return fmt.Errorf("giving pod %s of the canary its plan: %w", client.ObjectKeyFromObject(p.pod), err)
+		return fmt.Errorf("giving pod %s of the canary its plan: %w", client.ObjectKeyFromObject(p.Pod), err)
 	default:
-		s.state.armed[p.pod.UID] = p.plan.ID
+		s.state.armed[p.Pod.UID] = p.Plan.ID
 	}
 	return nil
 }
@@ -247,8 +189,8 @@ func (r *CanaryReconciler) handOut(ctx context.Context, s *canaryScope, p *armed
 func (r *CanaryReconciler) judge(_ context.Context, s *canaryScope) (bool, error) {
 	live := map[types.UID]bool{}
 	for node, round := range s.rounds {
-		for _, p := range round.pods {
-			live[p.pod.UID] = true
+		for _, p := range round.Pods {
+			live[p.Pod.UID] = true
 		}
 		reports, name := r.reported(round)
 		if reports == nil || s.state.judged[node] == name {
@@ -272,16 +214,16 @@ func (r *CanaryReconciler) judge(_ context.Context, s *canaryScope) (bool, error
 
 // reported returns the reports of the newest turn on which all pods of a node have
 // reported, and what identifies it; nil if there is none.
-func (r *CanaryReconciler) reported(round *nodeRound) (reports map[canary.Role]canaryReport, name string) {
+func (r *CanaryReconciler) reported(round *canary.Round) (reports map[canary.Role]canaryReport, name string) {
 	turns := map[int64]map[canary.Role]canaryReport{}
 	var ids []string
 	for _, role := range canary.Roles() {
-		p := round.pods[role]
+		p := round.Pods[role]
 		if p == nil {
 			continue
 		}
-		ids = append(ids, p.plan.ID)
-		for turn, report := range r.reports.of(p.pod.UID, p.plan.ID) {
+		ids = append(ids, p.Plan.ID)
+		for turn, report := range r.reports.of(p.Pod.UID, p.Plan.ID) {
 			if turns[turn] == nil {
 				turns[turn] = map[canary.Role]canaryReport{}
 			}
@@ -290,7 +232,7 @@ func (r *CanaryReconciler) reported(round *nodeRound) (reports map[canary.Role]c
 	}
 	newest := int64(-1)
 	for turn, reports := range turns {
-		if len(reports) == len(round.pods) && turn > newest {
+		if len(reports) == len(round.Pods) && turn > newest {
 			newest = turn
 		}
 	}
@@ -301,39 +243,18 @@ func (r *CanaryReconciler) reported(round *nodeRound) (reports map[canary.Role]c
 }
 
 // judgeRound judges what the pods of a node have reported, target by target.
-func (r *CanaryReconciler) judgeRound(s *canaryScope, node string, round *nodeRound, reports map[canary.Role]canaryReport) {
-	pairs := map[string]*canary.Pair{}
-	for _, to := range round.targets {
-		guarded := s.pods[to][canary.Guarded]
-		pairs[to] = &canary.Pair{
-			From: node, To: to, Outcomes: map[canary.Probe]wire.Outcomes{}, Unable: round.unable[to], Listening: listening(guarded),
-		}
-	}
-	at := time.Time{}
-	for role, report := range reports {
-		p := round.pods[role]
+func (r *CanaryReconciler) judgeRound(s *canaryScope, node string, round *canary.Round, received map[canary.Role]canaryReport) {
+	at, reports := time.Time{}, map[canary.Role]*wire.Report{}
+	for role, report := range received {
+		reports[role] = report.Report
 		if report.at.After(at) {
 			at = report.at
 		}
-		if report.Error != "" || len(report.Results) != len(p.checks) {
-			continue // what was not measured is unknown
-		}
-		answered := false
-		for i, c := range p.checks {
-			pairs[c.to].Outcomes[c.Probe] = report.Results[i].Outcomes
-			answered = answered || report.Results[i].Outcomes.Any(wire.Outcome.Answered)
-		}
-		if role == canary.Guarded {
-			for _, pair := range pairs {
-				pair.Awake = answered || report.KubeletProbes > 0
-			}
-		}
 	}
+	listening := func(to string) bool { return canary.Listening(s.pods[to][canary.Guarded]) }
+	pairs := round.Pairs(reports, listening)
 	for to, pair := range pairs {
-		result := pairResult{at: at, request: s.request, rows: map[canary.Name]canary.Result{}}
-		for _, row := range s.rows {
-			result.rows[row.Name()] = canary.Judge(row, *pair)
-		}
-		s.state.results[nodePair{node, to}] = result
+		s.state.results[nodePair{node, to}] = pairResult{at: at, request: s.request, rows: canary.JudgeAll(s.rows, *pair)}
 	}
+	r.ways.note(node, r.ways.round(node), pairs)
 }

@@ -85,8 +85,8 @@ func newFleet(t *testing.T, nodes int) *fleet {
 		return nil, ctx.Err()
 	}
 	f.restart = func() {
-		f.r = NewCanaryReconciler(f.clock, counted, silent, events.NewFakeRecorder(1000), NewCanaryMetrics(f.clock), podOptions())
-		f.r.logs.lifetime = t.Context
+		f.r = NewCanaryReconciler(f.clock, counted, silent, events.NewFakeRecorder(1000), NewCanaryMetrics(f.clock), NewCanaryWays(), podOptions())
+		f.r.logs.Lifetime = t.Context
 		f.r.reports.changed = nil // nobody is woken: the test reconciles by itself
 	}
 	f.restart()
@@ -185,8 +185,8 @@ func TestCanaryOnManyNodes(t *testing.T) {
 	f := newFleet(t, nodes)
 	// Namespaces, the policies of all but ipBlock, and for each node four pods and that of
 	// ipBlock.
-	if got := f.settle()["create"]; got != 2+9+5*nodes {
-		t.Errorf("created %d objects, want %d", got, 2+9+5*nodes)
+	if got := f.settle()["create"]; got != 2+10+5*nodes {
+		t.Errorf("created %d objects, want %d", got, 2+10+5*nodes)
 	}
 	f.report()
 	f.settle()

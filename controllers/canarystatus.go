@@ -41,7 +41,7 @@ type canaryFindings struct {
 // probed, an egress row about the one that probes.
 func (s *canaryScope) find(r *CanaryReconciler) canaryFindings {
 	f := canaryFindings{nodes: map[string]map[canary.Name]canary.Result{}}
-	limit := time.Duration(float64(canaryInterval(s.canary)) * staleIntervals)
+	limit := s.stale()
 	fresh := map[nodePair]pairResult{}
 	for pair, res := range s.state.results {
 		age, known := ageAt(s.now, res.at)
@@ -59,7 +59,7 @@ func (s *canaryScope) find(r *CanaryReconciler) canaryFindings {
 	}
 	f.handled = len(fresh) > 0
 	for from, round := range s.rounds {
-		for _, to := range round.targets {
+		for _, to := range round.Targets {
 			res, ok := fresh[nodePair{from, to}]
 			f.handled = f.handled && ok && res.request == s.request
 		}
@@ -75,33 +75,16 @@ func (s *canaryScope) find(r *CanaryReconciler) canaryFindings {
 	for node := range s.ring {
 		f.nodes[node] = map[canary.Name]canary.Result{}
 		for _, row := range s.rows {
-			var within, across []canary.Result
-			pairs := s.pairsOf(node, row.Direction)
-			for _, pair := range pairs {
-				if pair.from == pair.to {
-					within = append(within, of(pair, row.Name()))
-				} else {
-					across = append(across, of(pair, row.Name()))
-				}
+			if row.Untestable != "" {
+				f.nodes[node][row.Name()] = canary.Result{Verdict: canary.Unsupported, Message: row.Untestable}
+				continue
 			}
-			f.nodes[node][row.Name()] = canary.Combine(within, across)
+			f.nodes[node][row.Name()] = canary.NodeResult(node, row.Name(), s.ring, s.sources, func(from, to string) canary.Result {
+				return of(nodePair{from, to}, row.Name())
+			})
 		}
 	}
 	return f
-}
-
-func (s *canaryScope) pairsOf(node string, d v1alpha1.CanaryDirection) []nodePair {
-	var out []nodePair
-	if d == v1alpha1.DirectionIngress {
-		for _, from := range s.sources[node] {
-			out = append(out, nodePair{from, node})
-		}
-		return out
-	}
-	for _, to := range s.ring[node] {
-		out = append(out, nodePair{node, to})
-	}
-	return out
 }
 
 // missing says why there is no result of a pair.
@@ -112,11 +95,11 @@ func (s *canaryScope) missing(r *CanaryReconciler, pair nodePair) string {
 		}
 	}
 	if round := s.rounds[pair.from]; round != nil {
-		for _, p := range round.pods {
-			if err := r.logs.failure(p.pod.UID); apierrors.IsForbidden(err) {
+		for _, p := range round.Pods {
+			if err := r.logs.Failure(p.Pod.UID); apierrors.IsForbidden(err) {
 				return fmt.Sprintf("the operator may not read the reports, which takes the permission to get pods/log: %v", err)
 			} else if err != nil {
-				return fmt.Sprintf("the report of pod %s cannot be read: %v", p.pod.Name, err)
+				return fmt.Sprintf("the report of pod %s cannot be read: %v", p.Pod.Name, err)
 			}
 		}
 	}
@@ -182,7 +165,7 @@ func (s *canaryScope) summarize(f canaryFindings) {
 		st.LastHandledRequest = s.request
 	}
 	enforced := metav1.Condition{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonCanaryEnforced, Message: "every covered node does what the policies say"}
-	complete := metav1.Condition{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonCanaryComplete, Message: fmt.Sprintf("%d of %d nodes are covered", st.Nodes.Covered, st.Nodes.Selected)}
+	complete := metav1.Condition{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonCanaryComplete, Message: fmt.Sprintf("%d of %d nodes are covered%s", st.Nodes.Covered, st.Nodes.Selected, s.untested())}
 	switch {
 	case len(s.ring) == 0:
 		enforced = unknown(v1alpha1.ReasonNoNodes, "there is no node to cover: see status.nodes")
@@ -259,16 +242,8 @@ func (s *canaryScope) countFeatures(f canaryFindings) []v1alpha1.FeatureStatus {
 }
 
 // offenders lists the rows that are not enforced, the first maxOffenders of them, and
-// counts all. Each keeps the time at which it was first seen.
+// counts all. Each has the time at which it was first seen.
 func (s *canaryScope) offenders(f canaryFindings) (listed []v1alpha1.Offender, total int) {
-	type key struct {
-		node string
-		name canary.Name
-	}
-	since := map[key]metav1.Time{}
-	for _, o := range s.canary.Status.Offenders {
-		since[key{o.Node, canary.Name{Feature: o.Feature, Direction: o.Direction}}] = o.Since
-	}
 	for _, node := range sortedKeys(f.nodes) {
 		for _, row := range s.rows {
 			res := f.nodes[node][row.Name()]
@@ -278,11 +253,10 @@ func (s *canaryScope) offenders(f canaryFindings) (listed []v1alpha1.Offender, t
 			if total++; total > maxOffenders {
 				continue
 			}
-			o := v1alpha1.Offender{Node: node, Direction: row.Direction, Feature: row.Feature, Message: truncate(res.Message, maxText), Since: metav1.Time{Time: s.now}}
-			if t, ok := since[key{node, row.Name()}]; ok {
-				o.Since = t
-			}
-			listed = append(listed, o)
+			listed = append(listed, v1alpha1.Offender{
+				Node: node, Direction: row.Direction, Feature: row.Feature, Message: truncate(res.Message, maxText),
+				Since: metav1.Time{Time: s.state.violated[rowOf{node, row.Name()}]},
+			})
 		}
 	}
 	slices.SortStableFunc(listed, func(a, b v1alpha1.Offender) int {
@@ -297,19 +271,17 @@ func (r *CanaryReconciler) publish(ctx context.Context, s *canaryScope) error {
 	case s.rounds == nil:
 	case s.catchingUp():
 		// An alert must not end because the operator began anew.
-		var known [][3]string
-		for _, o := range s.canary.Status.Offenders {
-			known = append(known, [3]string{o.Node, string(o.Feature), string(o.Direction)})
-		}
-		r.metrics.Observe(s, known)
+		r.metrics.Observe(s)
 	default:
 		f := s.find(r)
+		s.follow(f)
 		s.summarize(f)
-		r.metrics.Observe(s, s.violationsOf(f))
+		r.metrics.Observe(s)
 	}
 	st := &s.canary.Status
 	if old := s.before.Status; !s.worthWriting(old) {
 		s.state.status = &old
+		r.emit(s) // what had to wait
 		return nil
 	}
 	written := st.DeepCopy()
@@ -327,11 +299,20 @@ func (r *CanaryReconciler) publish(ctx context.Context, s *canaryScope) error {
 	return nil
 }
 
+// stale is the age at which results stop to count.
+func (s *canaryScope) stale() time.Duration {
+	return time.Duration(float64(canaryInterval(s.canary)) * staleIntervals)
+}
+
 // catchingUp tells whether an operator that has just started still reads what its
 // predecessor knew: until then, the status stays as that has left it.
 func (s *canaryScope) catchingUp() bool {
 	last := s.before.Status.LastRound
-	if last == nil || s.before.Status.Nodes == nil || s.before.Status.ObservedGeneration != s.canary.Generation || s.now.Sub(s.state.since) > canaryInterval(s.canary)+2*canaryBound {
+	if last == nil || s.before.Status.Nodes == nil || s.before.Status.ObservedGeneration != s.canary.Generation || s.now.Sub(s.state.since) > canaryInterval(s.canary)+2*canary.Bound {
+		return false
+	}
+	if age, known := ageAt(s.now, last.FinishedAt.Time); !known || age >= s.stale() {
+		// What the predecessor knew would not count any more for itself.
 		return false
 	}
 	for node := range s.ring {
@@ -379,20 +360,23 @@ func (r *CanaryReconciler) emit(s *canaryScope) {
 	if after == nil || after.Reason == v1alpha1.ReasonCanaryStarting {
 		return
 	}
-	now := readyState{status: after.Status, reason: after.Reason}
-	told := s.state.told
-	if told == (readyState{}) {
+	ready, t := readyState{status: after.Status, reason: after.Reason}, &s.state.teller
+	if t.told == (readyState{}) {
 		if b := meta.FindStatusCondition(s.before.Status.Conditions, v1alpha1.ConditionReady); b != nil {
-			told = readyState{status: b.Status, reason: b.Reason}
+			t.told = readyState{status: b.Status, reason: b.Reason}
+			t.seen = t.told
 		}
 	}
-	s.state.told = now
-	if told == now {
+	tell, again := t.next(s.now, ready)
+	if again > 0 {
+		s.again(again)
+	}
+	if !tell {
 		return
 	}
 	kind := corev1.EventTypeWarning
 	if after.Status == metav1.ConditionTrue {
 		kind = corev1.EventTypeNormal
 	}
-	r.recorder.Eventf(s.canary, nil, kind, after.Reason, "Probe", "%s", truncate(after.Message, maxNote))
+	r.recorder.Eventf(s.canary, nil, kind, after.Reason, "Probe", "%s", t.note(s.now, ready, after.Message))
 }

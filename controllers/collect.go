@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/probepod"
 	"github.com/pathproof/pathproof/verdict"
 )
 
@@ -119,7 +119,7 @@ func (r *ExpectationReconciler) awaitReport(s *scope, p *probeRun, pod *corev1.P
 	case running:
 		p.fail(verdict.ProbeFailed, "the probe did not end within %s", s.options.bound(s.exp.Spec.Probe))
 	default:
-		p.fail(verdict.SourceNotReady, "the probe pod did not start within %s: %s", r.options.StartTimeout, describeWaiting(pod))
+		p.fail(verdict.SourceNotReady, "the probe pod did not start within %s: %s", r.options.StartTimeout, probepod.Waiting(pod))
 	}
 }
 
@@ -155,29 +155,20 @@ func disruption(pod *corev1.Pod) string {
 }
 
 // container returns the status of our container: a webhook may have injected others.
-func container(pod *corev1.Pod) *corev1.ContainerStatus {
-	for i := range pod.Status.ContainerStatuses {
-		if c := &pod.Status.ContainerStatuses[i]; c.Name == containerName {
-			return c
-		}
-	}
-	return nil
-}
-
 func containerReady(pod *corev1.Pod) bool {
-	c := container(pod)
+	c := probepod.Status(pod)
 	return c != nil && c.Ready
 }
 
 func containerRunning(pod *corev1.Pod) *corev1.ContainerStateRunning {
-	if c := container(pod); c != nil {
+	if c := probepod.Status(pod); c != nil {
 		return c.State.Running
 	}
 	return nil
 }
 
 func containerTerminated(pod *corev1.Pod) *corev1.ContainerStateTerminated {
-	if c := container(pod); c != nil {
+	if c := probepod.Status(pod); c != nil {
 		return c.State.Terminated
 	}
 	return nil
@@ -192,30 +183,4 @@ func describeTermination(pod *corev1.Pod) string {
 		s += ": " + truncate(t.Message, 120)
 	}
 	return s
-}
-
-// describeWaiting says why a pod does not run yet.
-func describeWaiting(pod *corev1.Pod) string {
-	if pod == nil {
-		return "it was not seen"
-	}
-	if c := container(pod); c != nil && c.State.Waiting != nil && c.State.Waiting.Reason != "" {
-		return c.State.Waiting.Reason + " " + truncate(c.State.Waiting.Message, 120)
-	}
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
-			return c.Reason + " " + truncate(c.Message, 160)
-		}
-	}
-	return "it is " + string(pod.Status.Phase)
-}
-
-func podAddrs(pod *corev1.Pod) []netip.Addr {
-	var out []netip.Addr
-	for _, ip := range pod.Status.PodIPs {
-		if addr, err := netip.ParseAddr(ip.IP); err == nil {
-			out = append(out, addr)
-		}
-	}
-	return out
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/probepod"
 	"github.com/pathproof/pathproof/verdict"
 )
 
@@ -21,8 +22,8 @@ import (
 // concurrent probe pods.
 const slotRetry = 500 * time.Millisecond
 
-// exitUnsupported is the exit code of a responder whose kernel lacks a protocol.
-const exitUnsupported = 3
+// maxWaiting bounds what is said of a pod that does not run yet, in bytes.
+const maxWaiting = 160
 
 // sweep lists the probe pods of the expectation. Those of the run under way and those
 // that stay are kept for the phases that follow; all others are deleted: they are left
@@ -173,7 +174,7 @@ func sideBySide[T any](list []T, write func(T) error) []error {
 func (r *ExpectationReconciler) armOneShot(ctx context.Context, s *scope, p *probeRun) error {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: s.exp.Namespace, Name: p.name}}
 	armed := pod.DeepCopy()
-	armed.Annotations = map[string]string{wire.PlanAnnotation: encodedPlan(p.plan)}
+	armed.Annotations = map[string]string{wire.PlanAnnotation: probepod.EncodedPlan(p.plan)}
 	return r.client.Patch(ctx, armed, client.MergeFrom(pod))
 }
 
@@ -238,7 +239,7 @@ func (r *ExpectationReconciler) observeResponder(s *scope, resp *responderRun) {
 		resp.ready = true
 	case resp.ready:
 		// Whether it is still alive is asked for at the end of the run.
-	case pod != nil && containerTerminated(pod) != nil && containerTerminated(pod).ExitCode == exitUnsupported:
+	case pod != nil && containerTerminated(pod) != nil && containerTerminated(pod).ExitCode == probepod.ExitUnsupported:
 		resp.obstacle = verdict.Unsupported
 		resp.detail = fmt.Sprintf("the kernel of node %s has no SCTP sockets, so that no responder can listen there", resp.node)
 		if s.exp.Spec.Probe.SCTP == v1alpha1.SCTPRaw {
@@ -251,7 +252,7 @@ func (r *ExpectationReconciler) observeResponder(s *scope, resp *responderRun) {
 		resp.obstacle, resp.detail = verdict.TargetNotListening, "the responder pod was deleted by somebody else"
 	case !s.now.Before(resp.createdAt.Add(r.options.StartTimeout)):
 		resp.obstacle = verdict.TargetNotListening
-		resp.detail = fmt.Sprintf("the responder was not ready after %s: %s", r.options.StartTimeout, describeWaiting(pod))
+		resp.detail = fmt.Sprintf("the responder was not ready after %s: %s", r.options.StartTimeout, truncate(probepod.Waiting(pod), maxWaiting))
 	}
 }
 
@@ -268,7 +269,7 @@ func (r *ExpectationReconciler) observePod(s *scope, p *podRun) *corev1.Pod {
 	if pod.Spec.NodeName != "" {
 		p.node = pod.Spec.NodeName
 	}
-	if addrs := podAddrs(pod); len(addrs) > 0 {
+	if addrs := probepod.Addrs(pod); len(addrs) > 0 {
 		p.addrs = addrs
 	}
 	if why := disruption(pod); why != "" {

@@ -17,7 +17,7 @@ import (
 )
 
 // judge ends the run: it turns reports into verdicts and remembers the run as the
-// last one.
+// last one. It ends the reconcile while the canary is asked.
 func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, error) {
 	current := s.track.run
 	if current.followUp != nil {
@@ -31,6 +31,9 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 			checks[i].Obstacle = verdict.ChangedDuringProbe
 			checks[i].ObstacleDetail = fmt.Sprintf("policies, labels or endpoints changed during each of %d runs in a row", maxRepeats+1)
 		}
+	}
+	if waits, err := r.askCanary(ctx, s, checks); waits || err != nil {
+		return waits, err
 	}
 	s.track.learned = current.learned()
 	s.track.refusing = current.refusing(s.track)
@@ -240,7 +243,7 @@ func hostCheckID(id string, addr netip.Addr) string { return flow.ID(id, addr.St
 func (r *run) checkAt(p *probeRun, i int, e *plan.Edge, tried []netip.Addr) verdict.Check {
 	c := edgeCheck(e)
 	c.ID = flow.ID(c.ID, p.Node)
-	c.SourceNode, c.Pod = p.node, p.name
+	c.SourceNode, c.Pod, c.OffPodNetwork = p.node, p.name, r.offPodNetwork(e)
 	switch {
 	case p.obstacle != "":
 		c.Obstacle, c.ObstacleDetail = p.obstacle, p.detail

@@ -66,6 +66,7 @@ type measuredFlip struct {
 	path            string
 	open            bool
 	changedAt       time.Time
+	flippedAt       time.Time
 	took, precision time.Duration
 }
 
@@ -113,7 +114,7 @@ func (l *latency) measure(flips []seenFlip, now time.Time) []measuredFlip {
 			if !want.met[check] {
 				want.met[check] = true
 				out = append(out, measuredFlip{
-					path: want.path, open: f.Open, changedAt: want.at,
+					path: want.path, open: f.Open, changedAt: want.at, flippedAt: at,
 					took: max(0, at.Sub(want.at)), precision: time.Duration(f.GapMicroseconds) * time.Microsecond,
 				})
 			}
@@ -154,13 +155,14 @@ func (r *ExpectationReconciler) measure(_ context.Context, s *scope) (bool, erro
 // setLatency writes the last measurement into the status: of those of one change, the
 // longest.
 func (s *scope) setLatency(m measuredFlip) {
-	took := int32(m.took.Milliseconds())
+	took, precision := int32(m.took.Milliseconds()), int32((m.precision + time.Millisecond - 1).Milliseconds())
 	changed := metav1.MicroTime{Time: m.changedAt.Truncate(time.Microsecond)}
 	if last := s.exp.Status.EnforcementLatency; last != nil && last.ChangedAt.Time.Equal(changed.Time) && last.Milliseconds >= took {
 		return
 	}
 	s.exp.Status.EnforcementLatency = &v1alpha1.EnforcementLatency{
-		Milliseconds: took, Direction: direction(m.open), Path: m.path, ChangedAt: changed, PrecisionMilliseconds: int32(m.precision.Milliseconds()),
+		Milliseconds: took, Direction: direction(m.open), Path: m.path, ChangedAt: changed,
+		FlippedAt: metav1.MicroTime{Time: m.flippedAt}, PrecisionMilliseconds: precision,
 	}
 }
 

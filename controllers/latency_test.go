@@ -7,6 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/evaluator"
 	"github.com/pathproof/pathproof/plan"
 	"github.com/pathproof/pathproof/probe/wire"
@@ -90,6 +94,43 @@ func TestLatencyKeepsFamiliesApart(t *testing.T) {
 	for _, want := range l.expected {
 		if want.open || !want.at.Equal(start.Add(time.Second)) {
 			t.Errorf("got %+v, want the path to close since the first change", want)
+		}
+	}
+}
+
+// Of the flips of one change the status has the slowest. The precision is never said to be
+// better than it is.
+func TestLatencyInStatus(t *testing.T) {
+	changed := time.Unix(1_700_000_000, 0)
+	flip := func(path string, after, precision time.Duration) measuredFlip {
+		return measuredFlip{path: path, changedAt: changed, flippedAt: changed.Add(after), took: max(0, after), precision: precision}
+	}
+	s := &scope{exp: &v1alpha1.ConnectivityExpectation{}}
+	for _, m := range []measuredFlip{flip("a", -3*time.Millisecond, 40_001*time.Microsecond), flip("b", 120*time.Millisecond, 40*time.Millisecond), flip("c", 80*time.Millisecond, 0)} {
+		s.setLatency(m)
+		got := s.exp.Status.EnforcementLatency
+		want := map[string]v1alpha1.EnforcementLatency{
+			"a": {Path: "a", PrecisionMilliseconds: 41, FlippedAt: metav1.MicroTime{Time: changed.Add(-3 * time.Millisecond)}},
+			"b": {Path: "b", Milliseconds: 120, PrecisionMilliseconds: 40, FlippedAt: metav1.MicroTime{Time: changed.Add(120 * time.Millisecond)}},
+		}
+		expected, ok := want[m.path]
+		if !ok {
+			expected = want["b"]
+		}
+		expected.Direction, expected.ChangedAt = v1alpha1.FlipClosed, metav1.MicroTime{Time: changed}
+		if diff := cmp.Diff(expected, *got); diff != "" {
+			t.Errorf("after the flip of %s (-want +got):\n%s", m.path, diff)
+		}
+	}
+}
+
+// A pod whose checks are evidence only has nothing to watch.
+func TestControlsAreNotWatched(t *testing.T) {
+	probe := v1alpha1.ProbeSettings{WatchMilliseconds: 20}
+	control, declared := &plan.Edge{Control: true}, &plan.Edge{}
+	for want, edges := range map[int][]*plan.Edge{0: {control, control}, 20: {control, declared}} {
+		if got := wirePlan("x", probe, Options{}, edges).WatchMilliseconds; got != want {
+			t.Errorf("%d checks are watched every %d ms, want %d", len(edges), got, want)
 		}
 	}
 }

@@ -2,8 +2,6 @@ package controllers
 
 import (
 	"cmp"
-	"maps"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
@@ -21,6 +18,7 @@ import (
 	"github.com/pathproof/pathproof/flow"
 	"github.com/pathproof/pathproof/plan"
 	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/probepod"
 )
 
 // Annotations of probe pods. Everything of ours is in annotations: a label more
@@ -37,11 +35,6 @@ const (
 const neverReady corev1.PodConditionType = "pathproof.dev/never-ready"
 
 const (
-	probeUser     = 65532
-	containerName = "probe"
-	// healthPort is where the kubelet asks whether a probe pod is alive, unless a
-	// port of the path is the same.
-	healthPort = 8099
 	// planDelivery is how long a plan may take from the annotation to the file: the
 	// kubelet looks once a minute at the latest (syncFrequency).
 	planDelivery = 90 * time.Second
@@ -60,43 +53,26 @@ func probePod(exp *v1alpha1.ConnectivityExpectation, r *run, p *probeRun, o Opti
 		pod.Spec.DNSPolicy, pod.Spec.DNSConfig = w.Spec.DNSPolicy, w.Spec.DNSConfig.DeepCopy()
 	}
 	c := &pod.Spec.Containers[0]
-	c.ReadinessProbe = readinessProbe(healthPort)
+	c.ReadinessProbe = probepod.ReadinessProbe(probepod.HealthPort)
 	if r.resident {
-		c.Args = []string{"stay", "--annotations=" + wire.AnnotationsPath, "--health-port=" + strconv.Itoa(healthPort)}
-		projectAnnotations(pod, wire.AnnotationsPath, "metadata.annotations")
+		c.Args = []string{"stay", "--annotations=" + wire.AnnotationsPath, "--health-port=" + strconv.Itoa(probepod.HealthPort)}
+		probepod.ProjectAnnotations(pod, wire.AnnotationsPath, "metadata.annotations")
 		if exp.Spec.Probe.WatchMilliseconds > 0 {
 			// What it measures are moments: it must not be the last to get a busy processor.
 			c.Resources.Requests[corev1.ResourceCPU] = resource.MustParse("100m")
 		}
 	} else {
 		if len(p.plan.Checks) > 0 {
-			pod.Annotations[wire.PlanAnnotation] = encodedPlan(p.plan)
+			pod.Annotations[wire.PlanAnnotation] = probepod.EncodedPlan(p.plan)
 		}
 		// The plan comes when the responders have started, or have been given up.
-		c.Args = []string{"run", "--plan=" + wire.PlanPath, "--plan-wait=" + (o.StartTimeout + planDelivery).String(), "--health-port=" + strconv.Itoa(healthPort)}
-		projectAnnotations(pod, wire.PlanPath, "metadata.annotations['"+wire.PlanAnnotation+"']")
+		c.Args = []string{"run", "--plan=" + wire.PlanPath, "--plan-wait=" + (o.StartTimeout + planDelivery).String(), "--health-port=" + strconv.Itoa(probepod.HealthPort)}
+		probepod.ProjectAnnotations(pod, wire.PlanPath, "metadata.annotations['"+wire.PlanAnnotation+"']")
 	}
 	if exp.Spec.Probe.SCTP == v1alpha1.SCTPRaw && r.probesSCTP(p.Source.Key) {
-		allowRawSCTP(c)
+		probepod.AllowRawSCTP(c)
 	}
 	return pod
-}
-
-// projectAnnotations gives the container a file that holds a field of the pod, and that
-// follows it.
-func projectAnnotations(pod *corev1.Pod, file, field string) {
-	pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "plan", MountPath: path.Dir(file), ReadOnly: true}}
-	pod.Spec.Volumes = []corev1.Volume{{Name: "plan", VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{
-		Items: []corev1.DownwardAPIVolumeFile{{Path: path.Base(file), FieldRef: &corev1.ObjectFieldSelector{FieldPath: field}}},
-	}}}}
-}
-
-// encodedPlan encodes a plan of ours, which is within the bounds that the encoding
-// checks; one that were not would be refused by the probe, with the reason in its
-// report.
-func encodedPlan(p wire.Plan) string {
-	encoded, _ := wire.EncodePlan(p)
-	return encoded
 }
 
 // responderPod builds a pod that listens on the ports of the edges to its identity.
@@ -127,11 +103,11 @@ func responderPod(exp *v1alpha1.ConnectivityExpectation, r *run, x *responderRun
 	if !r.resident {
 		c.Args = append(c.Args, "--record="+terminationLog)
 	}
-	projectAnnotations(pod, wire.AnnotationsPath, "metadata.annotations")
+	probepod.ProjectAnnotations(pod, wire.AnnotationsPath, "metadata.annotations")
 	if exp.Spec.Probe.SCTP == v1alpha1.SCTPRaw && slices.ContainsFunc(x.Ports, func(p flow.PortRange) bool { return p.Protocol == flow.SCTP }) {
-		allowRawSCTP(c)
+		probepod.AllowRawSCTP(c)
 	}
-	c.ReadinessProbe = readinessProbe(health)
+	c.ReadinessProbe = probepod.ReadinessProbe(health)
 	return pod
 }
 
@@ -153,19 +129,8 @@ func namedPorts(pod *corev1.Pod) []corev1.ContainerPort {
 	return out
 }
 
-// netRaw is what a raw socket takes.
-const netRaw corev1.Capability = "NET_RAW"
-
-// allowRawSCTP gives a container what it needs to speak SCTP without the kernel. The
-// capability is in the permitted set of the binary (a file capability of the image), so
-// that the container needs neither root nor privilege escalation.
-func allowRawSCTP(c *corev1.Container) {
-	c.Args = append(c.Args, "--raw-sctp")
-	c.SecurityContext.Capabilities.Add = []corev1.Capability{netRaw}
-}
-
 func basePod(exp *v1alpha1.ConnectivityExpectation, r *run, name string, labels map[string]string, node string, o Options) *corev1.Pod {
-	pod := confinedPod(exp.Namespace, name, labels, node, o)
+	pod := probepod.New(exp.Namespace, name, labels, node, o.image())
 	pod.Annotations[expectationAnnotation] = exp.Name
 	// controller is false on purpose: the disruption controller gives up on a
 	// budget that counts a pod whose controller has no scale.
@@ -182,57 +147,6 @@ func basePod(exp *v1alpha1.ConnectivityExpectation, r *run, name string, labels 
 	return pod
 }
 
-// confinedPod builds a pod of the probe image that may do nothing but use its own network.
-// It belongs to nobody yet.
-func confinedPod(namespace, name string, labels map[string]string, node string, o Options) *corev1.Pod {
-	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{
-			Name: name, Namespace: namespace, Labels: maps.Clone(labels),
-			Annotations: map[string]string{
-				// A sidecar would answer in place of the target, and would not end.
-				"sidecar.istio.io/inject": "false",
-				"linkerd.io/inject":       "disabled",
-				// Argo CD prunes what carries the tracking label of an application and is
-				// not in it.
-				"argocd.argoproj.io/compare-options": "IgnoreExtraneous",
-			},
-		},
-		Spec: corev1.PodSpec{
-			RestartPolicy:                 corev1.RestartPolicyNever,
-			TerminationGracePeriodSeconds: ptr.To(int64(1)),
-			AutomountServiceAccountToken:  ptr.To(false),
-			EnableServiceLinks:            ptr.To(false),
-			SecurityContext: &corev1.PodSecurityContext{
-				RunAsNonRoot: ptr.To(true), RunAsUser: ptr.To(int64(probeUser)), RunAsGroup: ptr.To(int64(probeUser)),
-				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
-			},
-			Containers: []corev1.Container{confinedContainer(containerName, o)},
-		},
-	}
-	for _, s := range o.ImagePullSecrets {
-		pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, corev1.LocalObjectReference{Name: s})
-	}
-	if node != "" {
-		pod.Spec.Affinity = onNode(node)
-	}
-	return pod
-}
-
-func confinedContainer(name string, o Options) corev1.Container {
-	return corev1.Container{
-		Name: name, Image: o.ProbeImage, ImagePullPolicy: o.ProbeImagePullPolicy,
-		TerminationMessagePolicy: corev1.TerminationMessageReadFile,
-		SecurityContext: &corev1.SecurityContext{
-			AllowPrivilegeEscalation: ptr.To(false), ReadOnlyRootFilesystem: ptr.To(true),
-			Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
-		},
-		Resources: corev1.ResourceRequirements{
-			Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("16Mi")},
-			Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m"), corev1.ResourceMemory: resource.MustParse("64Mi")},
-		},
-	}
-}
-
 func ownerReference(exp *v1alpha1.ConnectivityExpectation) metav1.OwnerReference {
 	return metav1.OwnerReference{
 		APIVersion: v1alpha1.GroupVersion.String(), Kind: "ConnectivityExpectation", Name: exp.Name, UID: exp.UID,
@@ -240,26 +154,9 @@ func ownerReference(exp *v1alpha1.ConnectivityExpectation) metav1.OwnerReference
 	}
 }
 
-// onNode binds a pod to a node through the scheduler, which still checks that the
-// pod fits, unlike spec.nodeName.
-func onNode(node string) *corev1.Affinity {
-	return &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
-		NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{{
-			Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{node},
-		}}}},
-	}}}
-}
-
-func readinessProbe(port int) *corev1.Probe {
-	return &corev1.Probe{
-		ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/ready", Port: intstr.FromInt(port)}},
-		PeriodSeconds: 1, TimeoutSeconds: 2, SuccessThreshold: 1, FailureThreshold: 2,
-	}
-}
-
 // freePort returns a health port that is not among the ports listened on.
 func freePort(ports []flow.PortRange) int {
-	port := healthPort
+	port := probepod.HealthPort
 	for slices.ContainsFunc(ports, func(p flow.PortRange) bool { return p.Contains(flow.TCP, uint16(port)) }) {
 		port++
 	}

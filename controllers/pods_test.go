@@ -22,6 +22,7 @@ import (
 	"github.com/pathproof/pathproof/flow"
 	"github.com/pathproof/pathproof/plan"
 	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/probepod"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -132,7 +133,7 @@ func TestResponderPod(t *testing.T) {
 		Responder: plan.Responder{Labels: map[string]string{"app": "db"}, Node: "node-b", Ports: []flow.PortRange{
 			{Protocol: flow.TCP, First: 80, Last: 80}, {Protocol: flow.UDP, First: 5353, Last: 5353},
 			// The usual health port is one of the path's.
-			{Protocol: flow.TCP, First: healthPort, Last: healthPort},
+			{Protocol: flow.TCP, First: probepod.HealthPort, Last: probepod.HealthPort},
 		}},
 	}
 	golden(t, "responder.yaml", responderPod(podExpectation(), &run{id: "r1"}, x, podOptions()))

@@ -257,28 +257,56 @@ func (k policyKind) newObject(gvk schema.GroupVersionKind) client.Object {
 	return o
 }
 
+// kindState is whether the objects of a kind are known.
+type kindState int
+
+const (
+	kindUnserved kindState = iota
+	kindIgnored
+	kindReading
+	kindRead
+	kindFailed
+)
+
+// state tells whether the objects of a kind are known, by the name of its CRD. The CRD is
+// asked and not only what Reconcile knows: it may not have come to a kind yet.
+func (w *kindWatcher) state(ctx context.Context, name string) (kindState, error) {
+	kind, ok := w.kinds[name]
+	if !ok {
+		return kindIgnored, nil
+	}
+	gvk, err := w.serves(ctx, kind)
+	switch known := w.get(name); {
+	case err != nil:
+		return kindUnserved, err
+	case gvk.Empty():
+		return kindUnserved, nil
+	case known.gvk != gvk || (!known.synced && !known.failed):
+		return kindReading, nil
+	case known.failed:
+		return kindFailed, nil
+	}
+	return kindRead, nil
+}
+
 // complete adds the policies of all served kinds to a snapshot. It returns false
 // while some are still being read.
 func (w *kindWatcher) complete(ctx context.Context, s *plan.Snapshot) (bool, error) {
 	for name, kind := range w.kinds {
-		// The CRDs are asked and not only what Reconcile knows: a kind that it has
-		// not come to yet must not be left out.
-		gvk, err := w.serves(ctx, kind)
+		state, err := w.state(ctx, name)
 		if err != nil {
 			return false, err
 		}
-		if gvk.Empty() {
-			continue
-		}
-		switch known := w.get(name); {
-		case known.gvk != gvk || (!known.synced && !known.failed):
+		switch state {
+		case kindUnserved, kindIgnored:
+		case kindReading:
 			return false, nil
-		case known.failed:
+		case kindFailed:
 			s.Unmodelled = append(s.Unmodelled, evaluator.Unmodelled{Kind: kind.String()})
-			continue
-		}
-		if err := w.add(ctx, kind, gvk, s); err != nil {
-			return false, err
+		case kindRead:
+			if err := w.add(ctx, kind, w.get(name).gvk, s); err != nil {
+				return false, err
+			}
 		}
 	}
 	return true, nil

@@ -27,6 +27,8 @@ import (
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/evaluator"
 	"github.com/pathproof/pathproof/plan"
+	"github.com/pathproof/pathproof/podlog"
+	"github.com/pathproof/pathproof/probepod"
 )
 
 // Options configure the reconciler.
@@ -53,6 +55,11 @@ type Options struct {
 	// and in one. A run that has begun may exceed them by its responders and one
 	// probe, so that runs do not wait for each other for ever.
 	MaxProbePods, MaxProbePodsPerNamespace int
+}
+
+// image is what the containers of probe pods run.
+func (o Options) image() probepod.Image {
+	return probepod.Image{Name: o.ProbeImage, PullPolicy: o.ProbeImagePullPolicy, PullSecrets: o.ImagePullSecrets}
 }
 
 // DefaultOptions are what the flags of the manager default to.
@@ -82,6 +89,8 @@ type ExpectationReconciler struct {
 	engines engineKeeper
 	// residents reads what probe pods that stay report.
 	residents *residents
+	// ways is what the canary knows of the ways between nodes.
+	ways *CanaryWays
 	// said is what was last logged of the implementation.
 	said atomic.Pointer[string]
 }
@@ -90,8 +99,8 @@ var _ reconcile.Reconciler = (*ExpectationReconciler)(nil)
 
 // NewExpectationReconciler returns a reconciler. Its client must read from a
 // cache that holds the indexes PodExpectationIndex, PodCNIIndex and PodResolverIndex.
-func NewExpectationReconciler(c clock.WithTicker, cl client.Client, logs LogReader, rec events.EventRecorder, m *Metrics, o Options) *ExpectationReconciler {
-	return &ExpectationReconciler{clock: c, client: cl, recorder: rec, metrics: m, options: o, tracker: newTracker(), residents: newResidents(c, logs)}
+func NewExpectationReconciler(c clock.WithTicker, cl client.Client, logs podlog.Reader, rec events.EventRecorder, m *Metrics, w *CanaryWays, o Options) *ExpectationReconciler {
+	return &ExpectationReconciler{clock: c, client: cl, recorder: rec, metrics: m, ways: w, options: o, tracker: newTracker(), residents: newResidents(c, logs)}
 }
 
 // +kubebuilder:rbac:groups=pathproof.dev,resources=connectivityexpectations,verbs=get;list;watch
@@ -143,7 +152,8 @@ func (r *ExpectationReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	} {
 		done, err := p(ctx, s)
 		if err != nil {
-			return ctrl.Result{}, err
+			s.markStale() // whatever fails, results grow old
+			return ctrl.Result{}, errors.Join(err, r.publish(ctx, s))
 		}
 		if done {
 			break

@@ -13,7 +13,9 @@ import (
 
 	"github.com/pathproof/pathproof/flow"
 	"github.com/pathproof/pathproof/plan"
+	"github.com/pathproof/pathproof/podlog"
 	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/probepod"
 	"github.com/pathproof/pathproof/verdict"
 )
 
@@ -40,7 +42,7 @@ func (r *ExpectationReconciler) record(ctx context.Context, s *scope) (bool, err
 			r.readRecord(s, x, pods[x])
 			continue
 		}
-		x.alive = x.ready && pods[x] != nil && containerReady(pods[x]) && container(pods[x]).RestartCount == 0
+		x.alive = x.ready && pods[x] != nil && containerReady(pods[x]) && probepod.Status(pods[x]).RestartCount == 0
 		unasked = append(unasked, x)
 	}
 	err := r.ask(ctx, s, unasked, pods)
@@ -79,7 +81,7 @@ func (r *ExpectationReconciler) ask(ctx context.Context, s *scope, responders []
 		x.request = flow.ID("record", s.track.run.id, x.Key)
 		if s.track.run.resident {
 			r.residents.expectRecord(s.exp, x.request)
-			r.residents.follow(pods[x], logBacklog)
+			r.residents.Follow(pods[x], podlog.Backlog)
 		}
 		asked = append(asked, x)
 	}
@@ -138,7 +140,7 @@ func (r *ExpectationReconciler) readRecord(s *scope, x *responderRun, pod *corev
 func (r *ExpectationReconciler) recordOf(s *scope, x *responderRun, pod *corev1.Pod) (*wire.Record, error) {
 	if s.track.run.resident {
 		if pod != nil && containerRunning(pod) != nil {
-			r.residents.follow(pod, logBacklog)
+			r.residents.Follow(pod, podlog.Backlog)
 		}
 		return r.residents.record(s.exp.UID, x.uid, x.request)
 	}

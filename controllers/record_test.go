@@ -15,6 +15,7 @@ import (
 	"github.com/pathproof/pathproof/flow"
 	"github.com/pathproof/pathproof/plan"
 	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/probepod"
 	"github.com/pathproof/pathproof/verdict"
 )
 
@@ -68,7 +69,7 @@ func TestReadingRecords(t *testing.T) {
 	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "pods/log"}, "p", errors.New("no"))
 	ended := func(message string) *corev1.Pod {
 		pod := &corev1.Pod{}
-		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: containerName, State: corev1.ContainerState{
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: probepod.ContainerName, State: corev1.ContainerState{
 			Terminated: &corev1.ContainerStateTerminated{Reason: "Completed", Message: message},
 		}}}
 		return pod
@@ -104,7 +105,7 @@ func TestReadingRecords(t *testing.T) {
 			x := &responderRun{podRun: podRun{uid: "pod-1"}, request: "r", askedAt: now}
 			s := &scope{now: now.Add(tc.after), exp: podExpectation(), track: &tracked{run: &run{resident: tc.resident != nil}}}
 			if tc.resident != nil {
-				r.residents.pods["pod-1"] = &followed{failed: tc.resident}
+				r.residents = unreadable(t, tc.resident)
 			}
 			r.readRecord(s, x, tc.pod)
 			if x.done != tc.done || !strings.Contains(x.unrecorded, tc.want) || (tc.want == "") != (x.unrecorded == "") {

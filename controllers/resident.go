@@ -14,7 +14,9 @@ import (
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/flow"
 	"github.com/pathproof/pathproof/plan"
+	"github.com/pathproof/pathproof/podlog"
 	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/probepod"
 	"github.com/pathproof/pathproof/verdict"
 )
 
@@ -88,7 +90,7 @@ func (r *ExpectationReconciler) armResident(ctx context.Context, s *scope, p *pr
 	pod := &corev1.Pod{}
 	pod.Namespace, pod.Name, pod.UID = s.exp.Namespace, p.name, p.uid
 	return r.patchResident(ctx, pod, map[string]any{
-		"annotations":     map[string]string{wire.PlanKeyPrefix + string(s.exp.UID): encodedPlan(p.plan)},
+		"annotations":     map[string]string{wire.PlanKeyPrefix + string(s.exp.UID): probepod.EncodedPlan(p.plan)},
 		"ownerReferences": []any{ownerReference(s.exp)},
 	})
 }
@@ -96,7 +98,7 @@ func (r *ExpectationReconciler) armResident(ctx context.Context, s *scope, p *pr
 // readResident reads what a resident pod has reported.
 func (r *ExpectationReconciler) readResident(s *scope, p *probeRun, pod *corev1.Pod) (*wire.Report, error) {
 	if pod != nil && containerRunning(pod) != nil {
-		r.residents.follow(pod, logBacklog)
+		r.residents.Follow(pod, podlog.Backlog)
 	}
 	return r.residents.report(s.exp.UID, p.uid, p.plan.ID)
 }
@@ -141,7 +143,7 @@ func (r *ExpectationReconciler) leave(ctx context.Context, pod *corev1.Pod, owne
 // deleteResident deletes a pod unless it has changed: another expectation may just have
 // become its owner.
 func (r *ExpectationReconciler) deleteResident(ctx context.Context, pod *corev1.Pod) error {
-	r.residents.unfollow(pod.UID)
+	r.residents.Unfollow(pod.UID)
 	if pod.DeletionTimestamp != nil {
 		return nil
 	}

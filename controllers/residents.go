@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/podlog"
 	"github.com/pathproof/pathproof/probe/wire"
 )
 
@@ -20,7 +21,7 @@ const maxFlips = 1000
 
 // residents reads what resident pods report.
 type residents struct {
-	*logFollower
+	*podlog.Follower
 	// changed wakes the expectation that a message is for.
 	changed chan event.GenericEvent
 
@@ -46,9 +47,9 @@ type seenFlip struct {
 	pod types.UID
 }
 
-func newResidents(c clock.WithTicker, logs LogReader) *residents {
+func newResidents(c clock.WithTicker, logs podlog.Reader) *residents {
 	r := &residents{changed: make(chan event.GenericEvent, 64), owners: map[types.UID]*residentOwner{}}
-	r.logFollower = newLogFollower(c, logs, r.take)
+	r.Follower = podlog.New(c, logs, r.take)
 	return r
 }
 
@@ -86,7 +87,7 @@ func (r *residents) report(exp types.UID, pod types.UID, plan string) (*wire.Rep
 	if o := r.owners[exp]; o != nil && o.reports[plan] != nil {
 		return o.reports[plan], nil
 	}
-	return nil, r.failure(pod)
+	return nil, r.Failure(pod)
 }
 
 // record returns the answer to a request for a record, as report does.
@@ -96,7 +97,7 @@ func (r *residents) record(exp types.UID, pod types.UID, request string) (*wire.
 	if o := r.owners[exp]; o != nil && o.records[request] != nil {
 		return o.records[request], nil
 	}
-	return nil, r.failure(pod)
+	return nil, r.Failure(pod)
 }
 
 // takeFlips returns the flips of an expectation's paths since it was last asked.

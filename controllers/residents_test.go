@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,7 +16,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
 
+	"github.com/pathproof/pathproof/podlog"
 	"github.com/pathproof/pathproof/probe/wire"
 	"github.com/pathproof/pathproof/verdict"
 )
@@ -42,24 +45,25 @@ func TestResidentsFollowALog(t *testing.T) {
 			messageLine(t, wire.Message{Flip: &wire.Flip{Version: wire.Version, Owner: string(exp.UID), Check: "c"}}) +
 			messageLine(t, wire.Message{Flip: &wire.Flip{Version: wire.Version, Owner: "stranger", Check: "c"}})
 		var opened []error
-		answers := []error{forbidden, nil, nil, apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, "p")}
+		gone := apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, "p")
+		answers := []error{forbidden, nil, nil, gone, gone}
 		r := newResidents(clock.RealClock{}, func(context.Context, types.NamespacedName, string, time.Time) (io.ReadCloser, error) {
 			err := answers[len(opened)]
 			opened = append(opened, err)
 			return io.NopCloser(strings.NewReader(text)), err
 		})
-		r.lifetime = t.Context
+		r.Lifetime = t.Context
 		r.expect(exp, "plan-1")
-		r.follow(pod, logBacklog)
-		r.follow(pod, logBacklog) // one reader is enough
+		r.Follow(pod, podlog.Backlog)
+		r.Follow(pod, podlog.Backlog) // one reader is enough
 		synctest.Wait()
 		if report, err := r.report(exp.UID, pod.UID, "plan-1"); report != nil || !apierrors.IsForbidden(err) {
 			t.Errorf("got %v, %v, want no report and the reason", report, err)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if len(opened) != len(answers) {
-			t.Errorf("the log was opened %d times, want %d", len(opened), len(answers))
+		if len(opened) != 4 {
+			t.Errorf("the log was opened %d times, want 4", len(opened))
 		}
 		if report, err := r.report(exp.UID, pod.UID, "plan-1"); report == nil || err != nil {
 			t.Errorf("got %v, %v, want the report", report, err)
@@ -70,7 +74,9 @@ func TestResidentsFollowALog(t *testing.T) {
 		if got := len(r.changed); got != 2 {
 			t.Errorf("the expectation was woken %d times, want once for the report and once for the flip", got)
 		}
-		if len(r.pods) != 0 {
+		r.Follow(pod, podlog.Backlog)
+		synctest.Wait()
+		if len(opened) != len(answers) {
 			t.Error("a pod that is gone is still followed")
 		}
 		r.forget(exp.UID)
@@ -80,11 +86,27 @@ func TestResidentsFollowALog(t *testing.T) {
 	})
 }
 
+// unreadable are residents that cannot read the log of the pod pod-1, for this reason.
+func unreadable(t *testing.T, reason error) *residents {
+	t.Helper()
+	now := clocktesting.NewFakeClock(time.Unix(1_700_000_000, 0))
+	r := newResidents(now, func(context.Context, types.NamespacedName, string, time.Time) (io.ReadCloser, error) {
+		return nil, reason
+	})
+	r.Lifetime = t.Context
+	r.Follow(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "pod-1"}}, podlog.Backlog)
+	// It is noted before the wait for the next try.
+	for !now.HasWaiters() {
+		runtime.Gosched()
+	}
+	return r
+}
+
 // Without the permission, the reason is said, and nothing is waited for.
 func TestResidentWithoutPermissionToReadLogs(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
-	r := &ExpectationReconciler{residents: newResidents(nil, nil), options: DefaultOptions()}
-	r.residents.pods["pod-1"] = &followed{failed: apierrors.NewForbidden(schema.GroupResource{Resource: "pods/log"}, "p", errors.New("no"))}
+	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "pods/log"}, "p", errors.New("no"))
+	r := &ExpectationReconciler{residents: unreadable(t, forbidden), options: DefaultOptions()}
 	s := &scope{now: now, exp: podExpectation(), track: &tracked{run: &run{resident: true}}}
 	p := &probeRun{podRun: podRun{uid: "pod-1", createdAt: now}, plan: wire.Plan{ID: "plan-1"}, armedAt: now}
 	r.read(s, p, &corev1.Pod{})

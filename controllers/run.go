@@ -24,6 +24,9 @@ type run struct {
 	generation           int64
 	provenance           string
 	startedAt            time.Time
+	// reportedAt is when all reports were in; zero until then, and unless the canary is
+	// asked.
+	reportedAt time.Time
 	// resident is set if the pods stay for the runs to come.
 	resident bool
 	// followUp is set if the run is about what the last one found.
@@ -35,6 +38,8 @@ type run struct {
 	// predictor answers over the snapshot that the run was planned on.
 	predictor *plan.Predictor
 	nodes     []*corev1.Node
+	// nodeAddrs are their addresses; nil until one is asked for.
+	nodeAddrs map[netip.Addr]bool
 	edges     []*plan.Edge
 	obstacles []plan.Obstacle
 	// coverage counts what the paths match.
@@ -252,9 +257,11 @@ func wirePlan(id string, probe v1alpha1.ProbeSettings, o Options, edges []*plan.
 		SettleMilliseconds:  int(settle(probe).Milliseconds()),
 		TimeoutMilliseconds: int(timeout(probe).Milliseconds()),
 		Attempts:            attempts(probe),
-		WatchMilliseconds:   int(probe.WatchMilliseconds),
 	}
 	for i, e := range edges {
+		if !e.Control { // whose flips nobody asks for
+			p.WatchMilliseconds = int(probe.WatchMilliseconds)
+		}
 		c := wire.Check{
 			Transport: e.Transport, Addr: e.Target.Addr, Host: e.Target.Host, Nameserver: e.Nameserver, Port: e.Port,
 			QueryName: e.QueryName, QueryType: e.QueryType, Search: e.Search, Answer: e.Answer, Goal: e.Goal(),

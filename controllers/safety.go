@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pathproof/pathproof/plan"
+	"github.com/pathproof/pathproof/probepod"
 )
 
 // refusal tells why a pod must not be created, or returns an empty string. A ReplicaSet, ReplicationController or DaemonSet whose selector
@@ -57,30 +58,22 @@ func (r *ExpectationReconciler) refusal(ctx context.Context, pod *corev1.Pod, sn
 	return "", nil
 }
 
-// enforceLabel is the label of a namespace that names the Pod Security Standard that its
-// pods have to meet.
-const enforceLabel = "pod-security.kubernetes.io/enforce"
-
 // forbiddenRaw tells whether a pod has a capability that its namespace forbids. Of the
 // standards, privileged alone allows NET_RAW; a level that does not exist counts as
 // restricted, as it does for admission. Whatever else forbids the pod, such as a level
 // for all namespaces, the API server tells when the pod is created.
 func forbiddenRaw(pod *corev1.Pod, namespaces []*corev1.Namespace) string {
 	i := slices.IndexFunc(namespaces, func(n *corev1.Namespace) bool { return n.Name == pod.Namespace })
-	if i < 0 || !slices.ContainsFunc(pod.Spec.Containers, addsNetRaw) {
+	if i < 0 || !slices.ContainsFunc(pod.Spec.Containers, probepod.AddsNetRaw) {
 		return ""
 	}
-	switch level := namespaces[i].Labels[enforceLabel]; level {
+	switch level := namespaces[i].Labels[probepod.EnforceLabel]; level {
 	case "", "privileged":
 		return ""
 	default:
 		return fmt.Sprintf("probe.sctp is Raw, which takes the capability NET_RAW, and namespace %s enforces the Pod Security Standard %q, which forbids it: "+
 			"load the kernel module sctp on the nodes and set probe.sctp to Kernel", pod.Namespace, level)
 	}
-}
-
-func addsNetRaw(c corev1.Container) bool {
-	return c.SecurityContext != nil && c.SecurityContext.Capabilities != nil && slices.Contains(c.SecurityContext.Capabilities.Add, netRaw)
 }
 
 func adopted(kind, name string) string {

@@ -165,11 +165,13 @@ func nextRunAt(s *scope) *metav1.Time {
 	return &metav1.Time{Time: s.track.last.startedAt.Add(d + jitter(s.exp.UID, d/10))}
 }
 
+// jitter spreads UIDs over the times below limit. The hash has 64 bits: one of 32 counts
+// no more than 4.3 seconds of nanoseconds.
 func jitter(uid types.UID, limit time.Duration) time.Duration {
-	h := fnv.New32a()
+	h := fnv.New64a()
 	// Writes to a hash do not fail.
 	_, _ = h.Write([]byte(uid))
-	return time.Duration(int64(h.Sum32()) % max(1, int64(limit)))
+	return time.Duration(h.Sum64() % uint64(max(1, limit)))
 }
 
 // markStale takes back Ready when results are too old, or of unknown age, and looks

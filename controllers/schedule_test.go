@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -127,6 +128,23 @@ func TestJitter(t *testing.T) {
 	}
 	if j := jitter("a", 0); j != 0 {
 		t.Errorf("jitter without room is %s", j)
+	}
+}
+
+// Nodes have names that differ little, and limits range from seconds to hours.
+func TestJitterIsSpreadOverAllOfItsRange(t *testing.T) {
+	for _, limit := range []time.Duration{6 * time.Second, time.Minute, 2 * time.Hour} {
+		const names, parts = 1000, 20
+		var in [parts]int
+		for i := range names {
+			in[jitter(types.UID(fmt.Sprintf("ip-10-0-%d-%d.example.internal", i/100, i%100)), limit)*parts/limit]++
+		}
+		for part, n := range in {
+			// 50 are expected, with a standard deviation of 7.
+			if n < 15 || n > 100 {
+				t.Errorf("%d of %d names are in part %d of %d of %s", n, names, part+1, parts, limit)
+			}
+		}
 	}
 }
 

@@ -97,8 +97,8 @@ type tracked struct {
 	// anything else is done: the next phase could take back a result that nobody
 	// has seen.
 	unwritten bool
-	// told is the state of Ready that the last event was about.
-	told readyState
+	// teller knows what was told by events.
+	teller teller
 	// attribution is what the follow-up of the last run is to find out, or finds out; nil
 	// if there is none. news is what it has found out and nobody was told.
 	attribution *attribution

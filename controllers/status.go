@@ -63,12 +63,14 @@ func (r *ExpectationReconciler) publish(ctx context.Context, s *scope) error {
 	if s.summary != nil {
 		r.metrics.Observe(client.ObjectKeyFromObject(s.exp), *s.summary, s.verdicts, s.trigger, s.duration)
 	}
-	r.metrics.Conclusive(client.ObjectKeyFromObject(s.exp), s.exp.Status.LastConclusiveAt)
+	r.metrics.Note(s.exp)
 	r.metrics.ProbePods.Set(float64(r.tracker.allInFlight()))
 	s.track.status, s.track.unwritten = s.exp.Status.DeepCopy(), false
 	// What would be written is compared, and not the objects: the API keeps times in
 	// whole seconds, so that the objects always differ.
 	if data, err := client.MergeFrom(s.before).Data(s.exp); err == nil && string(data) == "{}" {
+		r.emit(s) // what had to wait
+		r.tell(s)
 		return nil
 	}
 	// The optimistic lock keeps an operator that lost its lease from overwriting
@@ -106,7 +108,7 @@ func setResult(s *scope, r *run) {
 	now := metav1.Time{Time: s.now}
 	st.LastRun = &v1alpha1.Run{
 		StartedAt: metav1.Time{Time: r.startedAt}, FinishedAt: now, Trigger: r.trigger, Provenance: r.provenance,
-		ProbePods: all, SettledMilliseconds: r.settled(),
+		ProbePods: all, SettledMilliseconds: r.settled(), CanaryEvidence: byCanary(s.verdicts),
 	}
 	if conclusive(s.verdicts) {
 		st.LastConclusiveAt = &now
@@ -254,7 +256,7 @@ func finding(v verdict.Verdict, now time.Time) v1alpha1.Finding {
 		Source: truncate(c.Source, maxText), SourceNode: c.SourceNode, Target: truncate(c.Target, maxText), TargetNode: c.TargetNode,
 		Transport: string(c.Transport), Port: int32(c.Port), Family: family(c), Declared: v1alpha1.Expect(c.Declared.String()),
 		Predicted: prediction(c.Prediction),
-		Observed:  &v1alpha1.Observation{Result: v.Observed.String(), Evidence: truncate(v.Evidence, maxText)},
+		Observed:  &v1alpha1.Observation{Result: v.Observed.String(), Evidence: truncate(v.Evidence, maxText), PathEvidence: string(v.PathEvidence)},
 		Since:     metav1.Time{Time: now}, Attributions: attributions(v),
 	}
 	if c.Result != nil {

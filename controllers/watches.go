@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
@@ -93,7 +94,17 @@ func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 	everyone := func(ctx context.Context, _ client.Object) []reconcile.Request {
 		return r.dependents(ctx, func(reach) bool { return true })
 	}
-	r.residents.lifetime = func() context.Context { return ctx }
+	r.residents.Lifetime = func() context.Context { return ctx }
+	// What waits for the lease is started with it.
+	err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
+		r.metrics.Active.Set(1)
+		defer r.metrics.Active.Set(0)
+		<-ctx.Done()
+		return nil
+	}))
+	if err != nil {
+		return fmt.Errorf("adding the metric of the operator that acts: %w", err)
+	}
 	r.kinds = newKindWatcher(r.client, mgr.GetCache(), r.options.IgnoredPolicyKinds)
 	c, err := ctrl.NewControllerManagedBy(mgr).
 		Named("connectivityexpectation").

@@ -239,6 +239,40 @@ func TestX2AnswersHoldWhateverTheLabelsOfANamespaceAre(t *testing.T) {
 	})
 }
 
+// Where an address that is not known lies is one question for all tiers: what the Admin
+// tier passes because of it reaches the NetworkPolicies with it.
+func TestX2TiersAgreeOnAnAddressThatIsNotKnown(t *testing.T) {
+	const (
+		passed  = `egress: [{action: Pass, to: [{networks: [10.0.0.0/8]}]}, {action: Accept, to: [{` + everyPod + `}]}]`
+		block   = `{policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8}}]}]}`
+		but     = `{policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}]}]}`
+		other   = `{policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 203.0.113.0/24}}]}]}`
+		planned = "shop/web -> shop/{a=b} TCP/80"
+		pending = "shop/web -> shop/pending TCP/80"
+	)
+	s := shop()
+	s.Pods = append(s.Pods, newPod("shop/pending", "app=pending"))
+	for matches, want := range map[Setting]map[string]string{
+		// The addresses that are passed are those that the block holds.
+		True: {"block": "Allowed", "but": "Undefined X2", "other": "Undefined X2"},
+		// Blocks hold no pods, so that what is passed is denied, and the rest is not.
+		False: {"block": "Undefined X2", "but": "Undefined X2", "other": "Undefined X2"},
+		Unset: {"block": "Undefined S10", "but": "Undefined", "other": "Undefined X2"},
+	} {
+		s.Profile.IPBlockMatchesPods = matches
+		for name, policy := range map[string]string{"block": block, "but": but, "other": other} {
+			e := compile(t, withPolicies(t, s, map[string]string{"cnp:a": cnp("Admin", "1", passed), "shop/p": policy}))
+			for _, text := range []string{planned, pending} {
+				d := e.Decide(newFlow(t, text))
+				if got := d.Verdict.String() + " " + d.Rule; !strings.HasPrefix(got, want[name]) {
+					t.Errorf("%s, %s, blocks match pods %s: got %s, want %s (%s)", text, name, matches, got, want[name], d.Reason)
+				}
+				checkConsistent(t, d)
+			}
+		}
+	}
+}
+
 func TestPoliciesThatSelectNothingChangeNothing(t *testing.T) {
 	nobody := metav1.LabelSelector{MatchLabels: map[string]string{"app": "nobody"}}
 	rapid.Check(t, func(t *rapid.T) {

@@ -163,13 +163,16 @@ func (b *ipBlock) matches(v *view, a *assumptions) (truth, doubt) {
 		return no, certain
 	}
 	if !v.addr.IsValid() {
-		if b.mayHold(v, a) == no {
+		switch held := b.mayHold(v, a); {
+		case held == no:
 			return no, certain
-		}
-		if v.kind == identityEnd && matches == maybe {
+		case matches == maybe && (held == yes || v.kind == identityEnd):
 			return maybe, blockHoldsPod
+		case held == maybe:
+			return maybe, blockNeedsAddress
 		}
-		return maybe, blockNeedsAddress
+		// Where the address lies is assumed, as it was for the tiers before.
+		return yes, certain
 	}
 	// S24: a prefix holds addresses of its own family only.
 	if !b.cidr.Contains(v.addr) {
@@ -187,7 +190,8 @@ func (b *ipBlock) matches(v *view, a *assumptions) (truth, doubt) {
 	return yes, certain
 }
 
-// mayHold tells whether the block holds an address that is not known.
+// mayHold tells whether the block holds an address that is not known: under assumptions
+// that is certain.
 func (b *ipBlock) mayHold(v *view, a *assumptions) truth {
 	if held := v.within(b.cidr, a); held != yes {
 		return held

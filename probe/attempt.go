@@ -31,6 +31,18 @@ type attempt struct {
 	// untried is the number of addresses of the host that no attempt was made to.
 	untried int
 	detail  string
+	// span is when it was on the wire, as far as that is known.
+	span span
+}
+
+// span bounds when an attempt was on the wire.
+type span struct {
+	// opened is before its first packet, from when the timeout runs, and sent after it;
+	// zero until then.
+	opened, sent time.Time
+	// heard is when the answer to the first packet had arrived, if the kernel tells: a busy
+	// processor lets who waits for it know late.
+	heard time.Time
 }
 
 // outcomeError is an error that already knows which outcome it is.

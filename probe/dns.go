@@ -153,7 +153,7 @@ func (s *stack) queryUDP(ctx context.Context, server netip.AddrPort, q *dns.Msg,
 		rtt    time.Duration
 		stray  bool
 	)
-	err := s.converse(ctx, server, packed, timeout, func(c *conn, b []byte) bool {
+	at, err := s.converse(ctx, server, packed, timeout, func(c *conn, b []byte) bool {
 		if answer = parseAnswer(q, b); answer == nil {
 			// Forged or late: RFC 5452, section 9.1, says to wait for the right one.
 			stray = true
@@ -167,20 +167,25 @@ func (s *stack) queryUDP(ctx context.Context, server netip.AddrPort, q *dns.Msg,
 		if stray && a.outcome == wire.TimedOut {
 			a.detail = ignored
 		}
+		a.span = at
 		return a, nil
 	}
 	a := judge(q, answer)
-	a.rtt = rtt
+	a.rtt, a.span = rtt, at
 	return a, answer
 }
 
-func (s *stack) queryTCP(ctx context.Context, server netip.AddrPort, q *dns.Msg, packed []byte, timeout time.Duration) (attempt, *dns.Msg) {
+func (s *stack) queryTCP(ctx context.Context, server netip.AddrPort, q *dns.Msg, packed []byte, timeout time.Duration) (a attempt, answer *dns.Msg) {
 	c, err := s.open(ctx, flow.TCP, server, timeout)
 	if err != nil {
 		return failed(err), nil
 	}
 	defer c.close()
+	// That it connected is an answer, whatever came of the question.
+	begun := c.span
+	defer func() { a.span = begun }()
 	if err := c.connect(ctx); err != nil {
+		begun = c.span
 		a := failed(err)
 		if a.outcome == wire.Connected {
 			// A reset after the handshake: for DNS that is no answer.
@@ -190,8 +195,9 @@ func (s *stack) queryTCP(ctx context.Context, server netip.AddrPort, q *dns.Msg,
 		a.rtt = c.refusalTime(a.outcome)
 		return a, nil
 	}
+	begun = c.span
 	opened := c.elapsed()
-	answer, err := c.exchangeDNS(q, packed)
+	answer, err = c.exchangeDNS(q, packed)
 	if err != nil {
 		if ctx.Err() != nil {
 			return failed(cancelled(ctx)), nil
@@ -202,7 +208,7 @@ func (s *stack) queryTCP(ctx context.Context, server netip.AddrPort, q *dns.Msg,
 		// The handshake succeeded, so that nothing on the path is in the way.
 		return attempt{outcome: wire.Unanswered, rtt: opened, detail: "tcp connected, no answer: " + reason(err)}, nil
 	}
-	a := judge(q, answer)
+	a = judge(q, answer)
 	a.rtt = c.elapsed()
 	c.finish(ctx)
 	if answer.Truncated {

@@ -121,8 +121,7 @@ func TestPortIsClaimedOncePerTarget(t *testing.T) {
 
 // A watch goes on for longer than there are source ports.
 func TestWatchesUsePortsAgain(t *testing.T) {
-	s := new(Runner).session(wire.Plan{Attempts: 1, TimeoutMilliseconds: 1000})
-	s.rememberPorts(watchedPorts)
+	s := new(Runner).watchSession(wire.Plan{TimeoutMilliseconds: 1000})
 	target := netip.MustParseAddrPort("10.0.0.1:80")
 	for i := range 3 * watchedPorts {
 		if port := uint16(10_000 + i%(watchedPorts+1)); !s.claim(portUse{"TCP", port, target}) {

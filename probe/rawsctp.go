@@ -68,9 +68,10 @@ func (s *session) rawAttempt(ctx context.Context, target netip.AddrPort, nonce s
 		return failed(err)
 	}
 	defer peer.leave(ports)
-	c := &rawConn{peer: peer, events: events, client: sctp.NewClient(ports.source, ports.destination), opened: time.Now(), timer: time.NewTimer(s.timeout)}
+	c := &rawConn{peer: peer, events: events, client: sctp.NewClient(ports.source, ports.destination), span: span{opened: time.Now()}, timer: time.NewTimer(s.timeout)}
 	defer c.timer.Stop()
 	a := c.handshake(ctx)
+	a.span = c.span
 	if a.outcome != wire.Connected {
 		return a
 	}
@@ -106,15 +107,16 @@ type rawConn struct {
 	peer   *rawPeer
 	events <-chan rawEvent
 	client *sctp.Client
-	// opened is when the timer began to run.
-	opened time.Time
-	timer  *time.Timer
+	// span.opened is when the timer began to run.
+	span
+	timer *time.Timer
 }
 
 // handshake sets up the association. Once the target has answered the first packet,
 // nothing that follows can be silence or a refusal: it came through and back.
 func (c *rawConn) handshake(ctx context.Context) attempt {
 	err := c.peer.send(c.client.Init())
+	c.sent = time.Now()
 	if err == nil {
 		err = c.await(ctx, func() bool { return c.client.State() >= sctp.Established })
 	}

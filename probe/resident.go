@@ -21,6 +21,8 @@ type Resident struct {
 
 	// owners are what each owner has under way. Only Apply and Close touch it.
 	owners map[string]*residency
+	// turns keeps the attempts of all watches apart.
+	turns turnstile
 	// running holds all goroutines.
 	running sync.WaitGroup
 }
@@ -112,20 +114,17 @@ func (o *residency) watch(ctx context.Context, r *Resident, owner string) {
 		}
 	}
 	o.unwatch(checks)
-	every := max(time.Duration(o.plan.WatchMilliseconds)*time.Millisecond, time.Duration(len(checks))*watchPace)
+	every := time.Duration(o.plan.WatchMilliseconds) * time.Millisecond
 	for key, c := range checks {
 		if o.watched[key] != nil {
 			continue
 		}
 		watchCtx, cancel := context.WithCancel(ctx)
 		o.watched[key] = cancel
-		one := o.plan
-		one.Attempts = 1
+		s := r.Runner.watchSession(o.plan)
 		r.running.Go(func() {
-			s := r.Runner.session(one)
 			defer s.close()
-			s.rememberPorts(watchedPorts)
-			s.watch(watchCtx, &c, every, func(open bool, at time.Time, gap time.Duration) {
+			s.watch(watchCtx, &c, every, &r.turns, func(open bool, at time.Time, gap time.Duration) {
 				r.Emit(wire.Message{Flip: &wire.Flip{
 					Version: wire.Version, Owner: owner, Check: key, Open: open,
 					AtMicroseconds: at.UnixMicro(), GapMicroseconds: gap.Microseconds(),

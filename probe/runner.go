@@ -158,6 +158,8 @@ type session struct {
 	slots chan struct{}
 	// warm is the end of the warm-up.
 	warm time.Time
+	// brief lets TCP connections end at once and without a trace, where there are many.
+	brief bool
 }
 
 func (r *Runner) session(plan wire.Plan) *session {
@@ -194,13 +196,6 @@ func (s *session) nameservers(checks []wire.Check) []netip.Addr {
 	}
 	conf, _ := s.resolver()
 	return conf.servers
-}
-
-// rememberPorts lets attempts use a source port again after n others.
-func (s *session) rememberPorts(n int) {
-	if s.stack != nil {
-		s.remembered = n
-	}
 }
 
 // close closes what the attempts have in common.

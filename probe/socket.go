@@ -85,10 +85,9 @@ type conn struct {
 	file   *os.File
 	raw    syscall.RawConn
 	target netip.AddrPort
-	// opened is when the timeout began to run, and deadline when it is over.
-	opened, deadline time.Time
-	// sent is when the first packet left; zero until then.
-	sent time.Time
+	span
+	// deadline is when the timeout is over.
+	deadline time.Time
 	// stop ends the watch over the context.
 	stop func() bool
 }
@@ -100,7 +99,7 @@ func (s *stack) open(ctx context.Context, p flow.Protocol, target netip.AddrPort
 	if err != nil {
 		return nil, openError(err)
 	}
-	c := &conn{file: os.NewFile(uintptr(fd), string(p)), target: target, opened: time.Now()}
+	c := &conn{file: os.NewFile(uintptr(fd), string(p)), target: target, span: span{opened: time.Now()}}
 	c.deadline = c.opened.Add(timeout)
 	c.raw, err = c.file.SyscallConn()
 	if err == nil {

@@ -33,7 +33,7 @@ var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
 
 // stream opens a TCP or SCTP connection. Without a nonce the handshake is all
 // there is; with one, our responder has to echo it.
-func (s *session) stream(ctx context.Context, p flow.Protocol, target netip.AddrPort, nonce string) attempt {
+func (s *session) stream(ctx context.Context, p flow.Protocol, target netip.AddrPort, nonce string) (a attempt) {
 	c, err := s.open(ctx, p, target, s.timeout)
 	if err != nil {
 		if a := failed(err); p != flow.SCTP || !s.rawSCTP || a.outcome != wire.Unsupported {
@@ -42,16 +42,24 @@ func (s *session) stream(ctx context.Context, p flow.Protocol, target netip.Addr
 		return s.rawStream(ctx, target, nonce)
 	}
 	defer c.close()
+	defer func() { a.span = c.span }()
 	if err := c.connect(ctx); err != nil {
 		a := failed(err)
 		a.rtt = c.refusalTime(a.outcome)
 		return a
 	}
-	a := attempt{outcome: wire.Connected, rtt: c.elapsed()}
+	a = attempt{outcome: wire.Connected, rtt: c.elapsed()}
+	if p == flow.TCP {
+		c.heard = c.answeredBy(c.opened.Add(a.rtt))
+	}
 	if nonce != "" {
 		c.echo(nonce, &a)
 	}
-	c.finish(ctx)
+	if s.brief && p == flow.TCP {
+		c.forget()
+	} else {
+		c.finish(ctx)
+	}
 	return a
 }
 
@@ -134,10 +142,38 @@ func (c *conn) finish(ctx context.Context) {
 	_, _ = io.Copy(io.Discard, io.LimitReader(c.file, 1<<16))
 }
 
+// forget ends a connection without leaving it in anybody's tables: without it, the kernel
+// would keep its port for a minute, and the connection tables on the way its entry for
+// two. The peer reads its end first (FIN), and nothing else: the reset that follows comes
+// when there is nothing left to read.
+func (c *conn) forget() {
+	_ = c.raw.Control(func(fd uintptr) {
+		if unix.Shutdown(int(fd), unix.SHUT_WR) == nil {
+			_ = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		}
+	})
+}
+
+// answeredBy returns when the answer to the first packet of a TCP connection had arrived,
+// at the latest: by how long the kernel waited for it, or else when it was seen.
+func (c *conn) answeredBy(seen time.Time) time.Time {
+	at := seen
+	_ = c.raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil || info.Rtt == 0 {
+			return
+		}
+		if t := c.sent.Add(time.Duration(info.Rtt) * time.Microsecond); t.Before(at) {
+			at = t
+		}
+	})
+	return at
+}
+
 // datagram sends one datagram and waits for any answer.
 func (s *session) datagram(ctx context.Context, target netip.AddrPort, nonce string) attempt {
 	var a attempt
-	err := s.converse(ctx, target, request(nonce), s.timeout, func(c *conn, b []byte) bool {
+	at, err := s.converse(ctx, target, request(nonce), s.timeout, func(c *conn, b []byte) bool {
 		a = attempt{outcome: wire.Connected, rtt: c.elapsed()}
 		if nonce == "" {
 			return true
@@ -151,36 +187,37 @@ func (s *session) datagram(ctx context.Context, target netip.AddrPort, nonce str
 		return true
 	})
 	if err != nil {
-		return failed(err)
+		a = failed(err)
 	}
+	a.span = at
 	return a
 }
 
 // converse sends a datagram and hands every datagram that comes back to accept,
-// until that returns true; accept must not keep them. A connected socket takes none from
-// other peers. The error is an *outcomeError.
-func (s *stack) converse(ctx context.Context, target netip.AddrPort, out []byte, timeout time.Duration, accept func(*conn, []byte) bool) error {
+// until that returns true, and returns when it was sent; accept must not keep them. A
+// connected socket takes none from other peers. The error is an *outcomeError.
+func (s *stack) converse(ctx context.Context, target netip.AddrPort, out []byte, timeout time.Duration, accept func(*conn, []byte) bool) (span, error) {
 	c, err := s.open(ctx, flow.UDP, target, timeout)
 	if err != nil {
-		return err
+		return span{}, err
 	}
 	defer c.close()
 	if err := c.connect(ctx); err != nil {
-		return err
+		return span{}, err
 	}
 	// Connecting a datagram socket sends nothing.
 	c.sent = time.Time{}
 	if _, err := c.file.Write(out); err != nil {
-		return c.explainDatagram(ctx, err)
+		return span{}, c.explainDatagram(ctx, err)
 	}
 	c.sent = time.Now()
 	for accepted := false; !accepted; {
 		err := c.receive(func(b []byte) { accepted = accept(c, b) })
 		if err != nil {
-			return c.explainDatagram(ctx, err)
+			return c.span, c.explainDatagram(ctx, err)
 		}
 	}
-	return nil
+	return c.span, nil
 }
 
 // receive waits for a datagram and hands it to take, which must not keep it. What is there

@@ -5,8 +5,12 @@ package probe
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -43,7 +47,13 @@ func (n *network) isOpen(at time.Duration) bool {
 }
 
 func (n *network) try(ctx context.Context, _ *wire.Check) attempt {
-	at := time.Since(n.start)
+	now := time.Now()
+	a := n.meet(ctx, now.Sub(n.start))
+	a.span = span{opened: now, sent: now}
+	return a
+}
+
+func (n *network) meet(ctx context.Context, at time.Duration) attempt {
 	if n.isOpen(at) && !slices.Contains(n.lost, at) {
 		sleep(ctx, time.Millisecond)
 		return attempt{outcome: wire.Connected, rtt: time.Millisecond}
@@ -84,7 +94,7 @@ func TestWatchFindsTheMomentOfAFlip(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 				defer cancel()
 				var got []string
-				s.watch(ctx, &watched, 20*ms, func(open bool, at time.Time, gap time.Duration) {
+				s.watch(ctx, &watched, 20*ms, new(turnstile), func(open bool, at time.Time, gap time.Duration) {
 					state := "closed"
 					if open {
 						state = "open"
@@ -112,7 +122,7 @@ func TestWatchIgnoresItsOwnFailures(t *testing.T) {
 		s := (&Runner{try: try}).session(wire.Plan{Attempts: 1, TimeoutMilliseconds: 500})
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
-		s.watch(ctx, &watched, 20*time.Millisecond, func(open bool, _ time.Time, _ time.Duration) { t.Errorf("a flip to open=%v", open) })
+		s.watch(ctx, &watched, 20*time.Millisecond, new(turnstile), func(open bool, _ time.Time, _ time.Duration) { t.Errorf("a flip to open=%v", open) })
 	})
 }
 
@@ -246,32 +256,187 @@ func TestResidentWatchesOverPlans(t *testing.T) {
 	})
 }
 
-// Two attempts in a row are answered, and the answer to the second is seen first: the first
-// does not show that the path was closed when it began.
-func TestAnswersSeenInTheWrongOrder(t *testing.T) {
+// On a busy processor attempts are sent long after their turn, and answers are seen late and
+// in any order. Whatever is seen, the path flipped between the moment of the flip and its
+// gap before.
+func TestFlipsAreWithinTheirGapHoweverLateTheyAreSeen(t *testing.T) {
 	const ms = time.Millisecond
 	start := time.Now()
-	at := start.Add
+	at := func(n int) time.Time { return start.Add(time.Duration(n) * ms) }
+	type seen struct {
+		// began is the turn of the attempt, opened and sent are about its packet, and answered
+		// is when its answer arrived; 0 for never.
+		began, opened, sent, answered int
+	}
 	for name, tc := range map[string]struct {
-		second time.Duration
-		want   string
+		open     bool
+		attempts []seen
+		// order is that in which they are seen to end.
+		order []int
+		want  []string
 	}{
-		"right after each other":   {305 * ms, "open at 306ms, gap 306ms"},
-		"at their usual distances": {340 * ms, "open at 341ms, gap 41ms"},
+		"opens, and the second answer is seen first": {
+			false, []seen{{300, 300, 300, 301}, {305, 305, 305, 306}}, []int{1, 0}, []string{"open at 301ms, gap 301ms"},
+		},
+		"opens, and the answer to an attempt that was sent late is the first": {
+			false, []seen{{300, 350, 350, 351}, {340, 340, 341, 0}, {380, 380, 380, 381}}, []int{2, 0, 1}, []string{"open at 351ms, gap 351ms"},
+		},
+		"opens after silence": {
+			false, []seen{{300, 300, 301, 0}, {340, 340, 340, 341}}, []int{1, 0}, []string{"open at 341ms, gap 41ms"},
+		},
+		"closes before an attempt is sent": {
+			true, []seen{{300, 300, 300, 301}, {340, 390, 391, 0}, {380, 392, 392, 0}, {420, 420, 420, 0}}, []int{3, 2, 1, 0},
+			[]string{"closed at 391ms, gap 91ms"},
+		},
+		"closes, and the second packet was the first": {
+			true, []seen{{300, 300, 300, 301}, {340, 390, 391, 0}, {380, 380, 380, 0}, {420, 420, 420, 0}}, []int{0, 1, 2, 3},
+			[]string{"closed at 380ms, gap 80ms"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string
-			x := transitions{known: true, last: start, flip: func(_ bool, moment time.Time, gap time.Duration) {
-				got = append(got, fmt.Sprintf("open at %s, gap %s", moment.Sub(start), gap))
+			x := transitions{known: true, open: tc.open, last: start, flip: func(open bool, moment time.Time, gap time.Duration) {
+				got = append(got, fmt.Sprintf("%s at %s, gap %s", map[bool]string{true: "open", false: "closed"}[open], moment.Sub(start), gap))
 			}}
-			first, second := x.begin(at(300*ms)), x.begin(at(tc.second))
-			second.outcome, second.end = wire.Connected, at(tc.second+ms)
-			x.ended(second)
-			first.outcome, first.end = wire.Connected, at(301*ms)
-			x.ended(first)
-			if len(got) != 1 || got[0] != tc.want {
+			var trials []*trial
+			for _, a := range tc.attempts {
+				trials = append(trials, x.begin(at(a.began)))
+			}
+			for _, i := range tc.order {
+				a := tc.attempts[i]
+				ended := attempt{outcome: wire.TimedOut, span: span{opened: at(a.opened), sent: at(a.sent)}}
+				if a.answered > 0 {
+					ended.outcome, ended.rtt, ended.span.heard = wire.Connected, time.Hour, at(a.answered)
+				}
+				trials[i].note(ended, at(5000))
+				x.ended(trials[i])
+			}
+			if !slices.Equal(got, tc.want) {
 				t.Errorf("got %q, want %q", got, tc.want)
 			}
 		})
 	}
+}
+
+// What is not known of an attempt that nobody answered makes the gap larger, not the moment
+// earlier.
+func TestTrialWithoutTimesOnTheWire(t *testing.T) {
+	start, now := time.Now(), time.Now().Add(time.Second)
+	trial := trial{start: start}
+	trial.note(attempt{outcome: wire.TimedOut}, now)
+	if !trial.start.Equal(start) || !trial.sent.Equal(now) {
+		t.Errorf("began at %v and was sent by %v, want %v and %v", trial.start, trial.sent, start, now)
+	}
+	trial.note(attempt{outcome: wire.Connected, rtt: time.Millisecond}, now)
+	if want := start.Add(time.Millisecond); !trial.end.Equal(want) {
+		t.Errorf("was answered by %v, want %v", trial.end, want)
+	}
+}
+
+// However many checks are watched for however many owners, a pod makes an attempt every
+// 2 ms at most, and the checks take equal turns: 20 of them 40 ms apart.
+func TestWatchesTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		at := map[string][]time.Time{}
+		var all []time.Time
+		try := func(_ context.Context, c *wire.Check) attempt {
+			mu.Lock()
+			defer mu.Unlock()
+			at[c.Key()] = append(at[c.Key()], time.Now())
+			all = append(all, time.Now())
+			return attempt{outcome: wire.Connected, rtt: time.Microsecond}
+		}
+		planOf := func(id string, first, n int) wire.Plan {
+			p := planNamed(id, 20)
+			p.Checks = nil
+			for i := range n {
+				p.Checks = append(p.Checks, wire.Check{Transport: wire.TCP, Addr: watched.Addr, Port: uint16(first + i)})
+			}
+			return p
+		}
+		r := &Resident{Runner: &Runner{try: try}, Emit: func(wire.Message) {}}
+		step := func(plans map[string]wire.Plan, want time.Duration) {
+			t.Helper()
+			r.Apply(t.Context(), plans)
+			time.Sleep(10 * time.Second) // the runs of the plans are over
+			mu.Lock()
+			clear(at)
+			all = nil
+			mu.Unlock()
+			time.Sleep(10 * time.Second)
+			mu.Lock()
+			defer mu.Unlock()
+			for i := range all[1:] {
+				if d := all[i+1].Sub(all[i]); d < watchPace {
+					t.Errorf("two attempts are %s apart", d)
+				}
+			}
+			for key, times := range at {
+				for i := range times[1:] {
+					if d := times[i+1].Sub(times[i]); d != want {
+						t.Fatalf("attempts of check %s are %s apart, want %s", key, d, want)
+					}
+				}
+			}
+		}
+		defer r.Close()
+		step(map[string]wire.Plan{"a": planOf("a1", 1, 5)}, 20*time.Millisecond)
+		step(map[string]wire.Plan{"a": planOf("a1", 1, 5), "b": planOf("b1", 100, 15)}, 40*time.Millisecond)
+		step(map[string]wire.Plan{"a": planOf("a2", 1, 35), "b": planOf("b1", 100, 15)}, 100*time.Millisecond)
+		step(map[string]wire.Plan{"b": planOf("b1", 100, 15)}, 30*time.Millisecond)
+	})
+}
+
+// A watched connection is over at once, and all that its peer sees is its end.
+func TestWatchedConnectionsEndForBoth(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	target := l.Addr().(*net.TCPAddr).AddrPort()
+	s := new(Runner).watchSession(wire.Plan{TimeoutMilliseconds: 5000})
+	if s.timeout != watchTimeout {
+		t.Errorf("an attempt waits %s, want %s", s.timeout, watchTimeout)
+	}
+	defer s.close()
+	a := s.attempt(t.Context(), &wire.Check{Transport: wire.TCP, Addr: target.Addr(), Port: target.Port()})
+	if a.outcome != wire.Connected {
+		t.Fatalf("got %+v, want a connection", a)
+	}
+	if at := a.span; at.opened.IsZero() || at.sent.Before(at.opened) || !at.heard.After(at.opened) || at.heard.Sub(at.opened) > a.rtt {
+		t.Errorf("opened at %v, sent at %v, heard at %v, after %s: want this order", at.opened, at.sent, at.heard, a.rtt)
+	}
+	peer, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = peer.Close() }()
+	if got, err := io.ReadAll(peer); err != nil || len(got) > 0 {
+		t.Errorf("the peer read %q and %v, want nothing and no error", got, err)
+	}
+	if states := socketStates(t, target); len(states) > 0 {
+		t.Errorf("the kernel keeps connections in the states %q, want none", states)
+	}
+}
+
+// socketStates returns the states of the connections of a listener, at both ends, as the
+// kernel numbers them.
+func socketStates(t *testing.T, listener netip.AddrPort) []string {
+	t.Helper()
+	text, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := fmt.Sprintf(":%04X", listener.Port())
+	var out []string
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) < 4 || f[3] == "0A" || !strings.HasSuffix(f[1], port) && !strings.HasSuffix(f[2], port) {
+			continue
+		}
+		out = append(out, f[3])
+	}
+	return out
 }

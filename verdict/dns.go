@@ -128,6 +128,7 @@ func concludeServices(verdicts []Verdict, ev evidence) {
 			continue
 		}
 		if v.Observed, v.Inconclusive, v.Evidence = closed(each, ev); v.Observed == Blocked {
+			v.PathEvidence = pathEvidence(each, ev)
 			v.Evidence += fmt.Sprintf("; each of the %d endpoints is blocked, too", c.Endpoints)
 		}
 		v.conclude()

@@ -14,10 +14,7 @@ import (
 // Judge returns one verdict for each check of a run that is no control, worst first.
 // The checks are each other's evidence, so all checks of a run must be judged together.
 func Judge(checks []Check) []Verdict {
-	known := make([]Check, 0, len(checks))
-	for _, c := range checks {
-		known = append(known, delivered(c))
-	}
+	known := withRecords(checks)
 	ev := gather(known)
 	out := make([]Verdict, 0, len(known))
 	for _, c := range known {
@@ -40,6 +37,9 @@ func Judge(checks []Check) []Verdict {
 func judge(c Check, ev evidence) Verdict {
 	v := Verdict{Check: c}
 	v.Observed, v.Inconclusive, v.Evidence = observe(c, ev)
+	if v.Observed == Blocked {
+		v.PathEvidence = pathEvidence(c, ev)
+	}
 	v.conclude()
 	return v
 }
@@ -290,7 +290,7 @@ func unusable(c Check) (Cause, string) {
 	outcomes := c.Result.Outcomes
 	switch {
 	case c.SourceTrouble != "" && !outcomes.Any(reached(c)):
-		return SourceNotReady, "the probe could neither send nor hear: " + c.SourceTrouble
+		return SourceNetworkDown, "the probe could neither send nor hear: " + c.SourceTrouble
 	case outcomes.All(func(o wire.Outcome) bool { return o == wire.Unsupported }):
 		return Unsupported, fmt.Sprintf("the kernel of node %s has no %s sockets", c.SourceNode, c.Transport) + detail(c)
 	case !c.Transport.IsDNS() && outcomes.All(func(o wire.Outcome) bool { return o == wire.DNSTimedOut }):
@@ -317,7 +317,7 @@ func closed(c Check, ev evidence) (Observed, Cause, string) {
 			return Inconclusive, cause, why
 		}
 	}
-	return Blocked, "", blockedEvidence(c)
+	return Blocked, "", blockedEvidence(c, ev)
 }
 
 // listenerMissing tells why the target is not known to have been listening.
@@ -346,29 +346,44 @@ func listenerMissing(c Check, ev evidence) (Cause, string) {
 // sourceMissing tells why the probe is not known to have been able to hear.
 func sourceMissing(c Check, ev evidence) (Cause, string) {
 	if !c.SourceProbed && !ev.alivePod[c.Pod] {
-		return SourceNotReady, "its interface is up, but neither the kubelet reached the probe pod nor did any of its checks get an answer: nothing new gets in or out, as where a connection table is full"
+		return SourceCutOff, "its interface is up, but neither the kubelet reached the probe pod nor did any of its checks get an answer: nothing new gets in or out, as where a connection table is full"
 	}
 	return "", ""
 }
 
 // pathMissing tells why the two nodes are not known to carry such traffic.
 func pathMissing(c Check, ev evidence) (Cause, string) {
-	pair := pairOf(c)
 	switch {
 	case c.SourceNode == "":
 		return NoPositiveControl, "the node of the probe is not known, so that no other check is known to have taken the same path"
-	case ev.fromNode[nodeAddrOf(c)] || (c.TargetNode != "" && ev.nodePair[pair]):
+	case pathEvidence(c, ev) != "":
 		return "", ""
-	case c.Responder && c.Recorded != nil && (ev.toNode[nodeAddrOf(c)] || (c.TargetNode != "" && ev.toPair[pair])):
-		// Its record would have the request, whether or not replies come back.
-		return "", ""
-	case c.TargetNode != "" && ev.silentPair[pair]:
-		return PathBroken, fmt.Sprintf("a path that policies allow is silent from node %s to node %s, too", c.SourceNode, c.TargetNode)
+	case c.TargetNode != "" && ev.silentPair[pairOf(c)]:
+		return PathBroken, fmt.Sprintf("a path that policies allow is silent from node %s to node %s, too", c.SourceNode, c.TargetNode) + canaryWords(c)
+	case c.canaryCounts() && c.Way.State == WayBroken:
+		return PathBroken, fmt.Sprintf("no other check of this run got through from node %s to node %s", c.SourceNode, c.TargetNode) + canaryWords(c)
 	}
-	return NoPositiveControl, fmt.Sprintf("no other check of this run got through from node %s to the target's node", c.SourceNode)
+	return NoPositiveControl, fmt.Sprintf("no other check of this run got through from node %s to the target's node", c.SourceNode) + canaryWords(c)
 }
 
-func blockedEvidence(c Check) string {
+// pathEvidence tells what shows that the two nodes carry such traffic; empty if nothing
+// does. What the run itself has met comes first: where it has met silence on a path that
+// policies allow, what pods of the canary reach is not the whole truth.
+func pathEvidence(c Check, ev evidence) PathEvidence {
+	pair := pairOf(c)
+	switch {
+	case ev.fromNode[nodeAddrOf(c)] || (c.TargetNode != "" && ev.nodePair[pair]):
+		return ByControl
+	case c.Responder && c.Recorded != nil && (ev.toNode[nodeAddrOf(c)] || (c.TargetNode != "" && ev.toPair[pair])):
+		// Its record would have the request, whether or not replies come back.
+		return ByControl
+	case onlyCanary(c) && !ev.silentPair[pair]:
+		return ByCanary
+	}
+	return ""
+}
+
+func blockedEvidence(c Check, ev evidence) string {
 	alive := "the port answered another check of this run"
 	if c.Responder {
 		alive = "the kubelet saw the responder listen before and after"
@@ -376,8 +391,12 @@ func blockedEvidence(c Check) string {
 			alive += ", its record has no request of this check,"
 		}
 	}
-	return fmt.Sprintf("%s and the node pair carried traffic, while %d of %d attempts got no answer%s",
-		alive, len(c.Result.Outcomes), len(c.Result.Outcomes), detail(c))
+	path := "the node pair carried traffic"
+	if pathEvidence(c, ev) == ByCanary {
+		path = fmt.Sprintf("pods of the canary, which no policy selects, reached each other from node %s to node %s", c.SourceNode, c.TargetNode)
+	}
+	return fmt.Sprintf("%s and %s, while %d of %d attempts got no answer%s",
+		alive, path, len(c.Result.Outcomes), len(c.Result.Outcomes), detail(c))
 }
 
 func detail(c Check) string {

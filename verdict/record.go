@@ -18,6 +18,15 @@ type Recorded struct {
 	Missing string
 }
 
+// withRecords returns the checks with what the records of responders tell of them.
+func withRecords(checks []Check) []Check {
+	out := make([]Check, 0, len(checks))
+	for _, c := range checks {
+		out = append(out, delivered(c))
+	}
+	return out
+}
+
 // delivered returns the check with the outcomes that the record of the responder tells
 // better: whatever the probe met instead of the reply, the request had arrived.
 func delivered(c Check) Check {

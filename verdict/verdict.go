@@ -6,7 +6,8 @@
 //
 //   - Blocked is never concluded from silence or refusal alone. It takes a
 //     listener that was alive, a source that was alive, a node pair that carried
-//     traffic, and a configuration that did not change during the run.
+//     traffic, and a configuration that did not change during the run. What the
+//     canary knows stands in for the third alone.
 //   - Unknown is a value of its own. It is never folded into True or False, so a
 //     check that could not fail is never green.
 //   - Every verdict names what it rests on (Evidence), or what was missing.
@@ -164,8 +165,12 @@ const (
 	// SourceNamespaceRefused: the source is in another namespace, whose owner has
 	// not consented to probes.
 	SourceNamespaceRefused Cause = "SourceNamespaceRefused"
-	// SourceNotReady: the probe pod did not start, or nothing shows that its
-	// network interface works.
+	// SourceCutOff: nothing got in to the probe pod, not even from its kubelet, and no answer,
+	// although the pod's own network is as it should be.
+	SourceCutOff Cause = "SourceCutOff"
+	// SourceNetworkDown: the probe found that its own network can carry nothing.
+	SourceNetworkDown Cause = "SourceNetworkDown"
+	// SourceNotReady: the probe pod did not start.
 	SourceNotReady Cause = "SourceNotReady"
 	// StandInRefused: a stand-in for the target was asked for, and cannot be had.
 	StandInRefused Cause = "StandInRefused"
@@ -188,7 +193,7 @@ var severity = []Cause{
 	EnforcementMissing, Delivered, DriftMasked, PolicyDrift, UnexpectedBlock, BlockedOutsidePolicy,
 	DNSOverTCPOnly, DNSOverUDPOnly, NameNotResolved, UnexpectedAnswer,
 	ImplementationDefined, IdentityDivergence, SourceNamespaceRefused, TooManyChecks, ProbeRefused, StandInRefused, NoSourceMatched, NoTargetMatched, PortNotFound, NoSharedFamily,
-	TargetNotListening, TargetNotReady, TargetSilent, ResolverSilent, PathBroken, SourceNotReady, ProbeFailed, Unsupported, Flapping,
+	TargetNotListening, TargetNotReady, TargetSilent, ResolverSilent, PathBroken, SourceNetworkDown, SourceCutOff, SourceNotReady, ProbeFailed, Unsupported, Flapping,
 	NoPositiveControl, NotRecorded, ChangedDuringProbe, None,
 }
 
@@ -221,6 +226,11 @@ type Check struct {
 	// OnSourceNode says that the target is on the node of the source, as every node has
 	// one at that address.
 	OnSourceNode bool
+	// OffPodNetwork says that Addr is not a pod's own address, as that of a Service or of a
+	// node is not, so that the way to it is another one than that between pods.
+	OffPodNetwork bool
+	// Way is what the canary knows of the way between the nodes.
+	Way Way
 
 	// Question is what a DNS check asks for: type and name.
 	Question string
@@ -266,7 +276,10 @@ type Verdict struct {
 	Observed Observed
 	// Evidence says what the observation rests on, or what was missing.
 	Evidence string
-	Cause    Cause
+	// PathEvidence is what showed that the nodes carry traffic; empty unless Observed is
+	// Blocked.
+	PathEvidence PathEvidence
+	Cause        Cause
 	// Inconclusive is the reason for which nothing was observed; empty otherwise.
 	// It differs from Cause when the policies alone already disagree with what was
 	// declared.

@@ -92,11 +92,12 @@ type EnforcementCanarySpec struct {
 	// +kubebuilder:validation:Maximum=8
 	Neighbours int32 `json:"neighbours,omitempty"`
 
-	// features are those to test. Unset means all.
+	// features are those to test. ClusterNetworkPolicy is Unsupported unless the API
+	// server serves that kind and the operator may write it. Unset means all.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=10
+	// +kubebuilder:validation:MaxItems=11
 	Features []CanaryFeature `json:"features,omitempty"`
 
 	// sctp says what speaks SCTP. Kernel leaves it to the kernels of the nodes: without
@@ -109,9 +110,9 @@ type EnforcementCanarySpec struct {
 	SCTP SCTPSockets `json:"sctp,omitempty"`
 }
 
-// CanaryFeature is something that a NetworkPolicy can ask for.
+// CanaryFeature is something that a NetworkPolicy can ask for, or another kind of policy.
 //
-// +kubebuilder:validation:Enum=DefaultDeny;Port;EndPort;PodSelector;NamespaceSelector;IPBlock;NamedPort;UDP;SCTP;IPv6
+// +kubebuilder:validation:Enum=DefaultDeny;Port;EndPort;PodSelector;NamespaceSelector;IPBlock;NamedPort;UDP;SCTP;IPv6;ClusterNetworkPolicy
 type CanaryFeature string
 
 // The features.
@@ -137,6 +138,9 @@ const (
 	FeatureSCTP CanaryFeature = "SCTP"
 	// FeatureIPv6: policies hold for IPv6.
 	FeatureIPv6 CanaryFeature = "IPv6"
+	// FeatureClusterNetworkPolicy: what a ClusterNetworkPolicy
+	// (policy.networking.k8s.io/v1alpha2) denies is closed, although a NetworkPolicy allows it.
+	FeatureClusterNetworkPolicy CanaryFeature = "ClusterNetworkPolicy"
 )
 
 // CanaryDirection is the direction of a policy.

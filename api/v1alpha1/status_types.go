@@ -158,6 +158,10 @@ type Run struct {
 	// that every first round did.
 	// +optional
 	SettledMilliseconds int32 `json:"settledMilliseconds,omitempty"`
+	// canaryEvidence is the number of checks of which the EnforcementCanary alone showed
+	// that their nodes carry traffic. Unset means 0.
+	// +optional
+	CanaryEvidence int32 `json:"canaryEvidence,omitempty"`
 }
 
 // FlipDirection says what a path did.
@@ -189,8 +193,14 @@ type EnforcementLatency struct {
 	// changedAt is when the operator saw the change.
 	// +required
 	ChangedAt metav1.MicroTime `json:"changedAt"`
-	// precisionMilliseconds is how much earlier the flip may have been: the time to the
-	// attempt before it.
+	// flippedAt is when the path had flipped at the latest, by the clock of the probe's
+	// node: the first packet that met the path as it is now had passed, or had been sent in
+	// vain. It may be earlier than changedAt, where the network knew of the change first.
+	// +optional
+	FlippedAt metav1.MicroTime `json:"flippedAt,omitzero"`
+	// precisionMilliseconds is how much earlier than flippedAt the flip may have been: the
+	// time since the last packet that met the path as it was before was about to be sent,
+	// rounded up.
 	// +required
 	PrecisionMilliseconds int32 `json:"precisionMilliseconds"`
 }
@@ -332,6 +342,12 @@ type Observation struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
 	Evidence string `json:"evidence,omitempty"`
+	// pathEvidence says, of Blocked, what showed that the nodes of the check carry traffic:
+	// Control, another check of the run that got through there, or Canary, pods of the
+	// EnforcementCanary that reached each other there. Unset for any other result.
+	// +optional
+	// +kubebuilder:validation:Enum=Control;Canary
+	PathEvidence string `json:"pathEvidence,omitempty"`
 }
 
 // Problem is a policy that could not be evaluated.

@@ -25,6 +25,7 @@ import (
 
 	"github.com/pathproof/pathproof/controllers"
 	"github.com/pathproof/pathproof/evaluator"
+	"github.com/pathproof/pathproof/podlog"
 )
 
 // flags are the settings of the command line.
@@ -137,16 +138,17 @@ func run(ctx context.Context, f *flags) error {
 	if err := errors.Join(metrics.Registry.Register(m), metrics.Registry.Register(cm)); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
-	logs, err := controllers.PodLogs(config)
+	logs, err := podlog.NewReader(config)
 	if err != nil {
 		return err
 	}
-	r := controllers.NewExpectationReconciler(clock.RealClock{}, mgr.GetClient(), logs, mgr.GetEventRecorder("pathproof"), m, f.options)
+	ways := controllers.NewCanaryWays()
+	r := controllers.NewExpectationReconciler(clock.RealClock{}, mgr.GetClient(), logs, mgr.GetEventRecorder("pathproof"), m, ways, f.options)
 	if err := r.SetupWithManager(ctx, mgr); err != nil {
 		return fmt.Errorf("setting up controller: %w", err)
 	}
-	c := controllers.NewCanaryReconciler(clock.RealClock{}, mgr.GetClient(), logs, mgr.GetEventRecorder("pathproof"), cm, f.options)
-	if err := c.SetupWithManager(ctx, mgr); err != nil {
+	c := controllers.NewCanaryReconciler(clock.RealClock{}, mgr.GetClient(), logs, mgr.GetEventRecorder("pathproof"), cm, ways, f.options)
+	if err := c.SetupWithManager(ctx, mgr, r); err != nil {
 		return fmt.Errorf("setting up controller of the canary: %w", err)
 	}
 	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping)); err != nil {

@@ -36,11 +36,12 @@ type Flip struct {
 	Check string `json:"c"`
 	// Open says what the path is from then on.
 	Open bool `json:"o,omitempty"`
-	// AtMicroseconds is the time of the flip since 1970, by the clock of the pod's node:
-	// the start of the first attempt without an answer, or the arrival of the first answer.
+	// AtMicroseconds is when the path had flipped at the latest, since 1970, by the clock of
+	// the pod's node: the first attempt without an answer had been sent, or the first answer
+	// had arrived.
 	AtMicroseconds int64 `json:"t"`
-	// GapMicroseconds is the time between that and the attempt before it: the flip may
-	// have been that much earlier.
+	// GapMicroseconds is the time from the start of the last attempt before the flip until
+	// then: the flip may have been that much earlier.
 	GapMicroseconds int64 `json:"g,omitempty"`
 }
 

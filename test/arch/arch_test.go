@@ -114,7 +114,13 @@ func TestImports(t *testing.T) {
 			pkg: "plan", only: append(ours("flow", "api", "evaluator", "probe/wire"), "k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/network-policy-api/apis"),
 		},
 		"canary plans and judges, and asks nobody": {
-			pkg: "canary", only: append(ours("flow", "api", "probe/wire"), "k8s.io/api", "k8s.io/apimachinery", "k8s.io/klog/v2"),
+			pkg: "canary", only: append(ours("flow", "api", "probe/wire", "probepod"), "k8s.io/api", "k8s.io/apimachinery", "k8s.io/klog/v2", "k8s.io/utils/ptr", "sigs.k8s.io/network-policy-api/apis"),
+		},
+		"pods of the probe are built and read without a client": {
+			pkg: "probepod", only: append(ours("probe/wire"), "k8s.io/api", "k8s.io/apimachinery", "k8s.io/utils/ptr"),
+		},
+		"logs are read for the operator and for the command line": {
+			pkg: "podlog", only: append(ours("probe/wire", "probepod"), "k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go", "k8s.io/klog/v2", "k8s.io/utils/clock"),
 		},
 		"canary links no client":  {pkg: "canary", linked: true, never: append(ours("controllers", "probe!"), "k8s.io/client-go", "sigs.k8s.io/controller-runtime")},
 		"check links no client":   {pkg: "check", linked: true, never: append(ours("cluster", "controllers"), "k8s.io/client-go", "sigs.k8s.io/controller-runtime")},

@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
@@ -87,7 +88,7 @@ func canaryFeature(c *v1alpha1.EnforcementCanary, f v1alpha1.CanaryFeature) v1al
 }
 
 var allCanaryFeatures = []v1alpha1.CanaryFeature{
-	v1alpha1.FeatureDefaultDeny, v1alpha1.FeatureEndPort, v1alpha1.FeatureIPBlock, v1alpha1.FeatureIPv6, v1alpha1.FeatureNamedPort,
+	v1alpha1.FeatureClusterNetworkPolicy, v1alpha1.FeatureDefaultDeny, v1alpha1.FeatureEndPort, v1alpha1.FeatureIPBlock, v1alpha1.FeatureIPv6, v1alpha1.FeatureNamedPort,
 	v1alpha1.FeatureNamespaceSelector, v1alpha1.FeaturePodSelector, v1alpha1.FeaturePort, v1alpha1.FeatureSCTP, v1alpha1.FeatureUDP,
 }
 
@@ -120,7 +121,9 @@ var _ = Describe("the canary", Ordered, func() {
 					return false
 				}
 			}
-			return true
+			policy := &metav1.PartialObjectMetadata{}
+			policy.SetGroupVersionKind(schema.GroupVersionKind{Group: "policy.networking.k8s.io", Version: "v1alpha2", Kind: "ClusterNetworkPolicy"})
+			return apierrors.IsNotFound(bed.Client.Get(ctx, client.ObjectKey{Name: canaryNamespace}, policy))
 		}).WithTimeout(90 * time.Second).WithPolling(500 * time.Millisecond).Should(BeTrue())
 	}
 
@@ -148,23 +151,26 @@ var _ = Describe("the canary", Ordered, func() {
 	// What a mode changes for established policies is all that a canary can see: slow and
 	// stale are about changes.
 	for mode, want := range map[string]map[string][]v1alpha1.CanaryFeature{
-		"correct":                   none,
-		"reject":                    none,
-		"reject-rst":                none,
-		"slow":                      none,
-		"stale":                     none,
-		"off":                       rows(allCanaryFeatures...),
-		"ingress-ignored":           {in: allCanaryFeatures},
-		"egress-ignored":            {out: allCanaryFeatures},
-		"udp-ignored":               rows(v1alpha1.FeatureUDP),
-		"sctp-ignored":              rows(v1alpha1.FeatureSCTP),
-		"ipv6-ignored":              rows(v1alpha1.FeatureIPv6),
-		"endport-ignored":           rows(v1alpha1.FeatureEndPort),
-		"endport-single":            none, // as the API says of networks without endPort
-		"except-ignored":            rows(v1alpha1.FeatureIPBlock),
-		"namespaceselector-ignored": rows(v1alpha1.FeatureNamespaceSelector),
-		"named-ports-unresolved":    rows(v1alpha1.FeatureNamedPort),
-		"replies-dropped":           rows(allCanaryFeatures[1:]...),
+		"correct":                      none,
+		"reject":                       none,
+		"reject-rst":                   none,
+		"slow":                         none,
+		"stale":                        none,
+		"off":                          rows(allCanaryFeatures...),
+		"ingress-ignored":              {in: allCanaryFeatures},
+		"egress-ignored":               {out: allCanaryFeatures},
+		"udp-ignored":                  rows(v1alpha1.FeatureUDP),
+		"sctp-ignored":                 rows(v1alpha1.FeatureSCTP),
+		"ipv6-ignored":                 rows(v1alpha1.FeatureIPv6),
+		"endport-ignored":              rows(v1alpha1.FeatureEndPort),
+		"endport-single":               none, // as the API says of networks without endPort
+		"except-ignored":               rows(v1alpha1.FeatureIPBlock),
+		"namespaceselector-ignored":    rows(v1alpha1.FeatureNamespaceSelector),
+		"named-ports-unresolved":       rows(v1alpha1.FeatureNamedPort),
+		"clusternetworkpolicy-ignored": rows(v1alpha1.FeatureClusterNetworkPolicy),
+		"replies-dropped": rows(slices.DeleteFunc(slices.Clone(allCanaryFeatures), func(f v1alpha1.CanaryFeature) bool {
+			return f == v1alpha1.FeatureDefaultDeny // nothing of it gets through
+		})...),
 	} {
 		It("shows "+mode+" on one node in its rows, and in no other", func(ctx SpecContext) {
 			Expect(bed.Break(ctx, mode, "node-b")).To(Succeed())
@@ -193,7 +199,7 @@ var _ = Describe("the canary", Ordered, func() {
 			Expect(f).To(Equal(v1alpha1.FeatureStatus{Feature: f.Feature, NotEnforced: 2}), describeCanary(c))
 		}
 		Expect(c.Status.Offenders).To(HaveLen(20))
-		Expect(canaryCondition(c, v1alpha1.ConditionEnforced).Message).To(ContainSubstring("40 rows are not enforced"))
+		Expect(canaryCondition(c, v1alpha1.ConditionEnforced).Message).To(ContainSubstring("44 rows are not enforced"))
 	}, SpecTimeout(2*time.Minute))
 
 	It("notices a node that breaks by itself, within two intervals", func(ctx SpecContext) {

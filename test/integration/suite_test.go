@@ -102,11 +102,12 @@ func startOperatorWith(by clock.WithTicker, change func(*controllers.Options), f
 	if front != nil {
 		cl = front(cl)
 	}
-	r := controllers.NewExpectationReconciler(by, cl, readLog, mgr.GetEventRecorder("pathproof"), metrics, o)
+	ways := controllers.NewCanaryWays()
+	r := controllers.NewExpectationReconciler(by, cl, readLog, mgr.GetEventRecorder("pathproof"), metrics, ways, o)
 	Expect(r.SetupWithManager(ctx, mgr)).To(Succeed())
 	canaryMetrics = controllers.NewCanaryMetrics(by)
-	c := controllers.NewCanaryReconciler(by, cl, readLog, mgr.GetEventRecorder("pathproof"), canaryMetrics, o)
-	Expect(c.SetupWithManager(ctx, mgr)).To(Succeed())
+	c := controllers.NewCanaryReconciler(by, cl, readLog, mgr.GetEventRecorder("pathproof"), canaryMetrics, ways, o)
+	Expect(c.SetupWithManager(ctx, mgr, r)).To(Succeed())
 	done := make(chan struct{})
 	go func() {
 		defer GinkgoRecover()

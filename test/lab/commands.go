@@ -144,6 +144,28 @@ func loadCommand() *cobra.Command {
 	}
 }
 
+func unloadCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "unload IMAGE",
+		Short: "Remove an image from every node",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return cluster.New(printer()).Unload(cmd.Context(), args[0])
+		},
+	}
+}
+
+func stopCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "stop PROCESS",
+		Short: "End a process of the lab, as kube-apiserver or kubelet-node-a; `up` starts it again",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return cluster.New(printer()).Stop(args[0])
+		},
+	}
+}
+
 func breakCommand() *cobra.Command {
 	var node string
 	cmd := &cobra.Command{

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
+	policyclient "sigs.k8s.io/network-policy-api/pkg/client/clientset/versioned"
 
 	"github.com/pathproof/pathproof/test/lab/agent"
 	"github.com/pathproof/pathproof/test/lab/cluster"
@@ -35,8 +36,12 @@ func agentCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			policies, err := policyclient.NewForConfig(config)
+			if err != nil {
+				return err
+			}
 			log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-			return agent.Run(cmd.Context(), agent.Options{Node: node, Dir: dir, Client: client, Log: log})
+			return agent.Run(cmd.Context(), agent.Options{Node: node, Dir: dir, Client: client, Policies: policies, Log: log})
 		},
 	}
 	cmd.Flags().StringVar(&node, "node", "", "name of the node")

@@ -50,7 +50,8 @@ func run() int {
 	}
 	var usage usageError
 	var node *cluster.UnknownNodeError
-	if errors.As(err, &usage) || errors.As(err, &node) {
+	var process *cluster.UnknownProcessError
+	if errors.As(err, &usage) || errors.As(err, &node) || errors.As(err, &process) {
 		return 2
 	}
 	return 1
@@ -68,7 +69,7 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(upCommand(), downCommand(), statusCommand(), kubeconfigCommand(), assetsCommand(),
-		imageCommand(), loadCommand(), breakCommand(), healCommand(), modesCommand(),
+		imageCommand(), loadCommand(), unloadCommand(), stopCommand(), breakCommand(), healCommand(), modesCommand(),
 		agentCommand(), externalCommand(), resolveCommand())
 	for _, c := range append(root.Commands(), root) {
 		args := c.Args

@@ -3,7 +3,9 @@
 package testbed
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -134,8 +136,10 @@ func (b *Bed) Install(ctx context.Context) error {
 			}
 		}
 	}
-	if err := b.Kubectl(ctx, "apply", "--server-side", "--force-conflicts", "-k", b.Path("config/default")); err != nil {
-		return err
+	for _, config := range []string{"config/default", "config/clusternetworkpolicy"} {
+		if err := b.Kubectl(ctx, "apply", "--server-side", "--force-conflicts", "-k", b.Path(config)); err != nil {
+			return err
+		}
 	}
 	if err := b.setImages(ctx); err != nil {
 		return err
@@ -180,6 +184,26 @@ func (b *Bed) Break(ctx context.Context, mode, node string) error {
 // Heal makes the lab's enforcement correct again.
 func (b *Bed) Heal(ctx context.Context) error { return b.run(ctx, b.path("lab"), "heal") }
 
+// Stop ends a process of the lab, as kube-apiserver or kubelet-node-a. Repair starts it again,
+// and waits until the lab is whole.
+func (b *Bed) Stop(ctx context.Context, process string) error {
+	return b.run(ctx, b.path("lab"), "stop", process)
+}
+
+// Repair starts what has ended of the lab.
+func (b *Bed) Repair(ctx context.Context) error { return b.run(ctx, b.path("lab"), "up") }
+
+// RemoveProbeImage removes the probe image from the nodes of the lab, and RestoreProbeImage
+// puts it back.
+func (b *Bed) RemoveProbeImage(ctx context.Context) error {
+	return b.run(ctx, b.path("lab"), "unload", b.ProbeImage())
+}
+
+// RestoreProbeImage puts the image back that Install has built.
+func (b *Bed) RestoreProbeImage(ctx context.Context) error {
+	return b.run(ctx, b.path("lab"), "load", b.path("probe.tar"))
+}
+
 // Path returns a path inside the module.
 func (b *Bed) Path(rel string) string { return filepath.Join(b.root, rel) }
 
@@ -192,6 +216,33 @@ func (b *Bed) Kubectl(ctx context.Context, args ...string) error {
 // KubectlOutput runs kubectl and returns its standard output.
 func (b *Bed) KubectlOutput(ctx context.Context, args ...string) (string, error) {
 	return b.output(ctx, b.kubectl, args...)
+}
+
+// Forward forwards a port of this machine to one of a pod, or of the pod of a deployment. It
+// returns the address, and what ends it; it ends by itself with the pod.
+func (b *Bed) Forward(ctx context.Context, namespace, target string, port int) (addr string, stop func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	cmd := b.command(ctx, b.kubectl, "-n", namespace, "port-forward", "--address=127.0.0.1", "--pod-running-timeout=2s", target, fmt.Sprintf(":%d", port))
+	stdout, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		cancel()
+		return "", nil, fmt.Errorf("starting kubectl port-forward: %w", err)
+	}
+	stop = func() {
+		cancel()
+		// It was killed, and says so.
+		_ = cmd.Wait()
+	}
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	fields := strings.Fields(line) // Forwarding from 127.0.0.1:34567 -> 8443
+	if err != nil || len(fields) < 3 {
+		stop()
+		return "", nil, fmt.Errorf("forwarding a port to %s: got %q: %w", target, line, cmp.Or(err, errors.New("want Forwarding from ADDRESS")))
+	}
+	return fields[2], stop, nil
 }
 
 func (b *Bed) path(name string) string { return filepath.Join(b.bin, name) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os/exec"
 	"slices"
@@ -17,6 +18,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	networkinglisters "k8s.io/client-go/listers/networking/v1"
+	policyclient "sigs.k8s.io/network-policy-api/pkg/client/clientset/versioned"
+	policyinformers "sigs.k8s.io/network-policy-api/pkg/client/informers/externalversions"
+	policylisters "sigs.k8s.io/network-policy-api/pkg/client/listers/apis/v1alpha2"
 )
 
 // Options configure the agent of one node. The process is expected to run in
@@ -25,7 +29,9 @@ type Options struct {
 	Node   string
 	Dir    string // holds the mode file, the confirmation and the gate's socket
 	Client kubernetes.Interface
-	Log    *slog.Logger
+	// Policies is the client of the cluster-wide policies, whose kind has to be served.
+	Policies policyclient.Interface
+	Log      *slog.Logger
 }
 
 const (
@@ -39,12 +45,14 @@ const (
 // enforcer is owned by one goroutine, the loop in Run; nothing in it is locked.
 type enforcer struct {
 	Options
-	pods       corelisters.PodLister
-	namespaces corelisters.NamespaceLister
-	policies   networkinglisters.NetworkPolicyLister
+	pods        corelisters.PodLister
+	namespaces  corelisters.NamespaceLister
+	policies    networkinglisters.NetworkPolicyLister
+	clusterwide policylisters.ClusterNetworkPolicyLister
 
 	order   Order
 	applied string    // text that nft took last
+	inForce versions  // of the policies that the text was compiled from
 	serial  int       // counts the texts that nft took
 	late    []pending // slow mode: texts that wait for their moment
 	pinned  map[types.UID]map[string]string
@@ -56,8 +64,18 @@ type enforcer struct {
 var everything = labels.Everything()
 
 type pending struct {
-	due  time.Time
-	text string
+	due time.Time
+	ruling
+}
+
+// ruling is a text and the policies that it was compiled from.
+type ruling struct {
+	text     string
+	policies versions
+}
+
+func rulingOf(s Snapshot, m Mode) ruling {
+	return ruling{Compile(s, m).Text(), versionsOf(s.Policies)}
 }
 
 // Run enforces until ctx ends. The table is left in place then, as an agent
@@ -95,6 +113,8 @@ func (e *enforcer) watch(ctx context.Context, changed chan<- string) error {
 	e.pods = factory.Core().V1().Pods().Lister()
 	e.namespaces = factory.Core().V1().Namespaces().Lister()
 	e.policies = factory.Networking().V1().NetworkPolicies().Lister()
+	clusterwide := policyinformers.NewSharedInformerFactory(e.Policies, 0)
+	e.clusterwide = clusterwide.Policy().V1alpha2().ClusterNetworkPolicies().Lister()
 	handler := notifier(changed)
 	for _, add := range []func() error{
 		func() error { _, err := factory.Core().V1().Pods().Informer().AddEventHandler(handler); return err },
@@ -106,13 +126,20 @@ func (e *enforcer) watch(ctx context.Context, changed chan<- string) error {
 			_, err := factory.Networking().V1().NetworkPolicies().Informer().AddEventHandler(handler)
 			return err
 		},
+		func() error {
+			_, err := clusterwide.Policy().V1alpha2().ClusterNetworkPolicies().Informer().AddEventHandler(handler)
+			return err
+		},
 	} {
 		if err := add(); err != nil {
 			return fmt.Errorf("watching: %w", err)
 		}
 	}
 	factory.Start(ctx.Done())
-	for kind, synced := range factory.WaitForCacheSync(ctx.Done()) {
+	clusterwide.Start(ctx.Done())
+	all := factory.WaitForCacheSync(ctx.Done())
+	maps.Copy(all, clusterwide.WaitForCacheSync(ctx.Done()))
+	for kind, synced := range all {
 		if !synced {
 			return fmt.Errorf("listing %s: %w", kind, context.Cause(ctx))
 		}
@@ -151,19 +178,19 @@ func (e *enforcer) loop(ctx context.Context, changed <-chan string, requests <-c
 // enforce brings the node's table in line with what the watch shows.
 func (e *enforcer) enforce(ctx context.Context, reason string) error {
 	e.admit()
-	text := Compile(e.snapshot(), e.order.Mode).Text()
+	now := rulingOf(e.snapshot(), e.order.Mode)
 	if e.order.Mode.Name == ModeSlow {
 		last := e.applied
 		if n := len(e.late); n > 0 {
 			last = e.late[n-1].text
 		}
-		if text != last {
-			e.late = append(e.late, pending{due: time.Now().Add(e.order.Mode.Delay), text: text})
+		if now.text != last {
+			e.late = append(e.late, pending{due: time.Now().Add(e.order.Mode.Delay), ruling: now})
 		}
 		e.release()
 		return nil
 	}
-	if err := e.apply(ctx, text, reason); err != nil {
+	if err := e.apply(ctx, now, reason); err != nil {
 		return err
 	}
 	e.release()
@@ -173,7 +200,7 @@ func (e *enforcer) enforce(ctx context.Context, reason string) error {
 func (e *enforcer) enforceLate(ctx context.Context) error {
 	next := e.late[0]
 	e.late = e.late[1:]
-	return e.apply(ctx, next.text, "late")
+	return e.apply(ctx, next.ruling, "late")
 }
 
 func (e *enforcer) nextLate() <-chan time.Time {
@@ -183,21 +210,24 @@ func (e *enforcer) nextLate() <-chan time.Time {
 	return time.After(time.Until(e.late[0].due))
 }
 
-// apply hands a text to nft, unless it is in force already.
-func (e *enforcer) apply(ctx context.Context, text, reason string) error {
-	if text == e.applied {
+// apply hands a text to nft, unless it is in force already. It logs which policies are
+// new, changed or gone since the text before.
+func (e *enforcer) apply(ctx context.Context, r ruling, reason string) error {
+	changed := e.inForce.changed(r.policies)
+	if r.text == e.applied {
+		e.inForce = r.policies
 		return nil
 	}
 	start := time.Now()
 	cmd := exec.CommandContext(ctx, "nft", "-f", "-")
-	cmd.Stdin = strings.NewReader(text)
+	cmd.Stdin = strings.NewReader(r.text)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("applying with nft: %w: %s", err, strings.TrimSpace(string(out)))
 	}
-	e.applied = text
+	e.applied, e.inForce = r.text, r.policies
 	e.serial++
 	e.Log.Info("applied", "generation", e.serial, "mode", e.order.Mode.String(), "cause", reason,
-		"guards", max(0, strings.Count(text, "\tchain ")-2), "took", time.Since(start).Round(time.Microsecond))
+		"guards", max(0, strings.Count(r.text, "\tchain ")-2), "policies", strings.Join(changed, ","), "took", time.Since(start).Round(time.Microsecond))
 	return nil
 }
 
@@ -211,8 +241,7 @@ func (e *enforcer) followOrder(ctx context.Context) error {
 	e.setOrder(order)
 	// The change of mode itself takes effect at once, in slow mode too: it
 	// delays the changes of the API that come after it.
-	text := Compile(e.snapshot(), order.Mode).Text()
-	if err := e.apply(ctx, text, "mode"); err != nil {
+	if err := e.apply(ctx, rulingOf(e.snapshot(), order.Mode), "mode"); err != nil {
 		return err
 	}
 	return confirm(e.Dir, order)
@@ -236,6 +265,7 @@ func (e *enforcer) snapshot() Snapshot {
 		s.Namespaces[ns.Name] = ns.Labels
 	}
 	s.Policies, _ = e.policies.List(everything)
+	s.ClusterPolicies, _ = e.clusterwide.List(everything)
 	pods, _ := e.pods.List(everything)
 	for _, p := range pods {
 		pod, ok := podOf(p, e.earlyAddrs(p))

@@ -12,11 +12,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	networkinglisters "k8s.io/client-go/listers/networking/v1"
 	"k8s.io/client-go/tools/cache"
+	policylisters "sigs.k8s.io/network-policy-api/pkg/client/listers/apis/v1alpha2"
 )
 
 func TestPodOf(t *testing.T) {
@@ -140,11 +142,12 @@ func newEnforcer(t *testing.T, pods ...*corev1.Pod) (*enforcer, cache.Indexer) {
 		}
 	}
 	return &enforcer{
-		Options:    Options{Node: "node-a", Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)},
-		pods:       corelisters.NewPodLister(store),
-		namespaces: corelisters.NewNamespaceLister(index()),
-		policies:   networkinglisters.NewNetworkPolicyLister(index()),
-		early:      map[types.UID][]netip.Addr{},
+		Options:     Options{Node: "node-a", Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)},
+		pods:        corelisters.NewPodLister(store),
+		namespaces:  corelisters.NewNamespaceLister(index()),
+		policies:    networkinglisters.NewNetworkPolicyLister(index()),
+		clusterwide: policylisters.NewClusterNetworkPolicyLister(index()),
+		early:       map[types.UID][]netip.Addr{},
 	}, store
 }
 
@@ -246,5 +249,21 @@ func TestConfirmIsReadBack(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
 		t.Errorf("%d files, want one: nothing temporary stays", len(entries))
+	}
+}
+
+// An agent's log names the policies that are new, changed or gone since it last put rules
+// into the kernel.
+func TestChangedPolicies(t *testing.T) {
+	policy := func(name, uid string, generation int64) *networkingv1.NetworkPolicy {
+		return &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID(uid), Generation: generation}}
+	}
+	before := versionsOf([]*networkingv1.NetworkPolicy{policy("same", "1", 1), policy("edited", "2", 1), policy("gone", "3", 1), policy("again", "4", 1)})
+	now := versionsOf([]*networkingv1.NetworkPolicy{policy("again", "5", 1), policy("new", "6", 1), policy("edited", "2", 2), policy("same", "1", 1)})
+	if got, want := before.changed(now), []string{"ns/again", "ns/edited", "ns/gone", "ns/new"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := now.changed(now); len(got) > 0 {
+		t.Errorf("got %q without a change", got)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 // Ruleset is what one node has to enforce.
@@ -26,20 +27,29 @@ type Ruleset struct {
 	// are dropped: what reaches an isolated pod cannot be answered, and what it asks
 	// cannot be answered to it.
 	RepliesDropped bool
-	// Guards are the local pods that some policy isolates, by address.
+	// Guards are the local pods that some policy is about, by address.
 	Guards []Guard
 }
 
-// Guard protects one address of one pod. A nil chain means that the pod is not
-// isolated in that direction, an empty one that nothing is allowed.
+// Guard protects one address of one pod. A nil chain means that no policy says anything
+// of the pod in that direction.
 type Guard struct {
 	Addr            netip.Addr
 	Pod             string
 	Ingress, Egress *Chain
 }
 
-// Chain is the union of what the isolating policies allow.
-type Chain struct{ Allow []Allow }
+// Chain is what becomes of a flow. The rules of the Admin tier come first, in their
+// order, then the NetworkPolicies, if some isolate the pod, and otherwise the rules of the
+// Baseline tier.
+type Chain struct {
+	Admin []Ruling
+	// Isolated says that what Allow, the union of what the isolating NetworkPolicies
+	// allow, does not match is denied.
+	Isolated bool
+	Allow    []Allow
+	Baseline []Ruling
+}
 
 // Allow lets flows pass whose other end is one of Peers, to one of Ports. A nil
 // slice stands for all; an empty one matches nothing and is never compiled.
@@ -102,6 +112,7 @@ func Compile(s Snapshot, mode Mode) Ruleset {
 	c.Policies = slices.SortedFunc(slices.Values(s.Policies), func(a, b *networkingv1.NetworkPolicy) int {
 		return compareStrings(a.Namespace, b.Namespace, a.Name, b.Name)
 	})
+	c.ClusterPolicies = sortClusterPolicies(s.ClusterPolicies)
 	for _, pod := range s.Pods {
 		if pod.Node != s.Node {
 			continue
@@ -118,23 +129,27 @@ func Compile(s Snapshot, mode Mode) Ruleset {
 	return r
 }
 
-// chain compiles one direction of one pod, or returns nil if the pod is not
-// isolated: "if no policy selects the pod, all traffic is allowed".
+// chain compiles one direction of one pod, or returns nil if there is nothing to
+// enforce: "if no policy selects the pod, all traffic is allowed".
 func (c compiler) chain(pod Pod, d direction) *Chain {
 	if (d == ingress && c.mode == ModeIngressIgnored) || (d == egress && c.mode == ModeEgressIgnored) {
 		return nil
 	}
-	var chain *Chain
+	chain := &Chain{
+		Admin:    c.rulings(pod, d, policyv1alpha2.AdminTier),
+		Baseline: c.rulings(pod, d, policyv1alpha2.BaselineTier),
+	}
 	for _, policy := range c.Policies {
 		if policy.Namespace != pod.Namespace || !applies(policy.Spec, d) || !selects(&policy.Spec.PodSelector, pod.Labels) {
 			continue
 		}
-		if chain == nil {
-			chain = &Chain{}
-		}
+		chain.Isolated = true
 		for _, r := range rules(policy.Spec, d) {
 			chain.Allow = append(chain.Allow, c.allow(policy, pod, d, r)...)
 		}
+	}
+	if !chain.Isolated && len(chain.Admin)+len(chain.Baseline) == 0 {
+		return nil
 	}
 	return chain
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 	"sigs.k8s.io/yaml"
 )
 
@@ -43,6 +44,14 @@ func snapshotWith(t *testing.T, policies string) Snapshot {
 		},
 	}
 	for document := range strings.SplitSeq(policies, "\n---\n") {
+		if strings.Contains(document, "kind: ClusterNetworkPolicy") {
+			var p policyv1alpha2.ClusterNetworkPolicy
+			if err := yaml.UnmarshalStrict([]byte(document), &p); err != nil {
+				t.Fatalf("policy %q: %v", document, err)
+			}
+			s.ClusterPolicies = append(s.ClusterPolicies, &p)
+			continue
+		}
 		var p networkingv1.NetworkPolicy
 		if err := yaml.UnmarshalStrict([]byte(document), &p); err != nil {
 			t.Fatalf("policy %q: %v", document, err)
@@ -275,7 +284,29 @@ spec:
     ports: [{port: 53, protocol: UDP}, {port: 53}]
 ---
 metadata: {name: deny, namespace: ops}
-spec: {podSelector: {}, policyTypes: [Ingress]}`
+spec: {podSelector: {}, policyTypes: [Ingress]}
+---
+kind: ClusterNetworkPolicy
+metadata: {name: admin}
+spec:
+  tier: Admin
+  priority: 5
+  subject: {pods: {namespaceSelector: {matchLabels: {team: shop}}, podSelector: {}}}
+  ingress:
+  - {action: Pass, from: [{pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: scraper}}}}], protocols: [{tcp: {destinationPort: {number: 81}}}]}
+  - {action: Deny, from: [{namespaces: {matchLabels: {team: ops}}}], protocols: [{tcp: {destinationPort: {range: {start: 80, end: 90}}}}, {udp: {}}, {destinationNamedPort: http}]}
+  egress:
+  - {action: Accept, to: [{networks: [203.0.113.0/24]}]}
+---
+kind: ClusterNetworkPolicy
+metadata: {name: baseline}
+spec:
+  tier: Baseline
+  priority: 0
+  subject: {namespaces: {}}
+  egress:
+  - {action: Accept, to: [{namespaces: {matchLabels: {team: ops}}}]}
+  - {action: Deny, to: [{namespaces: {}}]}`
 
 func TestText(t *testing.T) {
 	for _, info := range Modes {

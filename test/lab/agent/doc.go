@@ -1,9 +1,10 @@
-// Package agent enforces NetworkPolicy on one node of the lab.
+// Package agent enforces NetworkPolicies and ClusterNetworkPolicies on one node of the
+// lab.
 //
 // It is a test fixture: the independent half of a pair. The project's
 // evaluator predicts what a policy does, this agent does it, and the
 // end-to-end tests compare the two. The package is therefore written from the
-// text of the NetworkPolicy API alone and must never import anything of the
+// text of these APIs alone and must never import anything of the
 // project, or both halves could share one misreading.
 //
 // Compile is pure: a [Snapshot] of pods, namespaces and policies becomes a
@@ -20,6 +21,8 @@
 //
 //   - an ipBlock matches pod addresses as well as outside ones;
 //   - a pod on the host's network is neither selected nor a peer;
+//   - of two ClusterNetworkPolicies of a tier and priority, the name decides which comes
+//     first;
 //   - a connection that was accepted once is kept when a policy changes;
 //   - what is denied is denied for every IP protocol, ICMP too, but for IPv6's
 //     neighbour discovery;

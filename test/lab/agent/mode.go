@@ -30,6 +30,7 @@ const (
 	ModeExceptIgnored            = "except-ignored"
 	ModeNamespaceSelectorIgnored = "namespaceselector-ignored"
 	ModeNamedPortsUnresolved     = "named-ports-unresolved"
+	ModeClusterPoliciesIgnored   = "clusternetworkpolicy-ignored"
 	ModeRepliesDropped           = "replies-dropped"
 	ModeRepliesDenied            = "replies-denied"
 	ModeSlow                     = "slow"
@@ -63,6 +64,7 @@ var Modes = []ModeInfo{
 	{ModeExceptIgnored, false, "reads an ipBlock without its except list"},
 	{ModeNamespaceSelectorIgnored, false, "reads every namespaceSelector as all namespaces"},
 	{ModeNamedPortsUnresolved, false, "reads a named port as every port of its protocol"},
+	{ModeClusterPoliciesIgnored, false, "enforces NetworkPolicies, and no ClusterNetworkPolicy"},
 	{ModeRepliesDropped, false, "drops the answers to what policies allow, from pods isolated for ingress and to pods isolated for egress: blocks too much"},
 	{ModeRepliesDenied, false, "lets in what policies deny, and drops the answers to it instead"},
 	{ModeSlow, false, "applies every change 3s late; slow=DURATION chooses another delay"},

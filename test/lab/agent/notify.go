@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/tools/cache"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 // notifier sends what changed, without ever blocking an informer.
@@ -43,6 +44,8 @@ func relevant(before, after any) bool {
 		return !maps.Equal(a.Labels, before.(*corev1.Namespace).Labels)
 	case *networkingv1.NetworkPolicy:
 		return !equality.Semantic.DeepEqual(a.Spec, before.(*networkingv1.NetworkPolicy).Spec)
+	case *policyv1alpha2.ClusterNetworkPolicy:
+		return !equality.Semantic.DeepEqual(a.Spec, before.(*policyv1alpha2.ClusterNetworkPolicy).Spec)
 	default:
 		return true
 	}
@@ -61,6 +64,8 @@ func describe(verb string, object any) string {
 		kind = "namespace"
 	case *networkingv1.NetworkPolicy:
 		kind = "networkpolicy"
+	case *policyv1alpha2.ClusterNetworkPolicy:
+		kind = "clusternetworkpolicy"
 	}
 	m, err := meta.Accessor(object)
 	if err != nil {

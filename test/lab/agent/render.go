@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 // Table is the nftables table that the agent owns in its node's namespace.
@@ -138,16 +139,49 @@ func (g Guard) write(b *strings.Builder) {
 		if side.chain == nil {
 			continue
 		}
-		fmt.Fprintf(b, "\tchain %s { # %s\n", chainName(side.name, g.Addr), g.Pod)
+		name := chainName(side.name, g.Addr)
+		rest := name + "-rest"
+		fmt.Fprintf(b, "\tchain %s { # %s\n", name, g.Pod)
 		// "A pod cannot block access to itself". Only a Service can bring a
 		// pod's own packet here.
 		fmt.Fprintf(b, "\t\t%s %s %s return\n", f.keyword, side.field, g.Addr)
-		for _, allow := range side.chain.Allow {
-			for _, line := range allow.lines(f, side.field) {
-				fmt.Fprintf(b, "\t\t%sreturn # %s\n", line, allow.Policy)
-			}
+		if len(side.chain.Admin) > 0 {
+			// A chain that was gone to returns to where this one was jumped from.
+			writeRulings(b, side.chain.Admin, f, side.field, "goto "+rest)
+			fmt.Fprintf(b, "\t\tgoto %s\n\t}\n\tchain %s {\n", rest, rest)
 		}
-		b.WriteString("\t\tgoto deny\n\t}\n")
+		for _, allow := range side.chain.Allow {
+			allow.write(b, f, side.field, "return")
+		}
+		if side.chain.Isolated {
+			b.WriteString("\t\tgoto deny\n")
+		} else {
+			writeRulings(b, side.chain.Baseline, f, side.field, "return")
+		}
+		b.WriteString("\t}\n")
+	}
+}
+
+// writeRulings writes rules in their order. pass is the verdict of those that pass a flow
+// on.
+func writeRulings(b *strings.Builder, rulings []Ruling, f family, field, pass string) {
+	for _, r := range rulings {
+		verdict := pass
+		switch r.Action {
+		case policyv1alpha2.ClusterNetworkPolicyRuleActionAccept:
+			verdict = "return"
+		case policyv1alpha2.ClusterNetworkPolicyRuleActionDeny:
+			verdict = "goto deny"
+		case policyv1alpha2.ClusterNetworkPolicyRuleActionPass:
+		}
+		r.write(b, f, field, verdict)
+	}
+}
+
+// write writes what becomes of the flows of a family that match.
+func (a Allow) write(b *strings.Builder, f family, field, verdict string) {
+	for _, line := range a.lines(f, field) {
+		fmt.Fprintf(b, "\t\t%s%s # %s\n", line, verdict, a.Policy)
 	}
 }
 

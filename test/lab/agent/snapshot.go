@@ -1,10 +1,14 @@
 package agent
 
 import (
+	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 // Snapshot is all that enforcement on one node depends on.
@@ -14,6 +18,8 @@ type Snapshot struct {
 	Namespaces map[string]map[string]string
 	Pods       []Pod
 	Policies   []*networkingv1.NetworkPolicy
+	// ClusterPolicies are of both tiers, in any order.
+	ClusterPolicies []*policyv1alpha2.ClusterNetworkPolicy
 }
 
 // Pod is a pod that can send or receive: it has an address of its own and has
@@ -100,4 +106,28 @@ func protocolOrTCP(p corev1.Protocol) corev1.Protocol {
 		return corev1.ProtocolTCP
 	}
 	return p
+}
+
+// versions are those of policies, by NAMESPACE/NAME.
+type versions map[string]string
+
+func versionsOf(policies []*networkingv1.NetworkPolicy) versions {
+	out := versions{}
+	for _, p := range policies {
+		out[p.Namespace+"/"+p.Name] = fmt.Sprintf("%s/%d", p.UID, p.Generation)
+	}
+	return out
+}
+
+// changed lists the policies of which the versions differ, in order.
+func (v versions) changed(now versions) []string {
+	out := map[string]bool{}
+	for name, version := range now {
+		out[name] = v[name] != version
+	}
+	for name := range v {
+		out[name] = v[name] != now[name]
+	}
+	maps.DeleteFunc(out, func(_ string, differs bool) bool { return !differs })
+	return slices.Sorted(maps.Keys(out))
 }

@@ -99,6 +99,23 @@ func sourceDir(ctx context.Context) (string, error) {
 	return filepath.Join(strings.TrimSpace(string(out)), "test", "lab"), nil
 }
 
+// ClusterPolicyCRD returns the path of the CRD of ClusterNetworkPolicy, of the standard
+// channel, which the module of its API brings.
+func ClusterPolicyCRD(ctx context.Context) (string, error) {
+	const module = "sigs.k8s.io/network-policy-api"
+	sources, err := sourceDir(ctx)
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module)
+	cmd.Dir = sources
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("finding module %s: %w", module, err)
+	}
+	return filepath.Join(strings.TrimSpace(string(out)), "config", "crd", "standard", "policy.networking.k8s.io_clusternetworkpolicies.yaml"), nil
+}
+
 const modulePath = "github.com/pathproof/pathproof"
 
 // requiredVersion reads which version of a module a go.mod file requires.

@@ -51,6 +51,20 @@ func (l *Lab) Load(ctx context.Context, path string) (reference string, _ error)
 	return reference, l.importImage(ctx, path)
 }
 
+// Unload removes an image from every node. Containers that were made of it go on.
+func (l *Lab) Unload(ctx context.Context, reference string) error {
+	nodes, err := l.Nodes("")
+	if err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		if err := run(ctx, "ctr", "--address", n.containerd(), "--namespace", "k8s.io", "images", "remove", reference); err != nil {
+			return fmt.Errorf("removing %s from %s: %w", reference, n.Name, err)
+		}
+	}
+	return nil
+}
+
 func (l *Lab) importImage(ctx context.Context, file string) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, n := range l.nodes {

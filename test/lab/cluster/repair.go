@@ -47,6 +47,10 @@ func (l *Lab) repair(ctx context.Context) error {
 	if err := l.awaitAPI(ctx, client); err != nil {
 		return err
 	}
+	// A lab that an older version of this program built lacks what was added since.
+	if err := l.applyManifests(ctx); err != nil {
+		return err
+	}
 	if err := l.awaitNodes(ctx); err != nil {
 		return err
 	}
@@ -57,6 +61,35 @@ func (l *Lab) repair(ctx context.Context) error {
 		l.progress("already up")
 	}
 	return nil
+}
+
+// UnknownProcessError says that the lab has no such process, and which it has.
+type UnknownProcessError struct {
+	Given string
+	Names []string
+}
+
+func (e *UnknownProcessError) Error() string {
+	return fmt.Sprintf("the lab has no process %q; it has %s", e.Given, strings.Join(e.Names, ", "))
+}
+
+// Stop ends a process of the lab, as if it had crashed. The next `up` starts it again.
+func (l *Lab) Stop(name string) error {
+	if !l.Complete() {
+		return &NotUpError{}
+	}
+	var names []string
+	for _, s := range l.all() {
+		if s.Name != name {
+			names = append(names, s.Name)
+			continue
+		}
+		if r, known := l.processes.Get(name); known && l.processes.Alive(r) {
+			return l.stop(r)
+		}
+		return nil
+	}
+	return &UnknownProcessError{Given: name, Names: names}
 }
 
 // stop ends one process and waits until it is gone: its successor may need the

@@ -190,6 +190,16 @@ func (l *Lab) applyManifests(ctx context.Context) error {
 		all.WriteString("---\n")
 		all.Write(data)
 	}
+	crd, err := assets.ClusterPolicyCRD(ctx)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(crd)
+	if err != nil {
+		return err
+	}
+	all.WriteString("---\n")
+	all.Write(data)
 	cmd := marked(ctx, assets.Kubectl(l.binaries.Kubernetes),
 		"--kubeconfig", Kubeconfig, "--cache-dir", filepath.Join(State, "kubectl-cache"),
 		"apply", "--server-side", "--field-manager", apiName, "-f", "-")

@@ -1,4 +1,6 @@
-package controllers
+// Package podlog reads what probe pods that stay report: messages in their logs, which the
+// kubelet hands out through the API server, so that no policy is in the way.
+package podlog
 
 import (
 	"bufio"
@@ -16,28 +18,26 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
-	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/probepod"
 )
 
-// logBacklog is how far back a log is read that is opened again: what is read twice does no
+// Backlog is how far back a log is read that is opened again: what is read twice does no
 // harm.
-const logBacklog = 30 * time.Second
+const Backlog = 30 * time.Second
 
-// logRetry is when a log that ended, or that cannot be read, is opened again.
-var logRetry = wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Steps: 100, Cap: 10 * time.Second}
+// reopen is when a log that ended, or that cannot be read, is opened again.
+var reopen = wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Steps: 100, Cap: 10 * time.Second}
 
-// LogReader opens the log of a pod's container and follows it until the pod ends, the
+// Reader opens the log of a pod's container and follows it until the pod ends, the
 // context does, or the connection breaks. It begins with what was logged since a time.
-type LogReader func(ctx context.Context, pod types.NamespacedName, container string, since time.Time) (io.ReadCloser, error)
+type Reader func(ctx context.Context, pod types.NamespacedName, container string, since time.Time) (io.ReadCloser, error)
 
-// +kubebuilder:rbac:groups="",resources=pods/log,verbs=get
-
-// PodLogs reads logs through the API server.
-func PodLogs(config *rest.Config) (LogReader, error) {
+// NewReader reads logs through the API server.
+func NewReader(config *rest.Config) (Reader, error) {
 	c, err := corev1client.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("building client for logs: %w", err)
@@ -49,13 +49,13 @@ func PodLogs(config *rest.Config) (LogReader, error) {
 	}, nil
 }
 
-// logFollower reads the messages in the logs of pods that stay. Each log is followed by one
+// Follower reads the messages in the logs of pods that stay. Each log is followed by one
 // goroutine.
-type logFollower struct {
+type Follower struct {
 	clock clock.WithTicker
-	logs  LogReader
-	// lifetime returns the context of the operator.
-	lifetime func() context.Context
+	logs  Reader
+	// Lifetime returns the context in which logs are read. It is set before the first.
+	Lifetime func() context.Context
 	// take is called for every message, several times at once for different pods.
 	take func(ctx context.Context, pod types.UID, m wire.Message)
 
@@ -72,19 +72,20 @@ type followed struct {
 	failed error
 }
 
-func newLogFollower(c clock.WithTicker, logs LogReader, take func(context.Context, types.UID, wire.Message)) *logFollower {
-	return &logFollower{clock: c, logs: logs, take: take, pods: map[types.UID]*followed{}}
+// New returns a follower that hands every message to take. Its Lifetime is still to be set.
+func New(c clock.WithTicker, logs Reader, take func(context.Context, types.UID, wire.Message)) *Follower {
+	return &Follower{clock: c, logs: logs, take: take, pods: map[types.UID]*followed{}}
 }
 
-// follow reads the log of a pod that runs, if that is not done yet, from a time before now.
-func (r *logFollower) follow(pod *corev1.Pod, backlog time.Duration) {
+// Follow reads the log of a pod that runs, if that is not done yet, from a time before now.
+func (r *Follower) Follow(pod *corev1.Pod, backlog time.Duration) {
 	r.podsMu.Lock()
 	defer r.podsMu.Unlock()
 	if r.pods[pod.UID] != nil {
 		return
 	}
-	key, uid, since := client.ObjectKeyFromObject(pod), pod.UID, r.clock.Now().Add(-backlog)
-	ctx, cancel := context.WithCancel(r.lifetime())
+	key, uid, since := types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, pod.UID, r.clock.Now().Add(-backlog)
+	ctx, cancel := context.WithCancel(r.Lifetime())
 	f := &followed{stop: cancel, uid: uid}
 	r.pods[uid] = f
 	go func() {
@@ -98,8 +99,8 @@ func (r *logFollower) follow(pod *corev1.Pod, backlog time.Duration) {
 	}()
 }
 
-// failure returns why the log of a pod cannot be read; nil if it can.
-func (r *logFollower) failure(pod types.UID) error {
+// Failure returns why the log of a pod cannot be read; nil if it can.
+func (r *Follower) Failure(pod types.UID) error {
 	r.podsMu.Lock()
 	defer r.podsMu.Unlock()
 	if f := r.pods[pod]; f != nil {
@@ -108,8 +109,8 @@ func (r *logFollower) failure(pod types.UID) error {
 	return nil
 }
 
-// unfollow ends with the log of a pod.
-func (r *logFollower) unfollow(pod types.UID) {
+// Unfollow ends with the log of a pod.
+func (r *Follower) Unfollow(pod types.UID) {
 	r.podsMu.Lock()
 	defer r.podsMu.Unlock()
 	if f := r.pods[pod]; f != nil {
@@ -118,8 +119,8 @@ func (r *logFollower) unfollow(pod types.UID) {
 	}
 }
 
-// unfollowAll ends with all logs.
-func (r *logFollower) unfollowAll() {
+// UnfollowAll ends with all logs.
+func (r *Follower) UnfollowAll() {
 	r.podsMu.Lock()
 	defer r.podsMu.Unlock()
 	for uid, f := range r.pods {
@@ -129,15 +130,15 @@ func (r *logFollower) unfollowAll() {
 }
 
 // readOn reads the log of a pod, again and again, until the pod is gone.
-func (r *logFollower) readOn(ctx context.Context, pod types.NamespacedName, f *followed, since time.Time) {
-	retry := logRetry
+func (r *Follower) readOn(ctx context.Context, pod types.NamespacedName, f *followed, since time.Time) {
+	retry := reopen
 	for {
 		opened, err := r.readLog(ctx, pod, f, since)
 		if ctx.Err() != nil || apierrors.IsNotFound(err) {
 			return
 		}
 		if opened {
-			retry, since = logRetry, r.clock.Now().Add(-logBacklog)
+			retry, since = reopen, r.clock.Now().Add(-Backlog)
 		}
 		r.noteFailure(f, err)
 		select {
@@ -149,8 +150,8 @@ func (r *logFollower) readOn(ctx context.Context, pod types.NamespacedName, f *f
 }
 
 // readLog reads the log of a pod to its end. It tells whether there was one.
-func (r *logFollower) readLog(ctx context.Context, pod types.NamespacedName, f *followed, since time.Time) (opened bool, err error) {
-	log, err := r.logs(ctx, pod, containerName, since)
+func (r *Follower) readLog(ctx context.Context, pod types.NamespacedName, f *followed, since time.Time) (opened bool, err error) {
+	log, err := r.logs(ctx, pod, probepod.ContainerName, since)
 	if err != nil {
 		return false, err
 	}
@@ -163,7 +164,7 @@ func (r *logFollower) readLog(ctx context.Context, pod types.NamespacedName, f *
 			continue // words for people
 		}
 		if err != nil {
-			ctrl.LoggerFrom(ctx).Info("Leaving out a line of a probe pod's log", "pod", pod, "reason", err.Error())
+			klog.FromContext(ctx).Info("Leaving out a line of a probe pod's log", "pod", pod, "reason", err.Error())
 			continue
 		}
 		r.take(ctx, f.uid, m)
@@ -171,7 +172,7 @@ func (r *logFollower) readLog(ctx context.Context, pod types.NamespacedName, f *
 	return true, lines.Err()
 }
 
-func (r *logFollower) noteFailure(f *followed, err error) {
+func (r *Follower) noteFailure(f *followed, err error) {
 	r.podsMu.Lock()
 	defer r.podsMu.Unlock()
 	f.failed = err

@@ -1,0 +1,69 @@
+package controllers
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/pathproof/pathproof/probe/wire"
+)
+
+// A row that is not enforced is told of until it is known to be, or its node has to enforce
+// nothing any more; not merely until nothing is known.
+func TestViolationsLastUntilTheyAreKnownToBeOver(t *testing.T) {
+	const row = `{direction="Egress",feature="UDP",node="node-1"}`
+	f := newFleet(t, 3)
+	f.settle()
+	expect := func(when string, seconds time.Duration, violated bool) {
+		t.Helper()
+		series := gathered(t, f.r.metrics)
+		age, ok := series["pathproof_enforcement_violation_seconds"+row]
+		if ok != violated || (series["pathproof_enforcement_violations"+row] == 1) != violated {
+			t.Fatalf("%s: the row is told of: %v, want %v", when, ok, violated)
+		}
+		if got := time.Duration(age * float64(time.Second)); violated && (got < seconds || got > seconds+10*time.Second) {
+			t.Errorf("%s: it is told to be violated for %s, want %s", when, got, seconds)
+		}
+	}
+	round := func(wrong bool) {
+		t.Helper()
+		f.wrong = func(node string, c wire.Check) bool {
+			return wrong && node == "node-1" && c.Transport == wire.UDP && f.fromGuarded(c)
+		}
+		f.clock.Step(time.Minute)
+		f.report()
+		f.settle()
+	}
+	round(false)
+	expect("enforced", 0, false)
+	round(true)
+	expect("broken", 0, true)
+	round(true)
+	expect("still broken", time.Minute, true)
+
+	f.clock.Step(4 * time.Minute)
+	f.settle()
+	if n := f.status().Nodes.Covered; n != 0 {
+		t.Fatalf("%d nodes are covered by results of long ago", n)
+	}
+	expect("unknown", 5*time.Minute, true)
+	f.restart()
+	f.settle()
+	round(false)
+	expect("mended", 0, false)
+
+	round(true)
+	expect("broken again", 0, true)
+	node := &corev1.Node{}
+	if err := f.client.Get(t.Context(), client.ObjectKey{Name: "node-1"}, node); err != nil {
+		t.Fatal(err)
+	}
+	node.Spec.Unschedulable = true
+	if err := f.client.Update(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	f.settle()
+	expect("cordoned", 0, false)
+}
