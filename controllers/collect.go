@@ -14,9 +14,9 @@ import (
 	"github.com/pathproof/pathproof/verdict"
 )
 
-// collect reads the reports of probe pods that have ended and deletes the pods.
+// collect reads the reports of probe pods that have ended, and is done with the pods.
 // It ends the reconcile until every probe pod is done.
-func (r *ExpectationReconciler) collect(ctx context.Context, s *scope) (bool, error) {
+func (r *ExpectationReconciler) collect(_ context.Context, s *scope) (bool, error) {
 	current := s.track.run
 	waiting := false
 	for _, p := range current.probes {
@@ -41,9 +41,7 @@ func (r *ExpectationReconciler) collect(ctx context.Context, s *scope) (bool, er
 			continue
 		}
 		if pod != nil {
-			if err := r.deletePod(ctx, pod); err != nil {
-				return false, err
-			}
+			s.over = append(s.over, pod)
 		}
 		s.track.inFlight.Add(-1)
 	}

@@ -2,9 +2,11 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -89,54 +91,84 @@ func (r *ExpectationReconciler) dispatch(ctx context.Context, s *scope) (bool, e
 	} else {
 		current.place(s.exp, s.options)
 	}
+	var unarmed []*probeRun
 	for _, p := range current.probes {
 		if err := r.launch(ctx, s, p); err != nil {
 			return false, err
 		}
+		if p.wantsPlan() {
+			unarmed = append(unarmed, p)
+		}
 	}
-	return waiting, nil
+	return waiting, r.arm(ctx, s, unarmed)
 }
 
-// launch creates a probe pod that is needed, and gives it its plan as soon as there
-// is one.
+// launch creates a probe pod that is needed.
 func (r *ExpectationReconciler) launch(ctx context.Context, s *scope, p *probeRun) error {
 	if p.spare() {
 		p.done = p.done || p.createdAt.IsZero()
 		return nil
 	}
-	planned := len(p.plan.Checks) > 0
 	created := !p.createdAt.IsZero()
 	if err := r.ensure(ctx, s, &p.podRun, func() *corev1.Pod { return probePod(s.exp, s.track.run, p, s.options) }); err != nil {
 		return err
 	}
-	switch {
-	case !planned || p.createdAt.IsZero() || p.done || !p.armedAt.IsZero():
-		return nil
-	case !created && !p.found && !s.track.run.resident:
+	if p.wantsPlan() && !created && !p.found && !s.track.run.resident {
 		p.armedAt = s.now // the plan came with the pod
-		return nil
 	}
-	return r.arm(ctx, s, p)
+	return nil
 }
 
-// arm gives a probe pod its plan: the kubelet projects the annotation into the file
+// wantsPlan tells whether there is a plan that the pod was not given.
+func (p *probeRun) wantsPlan() bool {
+	return len(p.plan.Checks) > 0 && !p.spare() && !p.createdAt.IsZero() && !p.done && p.armedAt.IsZero()
+}
+
+// arm gives probe pods their plans: the kubelet projects the annotation into the file
 // that the probe waits for.
-func (r *ExpectationReconciler) arm(ctx context.Context, s *scope, p *probeRun) error {
+func (r *ExpectationReconciler) arm(ctx context.Context, s *scope, probes []*probeRun) error {
 	give := r.armOneShot
 	if s.track.run.resident {
 		give = r.armResident
+		for _, p := range probes {
+			r.residents.expect(s.exp, p.plan.ID)
+			if s.track.latency != nil {
+				s.track.latency.watch(p)
+			}
+		}
 	}
-	switch err := give(ctx, s, p); {
-	case err == nil:
-		p.armedAt = s.now
-		return nil
-	case apierrors.IsNotFound(err):
-		p.obstacle, p.detail, p.done = verdict.ProbeFailed, "the probe pod was deleted by somebody else", true
-		s.track.inFlight.Add(-1)
-		return nil
-	default:
-		return fmt.Errorf("giving its plan to probe pod %s: %w", p.name, err)
+	var failed error
+	for i, err := range sideBySide(probes, func(p *probeRun) error { return give(ctx, s, p) }) {
+		switch p := probes[i]; {
+		case err == nil:
+			p.armedAt = s.now
+		case apierrors.IsNotFound(err):
+			p.obstacle, p.detail, p.done = verdict.ProbeFailed, "the probe pod was deleted by somebody else", true
+			s.track.inFlight.Add(-1)
+		default:
+			failed = errors.Join(failed, fmt.Errorf("giving its plan to probe pod %s: %w", p.name, err))
+		}
 	}
+	return failed
+}
+
+// maxWrites bounds the writes of a reconcile that are under way at a time. Each waits for
+// the API server for ten milliseconds and more, and a run may have many pods.
+const maxWrites = 8
+
+// sideBySide writes something for each of a list, and returns the error of each.
+func sideBySide[T any](list []T, write func(T) error) []error {
+	errs := make([]error, len(list))
+	var g errgroup.Group
+	g.SetLimit(maxWrites)
+	for i, o := range list {
+		g.Go(func() error {
+			errs[i] = write(o)
+			return nil
+		})
+	}
+	_ = g.Wait() // each has its own
+	return errs
 }
 
 func (r *ExpectationReconciler) armOneShot(ctx context.Context, s *scope, p *probeRun) error {

@@ -146,7 +146,7 @@ func (r *ExpectationReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		r.measure,  // how long has enforcement taken?
 		r.schedule, // is a run due, or has one been overtaken?
 		r.dispatch, // create responders and probes, hand out plans
-		r.collect,  // read reports, delete pods
+		r.collect,  // read reports
 		r.record,   // what have responders noted of checks that got no answer?
 		r.judge,    // verdicts, once all reports are in
 	} {
@@ -160,6 +160,10 @@ func (r *ExpectationReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		}
 	}
 	if err := r.publish(ctx, s); err != nil {
+		return ctrl.Result{}, err
+	}
+	// What is left undone here is for the sweep after the run.
+	if err := errors.Join(sideBySide(s.over, func(pod *corev1.Pod) error { return r.deletePod(ctx, pod) })...); err != nil {
 		return ctrl.Result{}, err
 	}
 	return ctrl.Result{RequeueAfter: s.requeueAfter()}, nil

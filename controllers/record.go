@@ -28,27 +28,26 @@ const recordWait = 30 * time.Second
 
 // record asks every responder of which a check got no answer what it has noted: a request
 // may have arrived whose reply was lost. It ends the reconcile until all have answered, and
-// deletes those that do not stay.
+// is done with those that do not stay.
 func (r *ExpectationReconciler) record(ctx context.Context, s *scope) (bool, error) {
 	current := s.track.run
-	waiting := false
-	var unanswered map[*responderRun]map[string][]int
+	pods := map[*responderRun]*corev1.Pod{}
+	var unasked []*responderRun
 	for _, x := range current.responders {
 		if x.done {
 			continue
 		}
-		pod := r.observePod(s, &x.podRun)
-		if x.askedAt.IsZero() {
-			x.alive = x.ready && pod != nil && containerReady(pod) && probepod.Status(pod).RestartCount == 0
-			if unanswered == nil {
-				unanswered = current.unanswered()
-			}
-			if err := r.ask(ctx, s, x, pod, unanswered[x]); err != nil {
-				return false, err
-			}
-		} else {
-			r.readRecord(s, x, pod)
+		pods[x] = r.observePod(s, &x.podRun)
+		if !x.askedAt.IsZero() {
+			r.readRecord(s, x, pods[x])
+			continue
 		}
+		x.alive = x.ready && pods[x] != nil && containerReady(pods[x]) && probepod.Status(pods[x]).RestartCount == 0
+		unasked = append(unasked, x)
+	}
+	err := r.ask(ctx, s, unasked, pods)
+	waiting := false
+	for x, pod := range pods {
 		if !x.done {
 			waiting = true
 			continue
@@ -60,40 +59,54 @@ func (r *ExpectationReconciler) record(ctx context.Context, s *scope) (bool, err
 			s.track.inFlight.Add(-1)
 		}
 		if pod != nil {
-			if err := r.deletePod(ctx, pod); err != nil {
-				return false, err
-			}
+			s.over = append(s.over, pod)
 		}
 	}
-	return waiting, nil
+	return waiting, err
 }
 
-// ask asks a responder for its record, or is done with it if there is nothing to ask.
-func (r *ExpectationReconciler) ask(ctx context.Context, s *scope, x *responderRun, pod *corev1.Pod, checks map[string][]int) error {
-	request := wire.RecordRequest{Version: wire.Version, ID: flow.ID("record", s.track.run.id, x.Key), Checks: checks}
-	if !x.alive || len(checks) == 0 {
-		x.done = true
+// ask asks responders for their records, and is done with those that there is nothing to
+// ask of.
+func (r *ExpectationReconciler) ask(ctx context.Context, s *scope, responders []*responderRun, pods map[*responderRun]*corev1.Pod) error {
+	if len(responders) == 0 {
 		return nil
 	}
-	text, err := wire.EncodeRecordRequest(request)
+	unanswered := s.track.run.unanswered()
+	var asked []*responderRun
+	for _, x := range responders {
+		if !x.alive || len(unanswered[x]) == 0 {
+			x.done = true
+			continue
+		}
+		x.request = flow.ID("record", s.track.run.id, x.Key)
+		if s.track.run.resident {
+			r.residents.expectRecord(s.exp, x.request)
+			r.residents.Follow(pods[x], podlog.Backlog)
+		}
+		asked = append(asked, x)
+	}
+	var failed error
+	for i, err := range sideBySide(asked, func(x *responderRun) error { return r.askFor(ctx, s, x.request, unanswered[x], pods[x]) }) {
+		switch x := asked[i]; {
+		case err == nil:
+			x.askedAt = s.now
+			s.again(recordWait)
+		case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+			x.unrecorded, x.done = "the responder was deleted by somebody else", true
+		default:
+			failed = errors.Join(failed, fmt.Errorf("asking responder %s: %w", x.name, err))
+		}
+	}
+	return failed
+}
+
+// askFor asks a responder about checks, by the ID of their plan.
+func (r *ExpectationReconciler) askFor(ctx context.Context, s *scope, request string, checks map[string][]int, pod *corev1.Pod) error {
+	text, err := wire.EncodeRecordRequest(wire.RecordRequest{Version: wire.Version, ID: request, Checks: checks})
 	if err != nil {
-		return fmt.Errorf("asking responder %s: %w", x.name, err)
+		return err
 	}
-	if s.track.run.resident {
-		r.residents.expectRecord(s.exp, request.ID)
-		r.residents.Follow(pod, podlog.Backlog)
-	}
-	err = r.patchResident(ctx, pod.DeepCopy(), map[string]any{"annotations": map[string]string{wire.RecordKeyPrefix + string(s.exp.UID): text}})
-	switch {
-	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
-		x.unrecorded, x.done = "the responder was deleted by somebody else", true
-		return nil
-	case err != nil:
-		return fmt.Errorf("asking responder %s: %w", x.name, err)
-	}
-	x.request, x.askedAt = request.ID, s.now
-	s.again(recordWait)
-	return nil
+	return r.patchResident(ctx, pod.DeepCopy(), map[string]any{"annotations": map[string]string{wire.RecordKeyPrefix + string(s.exp.UID): text}})
 }
 
 // readRecord decides whether a responder that was asked is done, and what it has to say.

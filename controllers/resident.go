@@ -87,10 +87,6 @@ func (r *ExpectationReconciler) patchResident(ctx context.Context, pod *corev1.P
 
 // armResident gives a resident pod the plan of this run.
 func (r *ExpectationReconciler) armResident(ctx context.Context, s *scope, p *probeRun) error {
-	r.residents.expect(s.exp, p.plan.ID)
-	if s.track.latency != nil {
-		s.track.latency.watch(p)
-	}
 	pod := &corev1.Pod{}
 	pod.Namespace, pod.Name, pod.UID = s.exp.Namespace, p.name, p.uid
 	return r.patchResident(ctx, pod, map[string]any{

@@ -33,6 +33,9 @@ type scope struct {
 	pods map[string]*corev1.Pod
 	// residents are the pods of the expectation that stay, by name. Set by sweep.
 	residents map[string]*corev1.Pod
+	// over are pods of the run that have done their work. They are deleted when the status
+	// is written: nobody waits for that.
+	over []*corev1.Pod
 	// options are those of the reconciler, with the warm-up that the network
 	// implementation needs. Set by gather, as are the next five.
 	options    Options

@@ -137,8 +137,8 @@ type result struct {
 	// started is the time until all probe pods ran, which is none for those that stay.
 	// complete is the time from there to the complete status.
 	started, complete time.Duration
-	// settled is the longest time that a check went on until it agreed with the
-	// prediction: more than none if packets of the first attempts were lost.
+	// settled is the longest time until a check agreed with the prediction: more than one
+	// second if packets of the first attempts were lost, since a round of attempts takes longer.
 	settled time.Duration
 	// cpu is what was spent until all that is left of the run is gone, and idle what is
 	// spent in that time when nothing happens; nil where that is not known.
@@ -152,7 +152,7 @@ func (r *result) String() string {
 	if r.started > 0 {
 		s += fmt.Sprintf(", counted from when all probe pods ran, %.2f s after the request", r.started.Seconds())
 	}
-	if r.settled > 0 {
+	if r.settled > time.Second {
 		s += fmt.Sprintf("; some attempts were repeated after %.2f s", r.settled.Seconds())
 	}
 	if r.cpu != nil {

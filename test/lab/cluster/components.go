@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -183,6 +184,32 @@ func (l *Lab) makeCgroups() error {
 			for _, dir := range []string{root, parent} {
 				_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0o644)
 			}
+		}
+		if err := shareProcessor(parent, len(l.nodes)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sharesPerProcessor is the weight that a kubelet gives all of its pods for each processor of
+// its node (MilliCPUToShares in pkg/kubelet/cm).
+const sharesPerProcessor = 1024
+
+// shareProcessor gives the group of all pods the weight that the kubelets of as many nodes
+// would, if they made it. Otherwise, all pods together would have to be content with what
+// each process outside of the group has.
+func shareProcessor(group string, nodes int) error {
+	shares := uint64(min(sharesPerProcessor*runtime.NumCPU()*nodes, 262144))
+	// From 2..262144 to 1..10000, as container runtimes do it for cgroup v2.
+	weight := 1 + (shares-2)*9999/262142
+	for file, value := range map[string]uint64{"cpu.shares": shares, "cpu.weight": weight} {
+		path := filepath.Join(group, file)
+		if _, err := os.Stat(path); err != nil {
+			continue // another version, or another controller's hierarchy
+		}
+		if err := os.WriteFile(path, []byte(strconv.FormatUint(value, 10)), 0o644); err != nil {
+			return err
 		}
 	}
 	return nil
