@@ -117,11 +117,12 @@ var _ = Describe("the direction and the node that fail", Ordered, ContinueOnFail
 		}
 		Expect(bed.Break(ctx, mode, broken)).To(Succeed())
 		relabel(ctx, "server", "free")
-		DeferCleanup(func(ctx SpecContext) { relabel(ctx, "free", "server") })
 		Expect(bed.Apply(ctx, testbed.Stale)).To(Succeed())
 		DeferCleanup(func(ctx SpecContext) {
 			Expect(bed.Kubectl(ctx, "-n", "attribution", "delete", "cxp", testbed.Stale.Key.Name)).To(Succeed())
 		})
+		// It is done first, so that agents have seen it when the next entry breaks one.
+		DeferCleanup(func(ctx SpecContext) { relabel(ctx, "free", "server") })
 		exp := await(ctx, testbed.Stale.Key, func(e *v1alpha1.ConnectivityExpectation) bool {
 			return e.Status.LastRun != nil && attributed(e)
 		})
