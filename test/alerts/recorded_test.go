@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	"go.yaml.in/yaml/v3"
@@ -136,7 +137,7 @@ func TestRulesAskForValuesThatThereAre(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			parsed.Range(func(l labels.Label) { seen[parsed.Get(labels.MetricName)+" "+l.Name+"="+l.Value] = true })
+			parsed.Range(func(l labels.Label) { seen[parsed.Get(model.MetricNameLabel)+" "+l.Name+"="+l.Value] = true })
 		}
 	}
 	parsed, _ := groups(t)
