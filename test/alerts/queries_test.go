@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -163,7 +164,7 @@ func matchers(expr parser.Node) map[string][]*labels.Matcher {
 				out[name] = nil
 			}
 			for _, m := range v.LabelMatchers {
-				if m.Name != labels.MetricName {
+				if m.Name != model.MetricNameLabel {
 					out[name] = append(out[name], m)
 				}
 			}

@@ -74,7 +74,9 @@ func (s *scraper) scrape(ctx context.Context) view {
 	samples, err := s.get(ctx)
 	up := fmt.Sprintf("up{job=%q}", job)
 	if err != nil {
-		fmt.Printf("%s no answer: %v\n", s.r.now().Sub(s.r.start).Round(time.Second), err)
+		if ctx.Err() == nil {
+			fmt.Printf("%s no answer: %v\n", s.r.now().Sub(s.r.start).Round(time.Second), err)
+		}
 		s.close() // the pod may be another one now
 		return view{up: 0}
 	}
