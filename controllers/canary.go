@@ -46,7 +46,7 @@ const (
 	// what was too much for one step.
 	canaryRetry = time.Second
 	// canaryBurst bounds the writes of one step, of each kind.
-	canaryBurst = 30
+	canaryBurst = 100
 )
 
 // CanaryReconciler keeps the enforcement canary. Its phases are those of an expectation:
