@@ -16,6 +16,8 @@ PROBE_IMAGE ?= ghcr.io/pathproof/probe:latest
 
 PURE := ./flow/... ./plan/... ./probepod/... ./canary/... ./evaluator/... ./verdict/... ./probe/... ./manifests/... ./check/... ./explain/... ./matrix/... ./diff/... ./cluster/...
 UNIT = $$(go list ./... | grep -v -e /test/integration -e /test/e2e)
+# A module of its own: Prometheus' engine stays out of the operator's module graph.
+ALERTS := test/alerts
 FUZZ := ./evaluator:FuzzDecide ./probe/wire:FuzzDecodeReport ./probe/sctp:FuzzParse ./probe/sctp:FuzzReceive ./manifests:FuzzRead
 
 .PHONY: help
@@ -62,12 +64,12 @@ docs: $(CRD_REF_DOCS) ## Generate docs/api.md
 
 ##@ Check
 
-.PHONY: test test-unit test-race integration e2e soak bench bench-lab scale fuzz
-test: assets ## Run every test: unit, CRD rules, integration, end to end on the lab
+.PHONY: test test-unit test-race integration e2e soak record bench bench-lab scale fuzz
+test: assets ## Run every test: unit, CRD rules, alerts, integration, end to end on the lab
 	@KUBEBUILDER_ASSETS="$$(go run ./test/lab assets)" go run ./hack/testreport \
-	  unit: $(UNIT) -- integration: -timeout=10m ./test/integration -- e2e: -timeout=60m -v ./test/e2e
+	  unit: $(UNIT) -- alerts: -C $(ALERTS) ./... -- integration: -timeout=10m ./test/integration -- e2e: -timeout=60m -v ./test/e2e
 test-unit: ## Run the tests that need no cluster
-	@go run ./hack/testreport unit: $(UNIT)
+	@go run ./hack/testreport unit: $(UNIT) -- alerts: -C $(ALERTS) ./...
 test-race: ## Run the tests of the pure packages with the race detector
 	CGO_ENABLED=1 go test -race $(PURE)
 integration: assets ## Run the tests against a real API server
@@ -76,6 +78,8 @@ e2e: ## Run the tests on the lab, or on the cluster of KUBECONFIG
 	@go run ./hack/testreport e2e: -timeout=60m -v ./test/e2e
 soak: ## Probe what the end-to-end tests expect 200 times (RUNS) on a busy lab, and count false verdicts
 	go run ./test/soak -runs=$(or $(RUNS),200)
+record: ## Record anew, on the lab, the metrics that the alerts are tested with
+	go run ./test/record
 bench: ## Run the benchmarks; those of whole runs need root
 	go test -run='^$$' -bench=. -benchmem ./evaluator ./plan ./probe/... ./cmd/probe ./controllers ./manifests ./cmd/pathproof
 bench-lab: ## Measure whole runs on the lab, or on the cluster of KUBECONFIG
@@ -95,12 +99,16 @@ fmt: $(GOLANGCI_LINT) ## Format all Go files
 	$(GOLANGCI_LINT) fmt
 lint: $(GOLANGCI_LINT) ## Run the linters
 	$(GOLANGCI_LINT) run
+	cd $(ALERTS) && $(GOLANGCI_LINT) run
 verify: generate docs $(KUSTOMIZE) ## Check that generated files, modules and manifests are as committed
 	go mod tidy -diff
 	go vet ./...
+	go -C $(ALERTS) mod tidy -diff
+	go -C $(ALERTS) vet ./...
 	$(KUSTOMIZE) build config/default > /dev/null
 	$(KUSTOMIZE) build config/canary > /dev/null
 	$(KUSTOMIZE) build config/clusternetworkpolicy > /dev/null
+	$(KUSTOMIZE) build config/prometheus > /dev/null
 	$(KUSTOMIZE) build config/samples/production > /dev/null
 	@git diff --exit-code -- api config cmd/probe/deps.txt docs/api.md || { echo "generated files differ: run 'make generate docs' and commit"; exit 1; }
 	@test -z "$$(git status --porcelain -- api config docs/api.md)" || { echo "generated files are not committed"; exit 1; }

@@ -46,18 +46,24 @@ func (r *run) attribution(verdicts []verdict.Verdict) *attribution {
 			break
 		}
 		found, ok := checks[v.Check.ID]
-		if !ok || !v.Attributable() || len(v.Attributions) > 0 {
+		if !ok || !v.Attributable() || len(v.Attributions) > 0 || v.Silent() && !standsInFor(found.Edge) {
 			continue
 		}
 		a.of = append(a.of, i)
 		a.suspects = append(a.suspects, plan.Suspect{
-			Placed: found.Placed, Addr: v.Check.Addr, Decision: v.Check.Prediction, Answered: answeredBeside(checks, found),
+			Placed: found.Placed, Addr: v.Check.Addr, Decision: v.Check.Prediction, Answered: answeredBeside(checks, found), Silent: v.Silent(),
 		})
 	}
 	if len(a.suspects) == 0 {
 		return nil
 	}
 	return a
+}
+
+// standsInFor tells whether there may be a stand-in for the target of an edge: it is a pod
+// of the namespace of the expectation, which need not know how to answer a question.
+func standsInFor(e *plan.Edge) bool {
+	return e.Target.Kind == plan.TargetPod && !e.Transport.IsDNS() && e.Backends[0].Endpoint.Namespace == e.Source.Namespace
 }
 
 // placedCheck is a check of a run as it can be made again.
@@ -190,7 +196,12 @@ func (r *ExpectationReconciler) attribute(ctx context.Context, s *scope) (bool, 
 	s.verdicts = a.verdicts
 	for i, h := range current.followUp.Halves {
 		v := &s.verdicts[a.of[i]]
-		v.Attributions = verdict.Attribute(*v, half(judged, h.Again, v.Check), half(judged, h.Egress, v.Check), half(judged, h.Ingress, v.Check))
+		again, egress, ingress := half(judged, h.Again, v.Check), half(judged, h.Egress, v.Check), half(judged, h.Ingress, v.Check)
+		if v.Silent() {
+			v.Attributions = verdict.AttributeSilence(again, half(judged, h.StandIn, v.Check), egress, ingress)
+		} else {
+			v.Attributions = verdict.Attribute(*v, again, egress, ingress)
+		}
 		for j := range v.Attributions {
 			v.Attributions[j].At = s.now
 		}

@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
+	"weak"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -71,17 +73,17 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 }
 
 // resolve finds and predicts the edges of the input, with the controls that they need.
-// A run is looked at whenever one of its pods has changed, which is no reason to do
-// all of that again.
+// An expectation is looked at whenever one of its pods has changed, which is no reason to
+// do all of that again.
 func (s *scope) resolve() {
-	current := s.track.run
-	if current != nil && current.foreseen.holds(s.input) {
-		s.foreseen = current.foreseen
+	if f := s.track.foreseen.Value(); f.holds(s.input) {
+		s.foreseen = f
 	} else {
 		s.foreseen = foresee(s.input)
-		if current != nil {
-			current.foreseen = s.foreseen
-		}
+		s.track.foreseen = weak.Make(s.foreseen)
+	}
+	if s.track.run != nil {
+		s.track.run.foreseen = s.foreseen
 	}
 	s.resolution = s.foreseen.resolution
 	s.track.outlook.Store(s.foreseen.outlook)
@@ -93,6 +95,9 @@ type foreseen struct {
 	engine     *evaluator.Engine
 	// versions are those of the objects that the engine does not hold.
 	versions   map[types.UID]string
+	learned    map[string][]netip.Addr
+	refusing   map[string]bool
+	sampling   plan.Sampling
 	resolution *plan.Resolution
 	outlook    *outlook
 }
@@ -102,15 +107,18 @@ func foresee(in plan.Input) *foreseen {
 	resolution.Edges = append(resolution.Edges, resolution.Predictor.Controls(in.Expectation.Namespace, resolution.Edges)...)
 	return &foreseen{
 		generation: in.Expectation.Generation, engine: in.Engine, versions: versions(in.Snapshot),
+		learned: in.Learned, refusing: in.Refusing, sampling: in.Sampling,
 		resolution: resolution, outlook: newOutlook(in.Engine, resolution),
 	}
 }
 
-// holds tells whether an input is resolved to the same. What runs have learned, and the
-// choice that they make, does not change while one is under way. An engine is the same
-// as long as no object in it changes.
+// holds tells whether an input is resolved to the same. An engine is the same as long as
+// no object in it changes. The round counts only if it makes a difference.
 func (f *foreseen) holds(in plan.Input) bool {
-	return f != nil && f.generation == in.Expectation.Generation && f.engine == in.Engine && maps.Equal(f.versions, versions(in.Snapshot))
+	return f != nil && f.generation == in.Expectation.Generation && f.engine == in.Engine &&
+		(f.sampling.Round == in.Sampling.Round || !f.resolution.Rotates) && slices.Equal(f.sampling.Keep, in.Sampling.Keep) &&
+		maps.EqualFunc(f.learned, in.Learned, slices.Equal[[]netip.Addr]) && maps.Equal(f.refusing, in.Refusing) &&
+		maps.Equal(f.versions, versions(in.Snapshot))
 }
 
 // versions returns the versions of the objects of a snapshot that no engine holds.

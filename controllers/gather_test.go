@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"net/netip"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -8,10 +9,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/pathproof/pathproof/evaluator"
+	"github.com/pathproof/pathproof/plan"
 )
 
-// During a run, what was resolved once counts until anything that it depends on changes,
-// and not a moment longer.
+// What was resolved once counts until anything that it depends on changes, and not a moment
+// longer.
 func TestRunsAreResolvedAnewWhenSomethingChanges(t *testing.T) {
 	meta := func(name, version string) metav1.ObjectMeta {
 		return metav1.ObjectMeta{Namespace: "shop", Name: name, UID: "uid-1", ResourceVersion: version}
@@ -40,6 +42,16 @@ func TestRunsAreResolvedAnewWhenSomethingChanges(t *testing.T) {
 			s.input.Snapshot.EndpointSlices = []*discoveryv1.EndpointSlice{{ObjectMeta: meta("slice", "1")}}
 			s.input.Snapshot.EndpointSlices[0].UID = "uid-4"
 		}, true},
+		"what hosts resolve to": {func(s *scope) {
+			s.input.Learned = map[string][]netip.Addr{"db.example.": {netip.MustParseAddr("10.9.9.9")}}
+		}, true},
+		"a port at which nothing listens": {func(s *scope) { s.input.Refusing = map[string]bool{"listener": true} }, true},
+		"whose turn it is":                {func(s *scope) { s.input.Sampling.Round++ }, true},
+		"whose turn it is, where all have theirs": {func(s *scope) {
+			s.foreseen.resolution.Rotates = false
+			s.input.Sampling.Round++
+		}, false},
+		"what stays in the choice": {func(s *scope) { s.input.Sampling.Keep = []plan.Pair{{Path: "p"}} }, true},
 		"a node": {func(s *scope) {
 			s.input.Snapshot.Nodes = []*corev1.Node{{ObjectMeta: meta("node-0", "1")}}
 			s.input.Snapshot.Nodes[0].UID = "uid-5"
@@ -67,10 +79,10 @@ func TestRunsAreResolvedAnewWhenSomethingChanges(t *testing.T) {
 			if s.resolve(); s.resolution != again {
 				t.Error("nothing changed, and it was resolved anew")
 			}
-			// Between runs, other pods may be chosen.
+			// Between runs, too. Here, what was resolved is kept by the variable.
 			s.track.run = nil
-			if s.resolve(); s.resolution == again {
-				t.Error("what a run had resolved outlived it")
+			if s.resolve(); s.resolution != again {
+				t.Error("nothing changed after the run, and it was resolved anew")
 			}
 		})
 	}

@@ -34,7 +34,7 @@ func large(b *testing.B) *scope {
 		exp.Spec.Paths = append(exp.Spec.Paths, v1alpha1.Path{
 			Name: fmt.Sprintf("p%d", i), Expect: expect, Ports: append(ports, v1alpha1.Port{Port: intstr.FromInt(9012)}),
 			From: v1alpha1.Source{Identity: &v1alpha1.Identity{Labels: map[string]v1alpha1.LabelValue{"source": v1alpha1.LabelValue(fmt.Sprint("s", i)), "team": v1alpha1.LabelValue(team)}}},
-			To:   &v1alpha1.Target{PodSelector: &v1alpha1.LabelSelector{MatchLabels: map[string]v1alpha1.LabelValue{"app": "target"}}},
+			To:   &v1alpha1.Target{Via: v1alpha1.ViaEndpoint, PodSelector: &v1alpha1.LabelSelector{MatchLabels: map[string]v1alpha1.LabelValue{"app": "target"}}},
 		})
 	}
 	s := newScope(exp, &tracked{}, epoch)

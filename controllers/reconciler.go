@@ -10,6 +10,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -151,7 +152,8 @@ func (r *ExpectationReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	} {
 		done, err := p(ctx, s)
 		if err != nil {
-			return ctrl.Result{}, err
+			s.markStale() // whatever fails, results grow old
+			return ctrl.Result{}, errors.Join(err, r.publish(ctx, s))
 		}
 		if done {
 			break

@@ -32,8 +32,8 @@ type run struct {
 	// followUp is set if the run is about what the last one found.
 	followUp *plan.FollowUp
 
-	// foreseen is what the expectation was last resolved to. While nothing changes, that
-	// is what the run was planned on.
+	// foreseen is what the expectation was last resolved to, and is kept for as long as the
+	// run is under way. While nothing changes, that is what the run was planned on.
 	foreseen *foreseen
 	// predictor answers over the snapshot that the run was planned on.
 	predictor *plan.Predictor

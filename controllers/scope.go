@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -124,6 +125,10 @@ type tracked struct {
 	// of them for one generation.
 	covered           [][]plan.Pair
 	coveredGeneration int64
+	// foreseen is what the last reconcile resolved. Runs keep it; without one, it is there
+	// until the memory is needed: the pods of a run that has ended wake the operator more
+	// often than anything else, and most expectations rest for minutes.
+	foreseen weak.Pointer[foreseen]
 	// outlook is what the last reconcile predicted; nil while that is not certain.
 	// Watches read it.
 	outlook atomic.Pointer[outlook]

@@ -126,9 +126,13 @@ var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadd
 // same parts give the same ID in every process and release; the length of each
 // part is hashed too, so that ("ab", "c") and ("a", "bc") differ.
 func ID(parts ...string) string {
-	h := sha256.New()
+	hashed := make([]byte, 0, 256)
 	for _, p := range parts {
-		fmt.Fprintf(h, "%d:%s", len(p), p)
+		hashed = strconv.AppendInt(hashed, int64(len(p)), 10)
+		hashed = append(hashed, ':')
+		hashed = append(hashed, p...)
 	}
-	return idEncoding.EncodeToString(h.Sum(nil))[:16]
+	sum := sha256.Sum256(hashed)
+	// 10 bytes are 16 characters.
+	return idEncoding.EncodeToString(sum[:10])
 }

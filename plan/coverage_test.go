@@ -85,6 +85,25 @@ func TestRoundsCoverEverything(t *testing.T) {
 	})
 }
 
+// A round makes a difference where the resolution says so, and nowhere else.
+func TestRotates(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		nodes := rapid.SampledFrom([]string{"a", "b", "c"})
+		sources := rapid.SliceOfN(nodes, 1, 3).Draw(rt, "sources")
+		targets := rapid.SliceOfN(nodes, 1, 3).Draw(rt, "targets")
+		maxSources, maxTargets := rapid.IntRange(1, 3).Draw(rt, "maxSources"), rapid.IntRange(1, 3).Draw(rt, "maxTargets")
+		s, spec := wide(sources, targets, maxSources, maxTargets)
+		differs := false
+		first := choice(t, s, spec, Sampling{})
+		for round := range 9 {
+			differs = differs || !slices.Equal(first, choice(t, s, spec, Sampling{Round: round + 1}))
+		}
+		if got := resolveInput(Input{Expectation: expectation(t, spec), Snapshot: s, ClusterDNS: dns}).Rotates; got != differs {
+			rt.Errorf("rotates: %v, want %v", got, differs)
+		}
+	})
+}
+
 // Targets on nodes that have none yet have their turn before second ones.
 func TestRoundsSpreadOverNodes(t *testing.T) {
 	s, spec := wide([]string{"a"}, []string{"a", "a", "a", "b", "b", "b", "c", "d", "d"}, 1, 2)

@@ -22,7 +22,8 @@ type Placed struct {
 }
 
 // Suspect is a check on which the network does not do what the policies say: it is
-// denied and open, or allowed and closed.
+// denied and open, or allowed and closed; or one that is allowed and whose target answers
+// nobody.
 type Suspect struct {
 	// Placed is the check as the expectation resolves to it: the edge to a responder has
 	// no address yet. One to a host is to the address that was probed.
@@ -33,10 +34,12 @@ type Suspect struct {
 	Decision evaluator.Decision
 	// Answered are checks that the target answered. They show that it listens.
 	Answered []Placed
+	// Silent says that the target is a pod that answers nobody.
+	Silent bool
 }
 
-// HalfPath is a check of which policies can decide about one direction only. One without
-// a key was not made.
+// HalfPath is a check of which policies can close one direction only. One without a key was
+// not made.
 type HalfPath struct {
 	// Key is the Path of the edge, in the follow-up, and Node where it is probed from.
 	Key, Node string
@@ -46,8 +49,10 @@ type HalfPath struct {
 
 // Halves are the checks about one suspect: itself once more, from its source to a
 // responder that no policy selects for ingress, and to its target from a source that
-// none selects for egress.
-type Halves struct{ Again, Egress, Ingress HalfPath }
+// none selects for egress. Of a path that is open, one that policies let through in that
+// direction will do, where they select everybody. Of a silent suspect, they are those of StandIn, which is the
+// path to a stand-in for its target.
+type Halves struct{ Again, StandIn, Egress, Ingress HalfPath }
 
 // FollowUp is the plan of a run that finds out which direction of each suspect fails.
 type FollowUp struct {
@@ -73,6 +78,12 @@ func (p *Predictor) HalfPaths(namespace string, suspects []Suspect, nodes []*cor
 	}
 	for _, s := range suspects {
 		halves := Halves{Again: h.add(s.Placed)}
+		if s.Silent {
+			if halves.StandIn, s = h.standIn(s); halves.StandIn.Key == "" {
+				h.Halves = append(h.Halves, halves)
+				continue
+			}
+		}
 		for _, a := range s.Answered {
 			h.add(a)
 		}
@@ -99,6 +110,27 @@ type halfPaths struct {
 	sources map[string]*Source
 	// addrs hold an address of a pod for each family that was asked for.
 	addrs map[string]netip.Addr
+}
+
+// standIn makes the check to a stand-in for the target of a suspect, and returns that in its
+// place. The stand-in answers, and has a record of what arrives.
+func (h *halfPaths) standIn(s Suspect) (HalfPath, Suspect) {
+	snapshot, end := &h.predictor.snapshot, s.Edge.Backends[0].Endpoint
+	i := slices.IndexFunc(snapshot.Pods, func(p *corev1.Pod) bool { return p.Namespace == end.Namespace && p.Name == end.Pod })
+	if i < 0 {
+		return HalfPath{Missing: "pod " + s.Edge.Target.Name + " is gone"}, s
+	}
+	pod := snapshot.Pods[i]
+	if refusal := snapshot.refuseStandIn(h.namespace, pod); refusal != "" {
+		return HalfPath{Missing: refusal}, s
+	}
+	e := *s.Edge
+	e.Target, e.Backends = standInTarget(pod, e.Port)
+	s.Edge, s.Answered = &e, nil
+	s.Responder = &Responder{
+		Key: e.Target.Key, Namespace: pod.Namespace, Labels: e.Target.Labels, Name: e.Target.Name, Node: e.Target.Node, StandsFor: pod,
+	}
+	return h.add(s.Placed), s
 }
 
 // add makes a check of the follow-up, which is made once whoever needs it.
@@ -134,20 +166,29 @@ func (h *halfPaths) listen(r Responder, port flow.PortRange) {
 // ingress makes the check to the suspect's target from a source without egress policies.
 // The suspect's own source is none, whatever its policies: it is what is in question.
 func (h *halfPaths) ingress(s Suspect) HalfPath {
+	var best *Edge
 	for _, source := range h.predictor.controlSources(h.namespace) {
 		if source.Key == s.Edge.Source.Key {
 			continue
 		}
 		e := h.to(s, source)
-		if h.predicted(e, s.Decision.Verdict) && unpoliced(e.Prediction.Egress) {
-			if s.Responder != nil {
-				// The address is not known before the responder runs anew.
-				e.Target, e.Backends = s.Edge.Target, s.Edge.Backends
+		if !h.predicted(e, s.Decision.Verdict) || !passes(e.Prediction.Egress, s.Decision.Verdict) {
+			continue
+		}
+		if free := unpoliced(e.Prediction.Egress); free || best == nil {
+			if best = e; free {
+				break
 			}
-			return h.add(Placed{Edge: e, Node: h.near(s.Node), Responder: s.Responder})
 		}
 	}
-	return HalfPath{Missing: "no other identity of the namespace is free of egress policies and " + verb(s.Decision.Verdict) + " by the target's ingress policies"}
+	if best != nil {
+		if s.Responder != nil {
+			// The address is not known before the responder runs anew.
+			best.Target, best.Backends = s.Edge.Target, s.Edge.Backends
+		}
+		return h.add(Placed{Edge: best, Node: h.near(s.Node), Responder: s.Responder})
+	}
+	return HalfPath{Missing: "no other identity of the namespace is " + passing("egress", s.Decision.Verdict) + " and " + verb(s.Decision.Verdict) + " by the target's ingress policies"}
 }
 
 // to returns an edge from a source to the address of a suspect's target.
@@ -185,6 +226,7 @@ func (h *halfPaths) egress(s Suspect) HalfPath {
 	if !ok {
 		return HalfPath{Missing: "the endpoints of the target have different ports, and policies see these"}
 	}
+	var best *Placed
 	for _, labels := range h.responderLabels(s) {
 		end := flow.Endpoint{Namespace: h.namespace, Labels: labels}
 		r := Responder{
@@ -196,15 +238,22 @@ func (h *halfPaths) egress(s Suspect) HalfPath {
 			Target:    Target{Kind: TargetResponder, Key: r.Key, Name: r.Name, Node: r.Node, Ready: true, Labels: labels},
 			Transport: wire.Transport(s.Edge.Transport.Protocol()), Port: port,
 		}
-		if !h.predictedAt(e, end, s) || !unpoliced(e.Prediction.Ingress) {
+		if !h.predictedAt(e, end, s) || !passes(e.Prediction.Ingress, s.Decision.Verdict) {
 			continue
 		}
-		if c := h.unpolicedTo(e); c != nil {
-			h.add(Placed{Edge: c, Node: s.Node, Responder: &r})
+		if free := unpoliced(e.Prediction.Ingress); free || best == nil {
+			if best = (&Placed{Edge: e, Node: s.Node, Responder: &r}); free {
+				break
+			}
 		}
-		return h.add(Placed{Edge: e, Node: s.Node, Responder: &r})
 	}
-	return HalfPath{Missing: "no identity of the namespace is free of ingress policies and " + verb(s.Decision.Verdict) + " by the source's egress policies"}
+	if best != nil {
+		if c := h.unpolicedTo(best.Edge); c != nil {
+			h.add(Placed{Edge: c, Node: s.Node, Responder: best.Responder})
+		}
+		return h.add(*best)
+	}
+	return HalfPath{Missing: "no identity of the namespace is " + passing("ingress", s.Decision.Verdict) + " and " + verb(s.Decision.Verdict) + " by the source's egress policies"}
 }
 
 // port returns the port that policies see of a suspect; false if there are several.
@@ -296,6 +345,20 @@ func (h *halfPaths) predicted(e *Edge, want evaluator.Verdict) bool {
 // unpoliced tells whether no policy has a say in a direction.
 func unpoliced(d evaluator.DirectionDecision) bool {
 	return d.Verdict == evaluator.Allowed && len(d.Isolating) == 0 && len(d.Selecting) == 0
+}
+
+// passes tells whether a direction cannot be what a half-path shows. Where the other one is
+// to deny it and does not, that this one's policies let it through is enough. Where it is to
+// be closed by the other one although it is allowed, they may be in the way themselves.
+func passes(d evaluator.DirectionDecision, want evaluator.Verdict) bool {
+	return unpoliced(d) || want == evaluator.Denied && d.Verdict == evaluator.Allowed
+}
+
+func passing(direction string, want evaluator.Verdict) string {
+	if want == evaluator.Denied {
+		return "let through by " + direction + " policies"
+	}
+	return "free of " + direction + " policies"
 }
 
 func verb(v evaluator.Verdict) string {

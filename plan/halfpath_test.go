@@ -46,8 +46,8 @@ func half(f *FollowUp, h HalfPath) string {
 
 func TestHalfPaths(t *testing.T) {
 	const (
-		noEgress     = "no identity of the namespace is free of ingress policies and denied by the source's egress policies"
-		noIngress    = "no other identity of the namespace is free of egress policies and denied by the target's ingress policies"
+		noEgress     = "no identity of the namespace is let through by ingress policies and denied by the source's egress policies"
+		noIngress    = "no other identity of the namespace is let through by egress policies and denied by the target's ingress policies"
 		noEgressOpen = "no identity of the namespace is free of ingress policies and let through by the source's egress policies"
 		noIngressOpn = "no other identity of the namespace is free of egress policies and let through by the target's ingress policies"
 	)
@@ -78,6 +78,20 @@ func TestHalfPaths(t *testing.T) {
 		"open, and everybody has policies": {
 			spec: stranger, change: add(everybody(only("app", "all")), everybody(ingressFrom("all", "all", "x"))),
 			egress: noEgress, ingress: noIngress,
+		},
+		"open under a default deny, where one may send and another may be sent to": {
+			spec: stranger, change: func(s *Snapshot) {
+				add(everybody(only("app", "all")), everybody(ingressFrom("all", "all", "nobody")), only("app", "sender", "db"), ingressFrom("receiver", "receiver", "stranger"))(s)
+				s.Pods = append(s.Pods, pod("ns", "sender-1", "b", "10.0.2.8", "app=sender"), pod("ns", "receiver-1", "b", "10.0.2.9", "app=receiver"))
+			},
+			egress: "ns/{app=stranger} on a to ns/{app=receiver} TCP 5432: Denied", ingress: "ns/{app=sender} on a to ns/db-1 TCP 5432: Denied",
+		},
+		"closed under a default deny, where one may send and another may be sent to": {
+			spec: web, change: func(s *Snapshot) {
+				add(everybody(only("app", "all")), everybody(ingressFrom("all", "all", "nobody")), only("app", "web", "db", "receiver"), ingressFrom("receiver", "receiver", "web"))(s)
+				s.Pods = append(s.Pods, pod("ns", "receiver-1", "b", "10.0.2.9", "app=receiver"))
+			},
+			egress: noEgressOpen, ingress: noIngressOpn,
 		},
 		"closed, where nothing isolates the target": {
 			spec: web, change: func(s *Snapshot) { s.NetworkPolicies = nil },
@@ -151,11 +165,11 @@ func checkHalves(t *testing.T, f *FollowUp, nodes []*corev1.Node) {
 		byKey[e.Path] = e
 	}
 	for _, h := range f.Halves {
-		if e := byKey[h.Egress.Key]; e != nil && !unpoliced(e.Prediction.Ingress) {
-			t.Errorf("ingress policies decide about the path to %s, too", e.Target.Name)
+		if e := byKey[h.Egress.Key]; e != nil && !passes(e.Prediction.Ingress, e.Prediction.Verdict) {
+			t.Errorf("ingress policies may close the path to %s, too", e.Target.Name)
 		}
-		if e := byKey[h.Ingress.Key]; e != nil && !unpoliced(e.Prediction.Egress) {
-			t.Errorf("egress policies decide about the path from %s, too", e.Source.Name)
+		if e := byKey[h.Ingress.Key]; e != nil && !passes(e.Prediction.Egress, e.Prediction.Verdict) {
+			t.Errorf("egress policies may close the path from %s, too", e.Source.Name)
 		}
 	}
 	free := map[string]bool{}
@@ -163,7 +177,7 @@ func checkHalves(t *testing.T, f *FollowUp, nodes []*corev1.Node) {
 		free[e.Target.Key] = free[e.Target.Key] || e.Prediction.Verdict == evaluator.Allowed && unpoliced(e.Prediction.Egress)
 	}
 	for _, h := range f.Halves {
-		if e := byKey[h.Egress.Key]; e != nil && !free[e.Target.Key] {
+		if e := byKey[h.Egress.Key]; e != nil && unpoliced(e.Prediction.Ingress) && !free[e.Target.Key] {
 			t.Errorf("nobody without policies reaches the responder %s", e.Target.Name)
 		}
 	}
@@ -320,5 +334,59 @@ func TestHalfPathsOfEachFamily(t *testing.T) {
 		if e.Target.Kind == TargetResponder && (e.Target.Addr.IsValid() || e.Backends[0].Endpoint.Addr.IsValid()) {
 			t.Errorf("the responder %s has an address before it runs", e.Target.Name)
 		}
+	}
+}
+
+// Of a target that answers nobody, a stand-in tells whether it is the target or the
+// network, and which direction: its half-paths are planned.
+func TestHalfPathsOfASilentTarget(t *testing.T) {
+	spec := "paths: [{name: p, expect: Allow, from: {podSelector: {matchLabels: {app: web}}}, to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 5432}]}]"
+	for name, tc := range map[string]struct {
+		change                   func(*Snapshot)
+		standIn, egress, missing string
+	}{
+		"a stand-in with its identity, on its node": {standIn: "ns/{app=web} on a to ns/db-1 TCP 5432: Allowed", egress: "ns/{app=web} on a to ns/{} TCP 5432: Allowed"},
+		"a pod that no stand-in may be had for": {
+			change: func(s *Snapshot) {
+				s.Pods[slices.IndexFunc(s.Pods, func(p *corev1.Pod) bool { return p.Name == "db-1" })].Spec.HostNetwork = true
+			},
+			missing: "is on the host network",
+		},
+		"a pod that is gone": {
+			change: func(s *Snapshot) {
+				s.Pods = slices.DeleteFunc(slices.Clone(s.Pods), func(p *corev1.Pod) bool { return p.Name == "db-1" })
+			},
+			missing: "pod ns/db-1 is gone",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := resolve(t, spec, nil).Edges[0]
+			s := cluster()
+			if tc.change != nil {
+				tc.change(&s)
+			}
+			p := predict(s, nil)
+			d := predict(cluster(), []*Edge{e})
+			d.Predict([]*Edge{e})
+			f := p.HalfPaths("ns", []Suspect{{Placed: Placed{Edge: e, Node: "a"}, Addr: e.Target.Addr, Decision: e.Prediction, Silent: true}}, s.Nodes)
+			h := f.Halves[0]
+			if h.Again.Key == "" {
+				t.Error("the path itself is not probed again")
+			}
+			if tc.missing != "" {
+				if h.StandIn.Key != "" || !strings.Contains(h.StandIn.Missing, tc.missing) || len(f.Responders) > 0 {
+					t.Errorf("got %+v and %d responders, want none, since it %q", h.StandIn, len(f.Responders), tc.missing)
+				}
+				return
+			}
+			checkHalves(t, f, s.Nodes)
+			if diff := cmp.Diff([]string{tc.standIn, tc.egress}, []string{half(f, h.StandIn), half(f, h.Egress)}); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			i := slices.IndexFunc(f.Responders, func(r Responder) bool { return r.StandsFor != nil })
+			if i < 0 || f.Responders[i].StandsFor.Name != "db-1" || f.Responders[i].Node != e.Target.Node || f.Responders[i].Labels["app"] != "db" {
+				t.Errorf("got the responders %+v, want a stand-in for db-1 on its node", f.Responders)
+			}
+		})
 	}
 }

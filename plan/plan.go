@@ -210,6 +210,8 @@ type Resolution struct {
 	SourcesMatched, TargetsMatched, TargetsProbed int
 	// Extent is all that the paths match.
 	Extent *Extent
+	// Rotates says that another round would choose other pods: more match than a run probes.
+	Rotates bool
 	// Provenance is the hash of everything in the snapshot that the edges and
 	// their predictions depend on.
 	Provenance string

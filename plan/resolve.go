@@ -227,6 +227,7 @@ func (r *resolver) sourceNodes(s *Source, pods []*corev1.Pod) []string {
 		}
 	}
 	r.sourceTurns = append(r.sourceTurns, windows(len(nodes), n))
+	r.res.Rotates = r.res.Rotates || len(nodes) > n
 	return window(nodes, n, r.in.Sampling.Round, kept)
 }
 
@@ -238,6 +239,7 @@ func (r *resolver) chosenTargets(p *v1alpha1.Path, pods []*corev1.Pod) []*corev1
 		return r.in.Sampling.keeps(func(k Pair) bool { return k.Path == p.Name && k.Target == pod.Namespace+"/"+pod.Name })
 	}
 	list := candidates(inOrder(pods, c.Spread), n, c.Spread, kept)
+	r.res.Rotates = r.res.Rotates || len(list) > n
 	return window(list, n, targetTurn(r.in.Sampling.Round, windows(len(list), n), r.sourceTurns), kept)
 }
 

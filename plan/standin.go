@@ -46,24 +46,29 @@ func (r *resolver) prefersStandIn(endpoint partial) bool {
 	}
 }
 
-// refuseStandIn tells why no stand-in can be had for a pod, and what to write instead.
 func (r *resolver) refuseStandIn(pod *corev1.Pod) string {
+	return r.in.Snapshot.refuseStandIn(r.ns, pod)
+}
+
+// refuseStandIn tells why an expectation of a namespace gets no stand-in for a pod, and what
+// to write instead.
+func (s *Snapshot) refuseStandIn(namespace string, pod *corev1.Pod) string {
 	name := pod.Namespace + "/" + pod.Name
 	identity := IdentityLabels(pod.Labels)
 	const instead = ": write to.via: Endpoint to probe the pod itself"
 	switch owner := owningController(pod); {
-	case pod.Namespace != r.ns:
+	case pod.Namespace != namespace:
 		return fmt.Sprintf("pod %s is in another namespace than the expectation, and a workload's identity is only handed out in its own%s", name, instead)
 	case pod.Spec.HostNetwork:
 		return fmt.Sprintf("pod %s is on the host network, where policies see the node and no pod%s", name, instead)
-	case pod.Spec.NodeName != "" && !r.takesPods(pod.Spec.NodeName):
+	case pod.Spec.NodeName != "" && !s.takesPods(pod.Spec.NodeName):
 		return fmt.Sprintf("node %s of pod %s takes no new pods%s", pod.Spec.NodeName, name, instead)
 	case owner != "":
 		return fmt.Sprintf("the %s of pod %s would adopt a pod with the same labels, and delete one in its place%s, or to.identity with other labels", owner, name, instead)
-	case len(identity) < len(pod.Labels) && slices.ContainsFunc(r.in.Snapshot.NetworkPolicies, selectsByController):
+	case len(identity) < len(pod.Labels) && slices.ContainsFunc(s.NetworkPolicies, selectsByController):
 		return fmt.Sprintf("policies select by labels that only workload controllers set, which pod %s has and its stand-in would not%s", name, instead)
 	}
-	for _, svc := range r.in.Snapshot.Services {
+	for _, svc := range s.Services {
 		if svc.Namespace == pod.Namespace && svc.Spec.PublishNotReadyAddresses && len(svc.Spec.Selector) > 0 && labels.SelectorFromSet(svc.Spec.Selector).Matches(labels.Set(identity)) {
 			return fmt.Sprintf("Service %s publishes addresses of pods that are not ready, so that it would send its traffic to a stand-in for pod %s%s", svc.Name, name, instead)
 		}
@@ -84,9 +89,9 @@ func owningController(pod *corev1.Pod) string {
 }
 
 // takesPods tells whether a pod may be put on a node. Manifests need not have nodes.
-func (r *resolver) takesPods(node string) bool {
-	i := slices.IndexFunc(r.in.Snapshot.Nodes, func(n *corev1.Node) bool { return n.Name == node })
-	return i < 0 || len(usableNodes(r.in.Snapshot.Nodes[i:i+1])) > 0
+func (s *Snapshot) takesPods(node string) bool {
+	i := slices.IndexFunc(s.Nodes, func(n *corev1.Node) bool { return n.Name == node })
+	return i < 0 || len(usableNodes(s.Nodes[i:i+1])) > 0
 }
 
 // standInTarget is the target of a path at the stand-in for a pod. Pods of one identity on

@@ -83,14 +83,19 @@ func (r *resolver) podTargets(p *v1alpha1.Path) []partial {
 	for _, pod := range pods {
 		r.matched[pod.Namespace+"/"+pod.Name] = pod.Spec.NodeName
 	}
+	standIns := map[string]bool{}
 	for _, pod := range r.chosenTargets(p, pods) {
 		r.probedPods[pod.Namespace+"/"+pod.Name] = true
 		for _, t := range r.onePod(p, pod, source) {
-			// Pods of one identity on one node share a stand-in.
-			same := func(o partial) bool { return t.edge.Target.StandsFor != nil && o.edge.Listener() == t.edge.Listener() }
-			if !slices.ContainsFunc(out, same) {
-				out = append(out, t)
+			if t.edge.Target.StandsFor != nil {
+				// Pods of one identity on one node share a stand-in.
+				listener := t.edge.Listener()
+				if standIns[listener] {
+					continue
+				}
+				standIns[listener] = true
 			}
+			out = append(out, t)
 		}
 	}
 	return out

@@ -4,12 +4,8 @@ package probe
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
-	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -26,9 +22,8 @@ const kubeletWait = 3 * time.Second
 // a target is not the probe's own deafness. A request of anybody else that comes
 // from outside proves the same, and counts.
 type Kubelet struct {
-	server   *http.Server
-	listener net.Listener
-	served   sync.WaitGroup
+	stop   context.CancelFunc
+	served sync.WaitGroup
 
 	mu sync.Mutex
 	// count is guarded by mu.
@@ -43,33 +38,28 @@ func ListenKubelet(port uint16) (*Kubelet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening on health port %d: %w", port, err)
 	}
-	k := &Kubelet{listener: l, next: make(chan struct{})}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, r *http.Request) {
-		if arrived(r) {
+	ctx, stop := context.WithCancel(context.Background())
+	k := &Kubelet{stop: stop, next: make(chan struct{})}
+	server := newHealthServer(l, func(_ context.Context, c net.Conn) string {
+		if arrived(c) {
 			k.probed()
 		}
-		_, _ = io.WriteString(w, "ok\n")
+		return ""
 	})
-	k.server = newHealthServer(mux)
-	k.served.Go(func() {
-		if err := k.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			// Nobody can reach the pod then, and the count says so.
-			_ = l.Close()
-		}
-	})
+	// When it ends, nobody can reach the pod, and the count says so.
+	k.served.Go(func() { _ = server.serve(ctx) })
 	return k, nil
 }
 
 // arrived tells whether a request came through the pod's interface. One from
 // loopback or from the pod's own address did not, and proves nothing about it.
-func arrived(r *http.Request) bool {
-	from, err := netip.ParseAddrPort(r.RemoteAddr)
-	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
-	if err != nil || !ok {
+func arrived(c net.Conn) bool {
+	from, known := c.RemoteAddr().(*net.TCPAddr)
+	local, ok := c.LocalAddr().(*net.TCPAddr)
+	if !known || !ok {
 		return false
 	}
-	addr := from.Addr().Unmap()
+	addr := from.AddrPort().Addr().Unmap()
 	return !addr.IsLoopback() && addr != local.AddrPort().Addr().Unmap()
 }
 
@@ -107,6 +97,6 @@ func (k *Kubelet) await(ctx context.Context, before int) {
 
 // Close closes the port.
 func (k *Kubelet) Close() {
-	_ = k.server.Close()
+	k.stop()
 	k.served.Wait()
 }

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"strconv"
@@ -260,16 +259,14 @@ func (r *Responder) Serve(ctx context.Context) error {
 	for _, h := range r.raw {
 		wg.Go(h.serve)
 	}
-	server := r.healthServer()
 	if r.health != nil {
 		wg.Go(func() {
-			if err := server.Serve(r.health); !errors.Is(err, http.ErrServerClosed) {
+			if err := newHealthServer(r.health, r.ready).serve(ctx); err != nil {
 				r.cfg.Logf("Serving readiness ended: %v", err)
 			}
 		})
 	}
 	<-ctx.Done()
-	_ = server.Close()
 	r.close()
 	wg.Wait()
 	return nil

@@ -20,6 +20,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -102,10 +103,11 @@ func (r *Runner) Run(ctx context.Context, plan wire.Plan) wire.Report {
 			report.Results[i].Absent = true
 			continue
 		}
-		wg.Go(func() {
+		wg.Add(1)
+		go func() {
 			sleep(ctx, time.Duration(i)*pace)
-			report.Results[i] = s.rounds(ctx, &plan.Checks[i])
-		})
+			s.begin(ctx, &plan.Checks[i], &report.Results[i], wg.Done)
+		}()
 	}
 	wg.Wait()
 	if r.Kubelet != nil {
@@ -203,22 +205,43 @@ func (s *session) close() {
 	}
 }
 
-// rounds repeats the attempts of a check until its goal is met or no further
-// round may start, and returns the last round.
-func (s *session) rounds(ctx context.Context, c *wire.Check) wire.Result {
-	for n := 1; ; n++ {
-		settled := time.Since(s.warm)
-		numbered := *c
-		if c.Nonce != "" {
-			numbered.Nonce = wire.RoundNonce(c.Nonce, n)
-		}
-		result := summarize(s.round(ctx, &numbered))
-		result.Rounds = n
-		result.SettledMilliseconds = int(settled.Milliseconds())
-		if met(c.Goal, result.Outcomes) || time.Since(s.warm)+roundPause >= s.settle || !sleep(ctx, roundPause) {
-			return result
-		}
+// course is a check on its way through its rounds. No goroutine waits for the attempts of
+// a round, which would take a quarter of the memory: the one that ends last goes on.
+type course struct {
+	// check is that of the plan, with the nonce of the round.
+	check wire.Check
+	nonce string
+	// result is where the last round goes, and done is called when it is there.
+	result *wire.Result
+	done   func()
+	// number is that of the round, and began the time at which it did, since the end of the
+	// warm-up.
+	number int
+	began  time.Duration
+	// attempts are those of the round, of which underWay have not ended.
+	attempts [][]attempt
+	underWay atomic.Int32
+}
+
+// begin begins the first round of a check. Rounds are repeated until the goal of the check
+// is met or no further round may start, and the last round is the result.
+func (s *session) begin(ctx context.Context, c *wire.Check, result *wire.Result, done func()) {
+	s.round(ctx, &course{check: *c, nonce: c.Nonce, result: result, done: done, attempts: make([][]attempt, s.tries)})
+}
+
+// ended goes on with a check when all attempts of a round have ended.
+func (s *session) ended(ctx context.Context, x *course) {
+	if x.underWay.Add(-1) > 0 {
+		return
 	}
+	*x.result = summarize(slices.Concat(x.attempts...))
+	x.result.Rounds = x.number
+	x.result.SettledMilliseconds = int(x.began.Milliseconds())
+	if met(x.check.Goal, x.result.Outcomes) || time.Since(s.warm)+roundPause >= s.settle || !sleep(ctx, roundPause) {
+		x.done()
+		return
+	}
+	s.round(ctx, x)
 }
 
 // met tells whether a round reached what the check waits for.
@@ -235,30 +258,34 @@ func met(g wire.Goal, os wire.Outcomes) bool {
 	return true
 }
 
-// round starts the attempts of one round at equal distances, so that they
+// round starts the attempts of the next round at equal distances, so that they
 // overlap: one does not wait for the end of the one before.
-func (s *session) round(ctx context.Context, c *wire.Check) []attempt {
-	round := make([][]attempt, s.tries)
+func (s *session) round(ctx context.Context, x *course) {
+	x.number++
+	x.began = time.Since(s.warm)
+	if x.nonce != "" {
+		x.check.Nonce = wire.RoundNonce(x.nonce, x.number)
+	}
+	x.underWay.Store(int32(s.tries))
 	interval := s.timeout / time.Duration(s.tries)
 	start := time.Now()
-	var wg sync.WaitGroup
-	for i := range round {
+	for i := range s.tries {
 		due := start.Add(time.Duration(i) * interval)
-		if !sleep(ctx, time.Until(due)) || c.Host == "" && !s.acquire(ctx) {
-			round[i] = []attempt{failed(cancelled(ctx))}
+		if !sleep(ctx, time.Until(due)) || x.check.Host == "" && !s.acquire(ctx) {
+			x.attempts[i] = []attempt{failed(cancelled(ctx))}
+			s.ended(ctx, x)
 			continue
 		}
 		// Not before it is due: thousands of sleeping goroutines would take more
 		// memory than those that work.
-		wg.Go(func() {
-			if c.Host == "" {
-				defer s.release()
+		go func() {
+			x.attempts[i] = s.attempts(ctx, &x.check)
+			if x.check.Host == "" {
+				s.release()
 			}
-			round[i] = s.attempts(ctx, c)
-		})
+			s.ended(ctx, x)
+		}()
 	}
-	wg.Wait()
-	return slices.Concat(round...)
 }
 
 // acquire waits for a free slot and tells whether the context is still alive.

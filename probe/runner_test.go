@@ -338,6 +338,15 @@ func TestCancellationInterruptsSocketsInFlight(t *testing.T) {
 	}
 }
 
+// result makes the rounds of one check.
+func (s *session) result(ctx context.Context, c *wire.Check) wire.Result {
+	var result wire.Result
+	done := make(chan struct{})
+	s.begin(ctx, c, &result, func() { close(done) })
+	<-done
+	return result
+}
+
 // Attempts above the limit wait for their turn instead of failing, and their
 // timeout starts when they get it.
 func TestAttemptsWaitForTheirTurn(t *testing.T) {
@@ -347,7 +356,7 @@ func TestAttemptsWaitForTheirTurn(t *testing.T) {
 	s.slots = make(chan struct{}, 1)
 	check := wire.Check{Transport: wire.UDP, Addr: serverV4, Port: 8080, Nonce: "n1"}
 	s.tries = 10
-	got := summarize(s.round(t.Context(), &check))
+	got := s.result(t.Context(), &check)
 	assertOutcome(t, got, wire.Replied, "")
 }
 
@@ -385,7 +394,7 @@ func TestHostWithMoreAddressesThanAreTried(t *testing.T) {
 		return addrs, nil
 	}
 	s.tries = 1
-	got := summarize(s.round(t.Context(), &wire.Check{Transport: wire.TCP, Host: "many.test.", Port: 80}))
+	got := s.result(t.Context(), &wire.Check{Transport: wire.TCP, Host: "many.test.", Port: 80})
 	if len(got.Addresses) != wire.MaxHostAddresses || len(got.Outcomes) != wire.MaxHostAddresses || got.Untried != 2 {
 		t.Errorf("got %+v, want the outcomes of %d addresses, and 2 that were not tried", got, wire.MaxHostAddresses)
 	}

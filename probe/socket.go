@@ -236,7 +236,8 @@ func late(ctx context.Context, err error) bool {
 	return ctx.Err() == nil && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// Read reads what the peer has sent. What is there when the deadline is noticed counts.
+// Read reads what the peer of a connection has sent. What is there when the deadline is
+// noticed counts.
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.file.Read(b)
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -252,7 +253,7 @@ func (c *conn) Read(b []byte) (int, error) {
 	case ctrlErr != nil || there < 0:
 		return n, err
 	case there == 0:
-		return 0, io.EOF // as of a file; it may be an empty datagram
+		return 0, io.EOF // as of a file
 	}
 	return there, nil
 }

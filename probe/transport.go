@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,9 +24,12 @@ import (
 const politeClose = 100 * time.Millisecond
 
 // maxDatagram is how much of an answer is read. A resolver sends at most 512 bytes
-// to who asks without EDNS(0) (RFC 1035, section 4.2.1); some send more. Thousands
-// of attempts may hold such a buffer at the same time in a pod of 64 MiB.
+// to who asks without EDNS(0) (RFC 1035, section 4.2.1); some send more.
 const maxDatagram = 2048
+
+// datagrams are buffers for answers. An attempt takes one when there is something to read,
+// and not before: thousands may wait at the same time in a pod of 64 MiB.
+var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
 
 // stream opens a TCP or SCTP connection. Without a nonce the handshake is all
 // there is; with one, our responder has to echo it.
@@ -190,8 +194,8 @@ func (s *session) datagram(ctx context.Context, target netip.AddrPort, nonce str
 }
 
 // converse sends a datagram and hands every datagram that comes back to accept,
-// until that returns true, and returns when it was sent. A connected socket takes none from other peers. The
-// error is an *outcomeError.
+// until that returns true, and returns when it was sent; accept must not keep them. A
+// connected socket takes none from other peers. The error is an *outcomeError.
 func (s *stack) converse(ctx context.Context, target netip.AddrPort, out []byte, timeout time.Duration, accept func(*conn, []byte) bool) (span, error) {
 	c, err := s.open(ctx, flow.UDP, target, timeout)
 	if err != nil {
@@ -207,17 +211,38 @@ func (s *stack) converse(ctx context.Context, target netip.AddrPort, out []byte,
 		return span{}, c.explainDatagram(ctx, err)
 	}
 	c.sent = time.Now()
-	in := make([]byte, maxDatagram)
-	for {
-		n, err := c.Read(in)
-		// An empty datagram reads like the end of a file.
-		if err != nil && !errors.Is(err, io.EOF) {
+	for accepted := false; !accepted; {
+		err := c.receive(func(b []byte) { accepted = accept(c, b) })
+		if err != nil {
 			return c.span, c.explainDatagram(ctx, err)
 		}
-		if accept(c, in[:n]) {
-			return c.span, nil
+	}
+	return c.span, nil
+}
+
+// receive waits for a datagram and hands it to take, which must not keep it. What is there
+// when the deadline is noticed counts.
+func (c *conn) receive(take func([]byte)) error {
+	in, n, err := (*[maxDatagram]byte)(nil), 0, error(nil)
+	read := func(fd uintptr) (done bool) {
+		in = datagrams.Get().(*[maxDatagram]byte)
+		if n, err = unix.Read(int(fd), in[:]); err == nil || !isAny(err, unix.EAGAIN, unix.EINTR) {
+			return true
+		}
+		datagrams.Put(in)
+		return false
+	}
+	if waited := c.raw.Read(read); waited != nil {
+		there := false
+		if !errors.Is(waited, os.ErrDeadlineExceeded) || c.raw.Control(func(fd uintptr) { there = read(fd) }) != nil || !there {
+			return waited
 		}
 	}
+	defer datagrams.Put(in)
+	if err == nil {
+		take(in[:n])
+	}
+	return err
 }
 
 // explainDatagram is explain for a protocol without handshake: there, a refusal

@@ -44,8 +44,14 @@ type Half struct {
 }
 
 // Attributable tells whether a verdict says that the network does not do what the
-// policies say: then one of the directions fails, or both.
-func (v Verdict) Attributable() bool { return v.Enforced == False }
+// policies say, since then one of the directions fails, or both; or that it is silent.
+func (v Verdict) Attributable() bool { return v.Enforced == False || v.Silent() }
+
+// Silent tells whether the target answers nobody on a path that policies allow: it may be
+// the target, or the network in one of the directions, which a stand-in can tell apart.
+func (v Verdict) Silent() bool {
+	return v.Cause == TargetSilent && v.Check.Prediction.Verdict == evaluator.Allowed
+}
 
 // Attribute says which direction of an attributable verdict fails, by its half-paths:
 // from its source to a target without ingress policies, and from a source without egress
@@ -61,6 +67,38 @@ func Attribute(v Verdict, again, egress, ingress Half) []Attribution {
 		return notEnforced(v, again, egress, ingress)
 	}
 	return wronglyBlocked(v, again, egress, ingress)
+}
+
+// AttributeSilence says which direction is in the way of a verdict that is silent, by a check
+// to a stand-in for its target, and the half-paths of that. There are at most two
+// attributions, and never none. A stand-in that answers shows that policies and network
+// let such a path through: then it is no direction that fails.
+func AttributeSilence(again, standIn, egress, ingress Half) []Attribution {
+	switch {
+	case again.Verdict == nil || again.Verdict.Observed != Inconclusive || !tried(again.Verdict.Check):
+		return unknown("%s", since(again))
+	case standIn.Verdict == nil:
+		return unknown("there is no stand-in that could tell: %s", standIn.Missing)
+	case standIn.Verdict.Check.Prediction.Verdict != evaluator.Allowed:
+		return unknown("%s turned out to be %s for a stand-in", describe(standIn.Verdict.Check), standIn.Verdict.Check.Prediction.Verdict)
+	}
+	v, at := *standIn.Verdict, describe(standIn.Verdict.Check)
+	how := ""
+	switch v.Observed {
+	case Open:
+		return unknown("a stand-in for the target answers, of the same identity and on the same node (%s): what is silent is the target itself, or the way to its address", at)
+	case OneWay:
+		how = "requests reach a stand-in for the target (" + at + "), and its replies are lost"
+	case Blocked:
+		how = "a stand-in for the target is not reached either (" + at + ")"
+	case Inconclusive:
+		return unknown("nothing could be concluded of a stand-in for the target: %s", v.Evidence)
+	}
+	out := wronglyBlocked(v, standIn, egress, ingress)
+	for i := range out {
+		out[i].Evidence = how + "; " + out[i].Evidence
+	}
+	return out
 }
 
 // directed is one direction of a check that is attributed.
@@ -230,6 +268,10 @@ func (a Attribution) words(v Verdict) string {
 		end = "target"
 	}
 	switch {
+	case v.Silent() && a.Direction == DirectionUnknown:
+		return a.Evidence
+	case v.Silent():
+		return fmt.Sprintf("%s of the %s is in the way, on %s", direction(a.Direction), end, at)
 	case a.Direction == DirectionUnknown && open:
 		return "which direction fails to close it is not known"
 	case a.Direction == DirectionUnknown:

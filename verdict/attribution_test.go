@@ -308,3 +308,65 @@ func TestMessageSaysThatRepliesAreLost(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// What a stand-in for a silent target tells: that it is the target, or which direction.
+func TestAttributeSilence(t *testing.T) {
+	const allowed, denied = evaluator.Allowed, evaluator.Denied
+	silentPath := func() Half {
+		return Half{Verdict: &Verdict{Check: check("again", Allow, allowed, wire.TimedOut), Observed: Inconclusive, Inconclusive: TargetSilent}}
+	}
+	standIn := func(o Observed) Half {
+		h := halfOf("again", allowed, o)
+		h.Verdict.Check.Prediction = directions(allowed, allowed)
+		h.Verdict.Check.Prediction.Egress.Isolating = nil
+		return h
+	}
+	missing := Half{Missing: "nobody is free of policies"}
+	open := halfOf("out", allowed, Open)
+	for name, tc := range map[string]struct {
+		again, standIn, egress, ingress Half
+		want                            []string
+		evidence                        string
+	}{
+		"the stand-in answers":               {silentPath(), standIn(Open), open, missing, []string{"Unknown"}, "what is silent is the target itself, or the way to its address"},
+		"the stand-in's replies are lost":    {silentPath(), standIn(OneWay), open, missing, []string{"Ingress node-b controlled"}, "and its replies are lost; ns/{app=out} on node-a to ns/mongodb TCP 27017 on node-b is open, and differs in nothing but"},
+		"the stand-in is not reached":        {silentPath(), standIn(Blocked), open, missing, []string{"Ingress node-b controlled"}, "is not reached either"},
+		"the source hears nobody":            {silentPath(), standIn(OneWay), halfOf("out", allowed, OneWay), missing, []string{"Egress node-a controlled"}, "and its replies are lost"},
+		"nothing tells the directions apart": {silentPath(), standIn(OneWay), missing, missing, []string{"Unknown"}, "and its replies are lost; egress: nobody is free of policies"},
+		"nothing is known of the stand-in":   {silentPath(), standIn(Inconclusive), open, missing, []string{"Unknown"}, "nothing could be concluded of a stand-in for the target: because of again"},
+		"policies deny the stand-in":         {silentPath(), halfOf("again", denied, Blocked), open, missing, []string{"Unknown"}, "turned out to be Denied for a stand-in"},
+		"there is none":                      {silentPath(), missing, Half{}, Half{}, []string{"Unknown"}, "there is no stand-in that could tell: nobody is free of policies"},
+		"the target answers by now":          {halfOf("again", allowed, Open), standIn(OneWay), open, missing, []string{"Unknown"}, "the path was open when it was probed again"},
+		"the path could not be probed":       {missing, standIn(OneWay), open, missing, []string{"Unknown"}, "could not be probed again"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := AttributeSilence(tc.again, tc.standIn, tc.egress, tc.ingress)
+			if diff := cmp.Diff(tc.want, attributed(got)); diff != "" {
+				t.Fatalf("(-want +got):\n%s", diff)
+			}
+			if !strings.Contains(got[0].Evidence, tc.evidence) {
+				t.Errorf("got %q, want it to say %q", got[0].Evidence, tc.evidence)
+			}
+		})
+	}
+}
+
+func TestSilentVerdicts(t *testing.T) {
+	v := Verdict{Check: check("x", Allow, evaluator.Allowed, wire.TimedOut), Observed: Inconclusive, Inconclusive: TargetSilent, Cause: TargetSilent}
+	if !v.Silent() || !v.Attributable() {
+		t.Error("a target that answers nobody is not asked about")
+	}
+	bare := Message(v)
+	v.Attributions = []Attribution{{Direction: Ingress, Node: "node-b"}}
+	if got := Message(v); got != bare+"; ingress of the target is in the way, on node node-b" {
+		t.Errorf("got %q", got)
+	}
+	v.Attributions = unknown("it is the target")
+	if got := Message(v); got != bare+"; it is the target" {
+		t.Errorf("got %q", got)
+	}
+	v.Check.Prediction.Verdict = evaluator.Denied
+	if v.Silent() || v.Attributable() {
+		t.Error("silence that policies ask for is asked about")
+	}
+}

@@ -126,7 +126,7 @@ func TestInconclusiveReasons(t *testing.T) {
 			[]Check{with(silentDeny(), notReady, ended(wire.Connected))}, Open,
 		},
 		"a probe pod that nothing proves alive": {
-			[]Check{with(silentDeny(), unproved), control()}, SourceNotReady,
+			[]Check{with(silentDeny(), unproved), control()}, SourceCutOff,
 			[]Check{with(silentDeny(), unproved), with(control(), func(c *Check) { c.Pod = "pod-x" })}, Blocked,
 		},
 		"silence at an address that the name had in some attempts only": {

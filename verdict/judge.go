@@ -290,7 +290,7 @@ func unusable(c Check) (Cause, string) {
 	outcomes := c.Result.Outcomes
 	switch {
 	case c.SourceTrouble != "" && !outcomes.Any(reached(c)):
-		return SourceNotReady, "the probe could neither send nor hear: " + c.SourceTrouble
+		return SourceNetworkDown, "the probe could neither send nor hear: " + c.SourceTrouble
 	case outcomes.All(func(o wire.Outcome) bool { return o == wire.Unsupported }):
 		return Unsupported, fmt.Sprintf("the kernel of node %s has no %s sockets", c.SourceNode, c.Transport) + detail(c)
 	case !c.Transport.IsDNS() && outcomes.All(func(o wire.Outcome) bool { return o == wire.DNSTimedOut }):
@@ -346,7 +346,7 @@ func listenerMissing(c Check, ev evidence) (Cause, string) {
 // sourceMissing tells why the probe is not known to have been able to hear.
 func sourceMissing(c Check, ev evidence) (Cause, string) {
 	if !c.SourceProbed && !ev.alivePod[c.Pod] {
-		return SourceNotReady, "its interface is up, but neither the kubelet reached the probe pod nor did any of its checks get an answer: nothing new gets in or out, as where a connection table is full"
+		return SourceCutOff, "its interface is up, but neither the kubelet reached the probe pod nor did any of its checks get an answer: nothing new gets in or out, as where a connection table is full"
 	}
 	return "", ""
 }

@@ -112,7 +112,7 @@ func TestBlockedNeedsAllEvidence(t *testing.T) {
 		"the control was answered only once":        {func(_, c *Check) { c.Result.Outcomes[0] = wire.TimedOut }, NoPositiveControl},
 		"the control came from another node":        {func(_, c *Check) { c.SourceNode = "node-c" }, NoPositiveControl},
 		"the target is not ready":                   {func(x, _ *Check) { x.TargetReady = false }, TargetNotReady},
-		"nothing shows that the source is alive":    {func(x, _ *Check) { x.SourceProbed = false }, SourceNotReady},
+		"nothing shows that the source is alive":    {func(x, _ *Check) { x.SourceProbed = false }, SourceCutOff},
 		"the attempts disagree":                     {func(x, _ *Check) { x.Result.Outcomes[1] = wire.Connected }, Flapping},
 		"an attempt never left the pod":             {func(x, _ *Check) { x.Result.Outcomes[1] = wire.NoRoute }, ProbeFailed},
 		"the probe failed":                          {func(x, _ *Check) { x.Result.Outcomes = outcomes(wire.ProbeError) }, ProbeFailed},
@@ -123,7 +123,7 @@ func TestBlockedNeedsAllEvidence(t *testing.T) {
 		"no attempt was made":                       {func(x, _ *Check) { x.Result.Outcomes = nil }, ProbeFailed},
 		"the name of the target could not be found": {func(x, _ *Check) { x.Result.Outcomes = outcomes(wire.NameNotFound) }, NameNotResolved},
 		"the resolver was silent":                   {func(x, _ *Check) { x.Result.Outcomes = outcomes(wire.DNSTimedOut) }, ResolverSilent},
-		"the probe's interface is down":             {func(x, _ *Check) { x.SourceTrouble = "eth0 is down" }, SourceNotReady},
+		"the probe's interface is down":             {func(x, _ *Check) { x.SourceTrouble = "eth0 is down" }, SourceNetworkDown},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -62,13 +62,13 @@ func TestSilenceIsToldApartByItsControls(t *testing.T) {
 			[]Check{silentDeny(), with(silentDeny(), named("y")), with(alive, func(c *Check) { c.Pod = "pod-y" })}, NoPositiveControl, "no other check of this run reached",
 		},
 		"the source is deaf, whatever the control met": {
-			[]Check{with(silentDeny(), deaf), silentControl(), alive}, SourceNotReady, "its interface is up, but neither the kubelet",
+			[]Check{with(silentDeny(), deaf), silentControl(), alive}, SourceCutOff, "its interface is up, but neither the kubelet",
 		},
 		"the source's interface is down": {
-			[]Check{with(silentDeny(), func(c *Check) { c.SourceTrouble = "eth0 is down" }), control()}, SourceNotReady, "the probe could neither send nor hear: eth0 is down",
+			[]Check{with(silentDeny(), func(c *Check) { c.SourceTrouble = "eth0 is down" }), control()}, SourceNetworkDown, "the probe could neither send nor hear: eth0 is down",
 		},
 		"the source's interface is down, and no packet was sent": {
-			[]Check{with(silentDeny(), ended(wire.NoRoute, wire.NoRoute), func(c *Check) { c.SourceTrouble = "eth0 is down" }), control()}, SourceNotReady, "eth0 is down",
+			[]Check{with(silentDeny(), ended(wire.NoRoute, wire.NoRoute), func(c *Check) { c.SourceTrouble = "eth0 is down" }), control()}, SourceNetworkDown, "eth0 is down",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -165,8 +165,12 @@ const (
 	// SourceNamespaceRefused: the source is in another namespace, whose owner has
 	// not consented to probes.
 	SourceNamespaceRefused Cause = "SourceNamespaceRefused"
-	// SourceNotReady: the probe pod did not start, or nothing shows that its
-	// network interface works.
+	// SourceCutOff: nothing got in to the probe pod, not even from its kubelet, and no answer,
+	// although the pod's own network is as it should be.
+	SourceCutOff Cause = "SourceCutOff"
+	// SourceNetworkDown: the probe found that its own network can carry nothing.
+	SourceNetworkDown Cause = "SourceNetworkDown"
+	// SourceNotReady: the probe pod did not start.
 	SourceNotReady Cause = "SourceNotReady"
 	// StandInRefused: a stand-in for the target was asked for, and cannot be had.
 	StandInRefused Cause = "StandInRefused"
@@ -189,7 +193,7 @@ var severity = []Cause{
 	EnforcementMissing, Delivered, DriftMasked, PolicyDrift, UnexpectedBlock, BlockedOutsidePolicy,
 	DNSOverTCPOnly, DNSOverUDPOnly, NameNotResolved, UnexpectedAnswer,
 	ImplementationDefined, IdentityDivergence, SourceNamespaceRefused, TooManyChecks, ProbeRefused, StandInRefused, NoSourceMatched, NoTargetMatched, PortNotFound, NoSharedFamily,
-	TargetNotListening, TargetNotReady, TargetSilent, ResolverSilent, PathBroken, SourceNotReady, ProbeFailed, Unsupported, Flapping,
+	TargetNotListening, TargetNotReady, TargetSilent, ResolverSilent, PathBroken, SourceNetworkDown, SourceCutOff, SourceNotReady, ProbeFailed, Unsupported, Flapping,
 	NoPositiveControl, NotRecorded, ChangedDuringProbe, None,
 }
 

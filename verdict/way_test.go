@@ -46,7 +46,7 @@ func TestTheCanaryStandsInForThePathAlone(t *testing.T) {
 			[]Check{with(silentDeny(), canarySays(WayCarried))}, NoPositiveControl, "the listener is not known to be alive",
 		},
 		"the source is not known to be alive": {
-			[]Check{with(closedToAll(), canarySays(WayCarried), func(c *Check) { c.SourceProbed = false })}, SourceNotReady, "",
+			[]Check{with(closedToAll(), canarySays(WayCarried), func(c *Check) { c.SourceProbed = false })}, SourceCutOff, "",
 		},
 		"the responder left no record": {
 			[]Check{with(closedToAll(), canarySays(WayCarried), func(c *Check) { c.Recorded = nil })}, NotRecorded, "",

@@ -15,9 +15,9 @@ package v1alpha1
 // transports does not work), and the reasons for which nothing can be concluded (ChangedDuringProbe,
 // Flapping, IdentityDivergence, NoPositiveControl, NoSharedFamily,
 // NoSourceMatched, NoTargetMatched, NotRecorded, PathBroken, PortNotFound, ProbeFailed,
-// ProbeRefused, ResolverSilent, SourceNamespaceRefused, SourceNotReady, StandInRefused,
-// TargetNotListening,
-// TargetNotReady, TargetSilent, TooManyChecks, Unsupported).
+// ProbeRefused, ResolverSilent, SourceCutOff, SourceNamespaceRefused, SourceNetworkDown,
+// SourceNotReady, StandInRefused, TargetNotListening, TargetNotReady,
+// TargetSilent, TooManyChecks, Unsupported).
 const ConditionReady = "Ready"
 
 // ConditionPolicyAligned is the type of the condition that compares what was

@@ -48,7 +48,7 @@ func BenchmarkMemoryOfSilence(b *testing.B) {
 			for b.Loop() {
 				most = max(most, memoryOf(b, probe, plan))
 			}
-			b.ReportMetric(float64(most)/1000, "MB")
+			b.ReportMetric(float64(most)*1024/1e6, "MB")
 		})
 	}
 }

@@ -1,9 +1,10 @@
 // Command testreport runs `go test -json` stage by stage and ends with one line
 // that counts what passed, failed and was skipped:
 //
-//	testreport NAME: ARGS... [-- NAME: ARGS...]
+//	testreport NAME: [-C DIR] ARGS... [-- NAME: [-C DIR] ARGS...]
 //
-// Each stage is a name and the arguments of go test. Failures are shown with
+// Each stage is a name and the arguments of go test, which runs in a folder if that is
+// given: that of another module. Failures are shown with
 // their output, skips with their reason. A stage that runs no test fails: a suite
 // that tests nothing must not look green.
 package main
@@ -72,7 +73,13 @@ func stages(args []string) [][]string {
 
 func run(stage []string) (counts, error) {
 	fmt.Printf("=== %s go test %s\n", stage[0], strings.Join(stage[1:], " "))
-	cmd := exec.Command("go", append([]string{"test", "-json"}, stage[1:]...)...)
+	args := stage[1:]
+	dir := ""
+	if len(args) > 2 && args[0] == "-C" {
+		dir, args = args[1], args[2:]
+	}
+	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
+	cmd.Dir = dir
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 	"sigs.k8s.io/yaml"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
@@ -111,7 +112,8 @@ func TestExamplesAreValid(t *testing.T) {
 func strict(doc map[string]any) error {
 	kinds := map[string]any{
 		"ConnectivityExpectation": &v1alpha1.ConnectivityExpectation{}, "EnforcementCanary": &v1alpha1.EnforcementCanary{}, "NetworkPolicy": &networkingv1.NetworkPolicy{},
-		"Namespace": &corev1.Namespace{}, "Service": &corev1.Service{}, "Deployment": &appsv1.Deployment{}, "DaemonSet": &appsv1.DaemonSet{}, "Pod": &corev1.Pod{},
+		"ClusterNetworkPolicy": &policyv1alpha2.ClusterNetworkPolicy{},
+		"Namespace":            &corev1.Namespace{}, "Service": &corev1.Service{}, "Deployment": &appsv1.Deployment{}, "DaemonSet": &appsv1.DaemonSet{}, "Pod": &corev1.Pod{},
 	}
 	kind, _ := doc["kind"].(string)
 	into, ok := kinds[kind]

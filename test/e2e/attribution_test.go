@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -62,24 +63,75 @@ var _ = Describe("the direction and the node that fail", Ordered, ContinueOnFail
 		// Egress is enforced towards everything else, so that no control fails with it.
 		Entry("except ignored", SpecTimeout(3*time.Minute), "except-ignored", "", fails("EnforcementMissing Egress@node-b", "client-to-excepted")),
 		// Of the pods there that are probed themselves, nothing can be concluded: nobody gets an
-		// answer. Responders have a record of what came.
-		Entry("answers dropped", SpecTimeout(3*time.Minute), "replies-dropped", "", merge(
+		// answer. Responders have a record of what came, and stand-ins tell of the pods.
+		Entry("answers to what is allowed dropped", SpecTimeout(3*time.Minute), "replies-dropped", "", merge(
 			fails("UnexpectedBlock Egress@node-b controlled", "client-to-open-port", "client-to-partner"),
-			fails("Delivered Ingress@node-b controlled", "stranger-inside-range"))),
+			fails("Delivered Ingress@node-b controlled", "stranger-inside-range"),
+			fails("TargetSilent Ingress@node-b controlled", "friend-to-all", "friend-to-server"))),
+		// To who asks a pod, that looks like what policies say.
+		Entry("answers to what is denied dropped", SpecTimeout(3*time.Minute), "replies-denied", "", fails("Delivered Ingress@node-b controlled", "stranger-outside-range")),
 	)
 
-	It("are named where labels changed and the agent did not see it", func(ctx SpecContext) {
-		Expect(bed.Break(ctx, "stale", broken)).To(Succeed())
-		Expect(bed.Kubectl(ctx, "-n", "attribution", "label", "--overwrite", "pod", "joined", "app=server")).To(Succeed())
-		Expect(bed.Kubectl(ctx, "-n", "attribution", "label", "--overwrite", "pod", "freed", "app=free")).To(Succeed())
+	Context("where stand-ins have records, of every protocol", Ordered, func() {
+		key := testbed.Records.Key
+		BeforeAll(func(ctx SpecContext) {
+			Expect(bed.Apply(ctx, testbed.Records)).To(Succeed())
+			expectAllMet(probe(ctx, key))
+		}, NodeTimeout(2*time.Minute))
+
+		DescribeTable("are named", func(ctx SpecContext, mode string, want map[string]string, transports map[string][]string) {
+			Expect(bed.Break(ctx, mode, broken)).To(Succeed())
+			probe(ctx, key)
+			exp := await(ctx, key, attributed)
+			Expect(blamed(exp)).To(Equal(want), describe(exp))
+			Expect(transportsOf(exp)).To(Equal(transports), describe(exp))
+		},
+			Entry("answers to what is allowed dropped", SpecTimeout(3*time.Minute), "replies-dropped", merge(
+				fails("Delivered Ingress@node-b controlled", "friend-to-server"), fails("Delivered Egress@node-b controlled", "client-to-open-port")),
+				map[string][]string{"friend-to-server": {"SCTP", "TCP", "UDP"}, "client-to-open-port": {"TCP"}}),
+			Entry("answers to what is denied dropped", SpecTimeout(3*time.Minute), "replies-denied", merge(
+				fails("Delivered Ingress@node-b controlled", "stranger-to-server"), fails("Delivered Egress@node-b controlled", "client-to-closed-port")),
+				map[string][]string{"stranger-to-server": {"SCTP", "TCP", "UDP"}, "client-to-closed-port": {"TCP"}}),
+		)
+	})
+
+	DescribeTable("are named where the agent does not know the kind of a policy", func(ctx SpecContext, mode string) {
+		Expect(bed.Apply(ctx, testbed.Clusterwide)).To(Succeed())
+		DeferCleanup(func(ctx SpecContext) {
+			Expect(bed.Kubectl(ctx, "delete", "-f", bed.Path(testbed.Clusterwide.Manifests))).To(Succeed())
+		})
+		expectAllMet(probe(ctx, testbed.Clusterwide.Key))
+		Expect(bed.Break(ctx, mode, broken)).To(Succeed())
+		probe(ctx, testbed.Clusterwide.Key)
+		exp := await(ctx, testbed.Clusterwide.Key, attributed)
+		Expect(blamed(exp)).To(Equal(fails("EnforcementMissing Ingress@node-b controlled", "stranger-to-named")), describe(exp))
+	},
+		Entry("of ClusterNetworkPolicies", SpecTimeout(3*time.Minute), "clusternetworkpolicy-ignored"),
+	)
+
+	DescribeTable("are named where labels changed and the agent did not see it", func(ctx SpecContext, mode string) {
+		relabel := func(ctx context.Context, joined, freed string) {
+			GinkgoHelper()
+			Expect(bed.Kubectl(ctx, "-n", "attribution", "label", "--overwrite", "pod", "joined", "app="+joined)).To(Succeed())
+			Expect(bed.Kubectl(ctx, "-n", "attribution", "label", "--overwrite", "pod", "freed", "app="+freed)).To(Succeed())
+		}
+		Expect(bed.Break(ctx, mode, broken)).To(Succeed())
+		relabel(ctx, "server", "free")
+		DeferCleanup(func(ctx SpecContext) { relabel(ctx, "free", "server") })
 		Expect(bed.Apply(ctx, testbed.Stale)).To(Succeed())
+		DeferCleanup(func(ctx SpecContext) {
+			Expect(bed.Kubectl(ctx, "-n", "attribution", "delete", "cxp", testbed.Stale.Key.Name)).To(Succeed())
+		})
 		exp := await(ctx, testbed.Stale.Key, func(e *v1alpha1.ConnectivityExpectation) bool {
 			return e.Status.LastRun != nil && attributed(e)
 		})
 		Expect(blamed(exp)).To(Equal(merge(
 			fails("EnforcementMissing Ingress@node-b controlled", "stranger-to-joined"), fails("UnexpectedBlock Ingress@node-b controlled", "stranger-to-freed"))), describe(exp))
 		Eventually(func() []string { return oneShotPods(ctx, "attribution") }).WithTimeout(30 * time.Second).Should(BeEmpty())
-	}, SpecTimeout(3*time.Minute))
+	},
+		Entry("ever", SpecTimeout(3*time.Minute), "stale"),
+		Entry("in time", SpecTimeout(3*time.Minute), "slow=10m"),
+	)
 })
 
 // contradicts tells whether a finding is about the network, and not about what is
@@ -88,10 +140,15 @@ func contradicts(f v1alpha1.Finding) bool {
 	return slices.Contains([]string{"EnforcementMissing", "Delivered", "DriftMasked", "UnexpectedBlock", "BlockedOutsidePolicy"}, f.Cause)
 }
 
+// silent tells whether a finding is about a pod of which a stand-in can tell more.
+func silent(f v1alpha1.Finding) bool {
+	return f.Cause == "TargetSilent" && f.Predicted != nil && f.Predicted.Verdict == "Allowed"
+}
+
 // attributed tells whether a direction is named for all that the network does wrong.
 func attributed(exp *v1alpha1.ConnectivityExpectation) bool {
 	for _, f := range exp.Status.Findings {
-		if contradicts(f) && len(f.Attributions) == 0 {
+		if (contradicts(f) || silent(f)) && len(f.Attributions) == 0 {
 			return false
 		}
 	}
@@ -122,7 +179,7 @@ func merge(all ...map[string]string) map[string]string {
 func blamed(exp *v1alpha1.ConnectivityExpectation) map[string]string {
 	out := map[string]string{}
 	for _, f := range exp.Status.Findings {
-		if !contradicts(f) {
+		if !contradicts(f) && !silent(f) {
 			continue
 		}
 		s := f.Cause

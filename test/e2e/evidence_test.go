@@ -105,7 +105,7 @@ var _ = Describe("silence that proves nothing", Ordered, func() {
 
 		It("where the connection tables are full", func(ctx SpecContext) {
 			fillTables()
-			inconclusive(probe(ctx, resident), "closed", "SourceNotReady", "nothing new gets in or out, as where a connection table is full")
+			inconclusive(probe(ctx, resident), "closed", "SourceCutOff", "nothing new gets in or out, as where a connection table is full")
 		}, SpecTimeout(2*time.Minute))
 
 		It("of a probe whose interface is down", func(ctx SpecContext) {
@@ -116,7 +116,7 @@ var _ = Describe("silence that proves nothing", Ordered, func() {
 				// Its routes are gone for good.
 				DeferCleanup(func(ctx SpecContext) { Expect(client.IgnoreNotFound(bed.Client.Delete(ctx, &pod))).To(Succeed()) })
 			}
-			inconclusive(probe(ctx, resident), "closed", "SourceNotReady", "the probe could neither send nor hear: eth0 is down")
+			inconclusive(probe(ctx, resident), "closed", "SourceNetworkDown", "the probe could neither send nor hear: eth0 is down")
 		}, SpecTimeout(2*time.Minute))
 	})
 

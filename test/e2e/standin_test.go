@@ -22,17 +22,6 @@ var _ = Describe("stand-ins and their records", Ordered, func() {
 
 	AfterEach(func(ctx SpecContext) { Expect(bed.Heal(ctx)).To(Succeed()) })
 
-	// protocols maps the paths to the transports of their findings.
-	protocols := func(exp *v1alpha1.ConnectivityExpectation) map[string][]string {
-		out := map[string][]string{}
-		for _, f := range exp.Status.Findings {
-			if !slices.Contains(out[f.Path], f.Transport) {
-				out[f.Path] = append(out[f.Path], f.Transport)
-				slices.Sort(out[f.Path])
-			}
-		}
-		return out
-	}
 	tcpAndUDP := []string{"TCP", "UDP"}
 
 	It("give the right verdict where the workload answers nothing", func(ctx SpecContext) {
@@ -44,7 +33,7 @@ var _ = Describe("stand-ins and their records", Ordered, func() {
 		Expect(bed.Break(ctx, "udp-ignored", "")).To(Succeed())
 		exp, resident = both.probe(ctx)
 		Expect(verdicts(exp)).To(Equal(violations("EnforcementMissing", "stranger-to-silent", "stranger-to-db")), describe(exp))
-		Expect(protocols(exp)).To(Equal(map[string][]string{"stranger-to-silent": {"UDP"}, "stranger-to-db": {"UDP"}}))
+		Expect(transportsOf(exp)).To(Equal(map[string][]string{"stranger-to-silent": {"UDP"}, "stranger-to-db": {"UDP"}}))
 		expectTheSame(exp, resident)
 	}, SpecTimeout(4*time.Minute))
 
@@ -54,7 +43,7 @@ var _ = Describe("stand-ins and their records", Ordered, func() {
 		exp, resident := both.probe(ctx)
 		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionFalse), describe(exp))
 		Expect(verdicts(exp)).To(Equal(violations("Delivered", "friend-to-silent", "friend-to-db")), describe(exp))
-		Expect(protocols(exp)).To(Equal(map[string][]string{"friend-to-silent": {"UDP"}, "friend-to-db": tcpAndUDP}))
+		Expect(transportsOf(exp)).To(Equal(map[string][]string{"friend-to-silent": {"UDP"}, "friend-to-db": tcpAndUDP}))
 		for _, f := range exp.Status.Findings {
 			Expect(f.Observed.Result).To(Equal("OneWay"))
 			Expect(f.Observed.Outcomes).To(Equal("Delivered"))
@@ -74,7 +63,19 @@ var _ = Describe("stand-ins and their records", Ordered, func() {
 		exp, resident := both.probe(ctx)
 		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionFalse), describe(exp))
 		Expect(verdicts(exp)).To(Equal(violations("Delivered", "stranger-to-silent", "stranger-to-db")), describe(exp))
-		Expect(protocols(exp)).To(Equal(map[string][]string{"stranger-to-silent": {"UDP"}, "stranger-to-db": tcpAndUDP}))
+		Expect(transportsOf(exp)).To(Equal(map[string][]string{"stranger-to-silent": {"UDP"}, "stranger-to-db": tcpAndUDP}))
 		expectTheSame(exp, resident)
 	}, SpecTimeout(4*time.Minute))
 })
+
+// transportsOf maps the paths to the transports of their findings.
+func transportsOf(exp *v1alpha1.ConnectivityExpectation) map[string][]string {
+	out := map[string][]string{}
+	for _, f := range exp.Status.Findings {
+		if !slices.Contains(out[f.Path], f.Transport) {
+			out[f.Path] = append(out[f.Path], f.Transport)
+			slices.Sort(out[f.Path])
+		}
+	}
+	return out
+}

@@ -156,6 +156,39 @@ var _ = Describe("a violation", func() {
 			}, map[string]string{"allowed": "UnexpectedBlock Egress@source controlled"}),
 	)
 
+	// The web is answered elsewhere, so that it is the database that is silent.
+	DescribeTable("is told from a silent target by a stand-in for it", func(ctx SpecContext, standIn wire.Outcome, want, words string) {
+		startOperator(patient)
+		w := newWorld(ctx, nil)
+		w.kubelet.set(func(k *kubelet) {
+			k.outcome = func(pod *corev1.Pod, c wire.Check) wire.Outcome {
+				switch {
+				case c.Addr.String() == database:
+					return wire.TimedOut
+				case pod.Labels["app"] == "web" && c.Port == 5432:
+					return standIn
+				}
+				return wire.Connected
+			}
+			k.record = arrived
+		})
+		w.expect(ctx, "coverage: {maxSources: 1}\n"+paths+
+			"- {name: elsewhere, expect: Allow, from: {identity: {labels: {app: web}}}, to: {identity: {labels: {app: new}}}, ports: [{port: 80}]}\n")
+		Expect(causes(w.result(ctx))).To(HaveKeyWithValue("allowed", "TargetSilent"))
+		Eventually(func() string { return blamed(w.get(ctx))["allowed"] }).WithTimeout(20 * time.Second).Should(Equal(want))
+		exp := w.get(ctx)
+		for _, f := range exp.Status.Findings {
+			if f.Path == "allowed" {
+				Expect(f.Attributions[0].Evidence).To(ContainSubstring(words))
+			}
+		}
+		Expect(testbed.Ready(exp).Status).To(Equal(metav1.ConditionUnknown), "silence is no violation")
+		w.leavesNothing(ctx)
+	},
+		Entry("that answers", SpecTimeout(time.Minute), wire.Connected, "TargetSilent Unknown@", "a stand-in for the target answers"),
+		Entry("that hears, and whose answers are lost as those of all", SpecTimeout(time.Minute), wire.TimedOut, "TargetSilent Egress@source controlled", "requests reach a stand-in for the target"),
+	)
+
 	It("is not kept waiting for, and is attributed anew on request", func(ctx SpecContext) {
 		startOperator(patient)
 		w := newWorld(ctx, nil)

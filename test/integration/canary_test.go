@@ -221,7 +221,7 @@ pathproof_canary_interval_seconds 60
 		Expect(condition(c, v1alpha1.ConditionReady).Status).To(Equal(metav1.ConditionFalse))
 		Expect(condition(c, v1alpha1.ConditionComplete).Status).To(Equal(metav1.ConditionTrue))
 		Expect(testutil.CollectAndCompare(canaryMetrics, strings.NewReader(`
-# HELP pathproof_enforcement_violations 1 for each node, feature and direction that the canary found not to be enforced; at most 500 of them.
+# HELP pathproof_enforcement_violations 1 for each node, feature and direction that the canary found not to be enforced, until it is known to be or the node is gone; at most 500 of them.
 # TYPE pathproof_enforcement_violations gauge
 pathproof_enforcement_violations{direction="Ingress",feature="UDP",node="node-b"} 1
 `), "pathproof_enforcement_violations")).To(Succeed())

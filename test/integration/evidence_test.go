@@ -2,11 +2,14 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -25,6 +28,16 @@ type offClock struct {
 
 // Now has no reading of the monotonic clock, as the times in a status.
 func (c offClock) Now() time.Time { return c.RealClock.Now().Round(0).Add(c.by) }
+
+// withoutPods fails to create pods, as an API server whose webhook does not answer.
+type withoutPods struct{ client.Client }
+
+func (c *withoutPods) Create(ctx context.Context, o client.Object, opts ...client.CreateOption) error {
+	if _, ok := o.(*corev1.Pod); ok {
+		return apierrors.NewInternalError(errors.New("failed calling webhook"))
+	}
+	return c.Client.Create(ctx, o, opts...)
+}
 
 // inconclusive is testbed.Inconclusive.
 func inconclusive(exp *v1alpha1.ConnectivityExpectation, path, cause string, words ...string) {
@@ -59,6 +72,23 @@ var _ = Describe("evidence", func() {
 		Entry("put back", SpecTimeout(time.Minute), -time.Hour, "the clock was put back"),
 		Entry("put forward", SpecTimeout(time.Minute), time.Hour, "old, and the interval is"),
 	)
+
+	It("grows old while the API server can create no probe, and refuses none", func(ctx SpecContext) {
+		stop, _ := startOperator(nil)
+		w := newWorld(ctx, nil)
+		w.expect(ctx, paths)
+		Expect(testbed.Ready(w.result(ctx)).Status).To(Equal(metav1.ConditionTrue))
+		stop()
+
+		_, metrics := startOperatorWith(offClock{by: time.Hour}, nil, func(c client.Client) client.Client {
+			return &withoutPods{Client: c}
+		})
+		Eventually(func() string { return testbed.Ready(w.get(ctx)).Reason }).WithTimeout(10 * time.Second).Should(Equal(v1alpha1.ReasonStale))
+		stale := testbed.Ready(w.get(ctx))
+		Expect(stale.Status).To(Equal(metav1.ConditionUnknown))
+		Expect(stale.Message).To(ContainSubstring("the last result is"))
+		Expect(testutil.CollectAndCount(metrics, "pathproof_run_age_seconds")).To(Equal(1))
+	}, SpecTimeout(time.Minute))
 
 	It("is refused when a report was cut off", func(ctx SpecContext) {
 		startOperator(nil)

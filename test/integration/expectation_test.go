@@ -180,10 +180,18 @@ var _ = Describe("an expectation", func() {
 		requestRun(ctx, w)
 		Expect(events(ctx, w)).To(ConsistOf("AllPathsMet"))
 
+		By("telling who collects metrics the same")
+		Expect(testutil.ToFloat64(metrics.Active)).To(BeEquivalentTo(1))
+		Expect(testutil.CollectAndCompare(metrics, strings.NewReader(fmt.Sprintf(`
+# HELP pathproof_expectation_ready 1 for the status (True, False, Unknown) and the reason of the condition Ready of an expectation.
+# TYPE pathproof_expectation_ready gauge
+pathproof_expectation_ready{expectation=%q,namespace=%q,reason="AllPathsMet",status="True"} 1
+`, w.get(ctx).Name, w.ns)), "pathproof_expectation_ready")).To(Succeed())
+
 		By("dropping its series when it is gone")
 		Expect(k8s.Delete(ctx, w.get(ctx))).To(Succeed())
 		Eventually(func() int {
-			return testutil.CollectAndCount(metrics, "pathproof_checks", "pathproof_conclusive_run_age_seconds")
+			return testutil.CollectAndCount(metrics, "pathproof_checks", "pathproof_expectation_ready", "pathproof_run_age_seconds")
 		}).Should(BeZero())
 	}, SpecTimeout(time.Minute))
 

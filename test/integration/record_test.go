@@ -14,17 +14,17 @@ import (
 	"github.com/pathproof/pathproof/test/testbed"
 )
 
-var _ = Describe("the record of a responder", func() {
-	silent := func(*corev1.Pod, wire.Check) wire.Outcome { return wire.TimedOut }
-	// arrived are all requests asked for, in the last round.
-	arrived := func(q wire.RecordRequest, r *wire.Record) {
-		for plan, checks := range q.Checks {
-			for _, i := range checks {
-				r.Requests = append(r.Requests, wire.Requests{Plan: plan, Check: i, Round: 1, Count: 3})
-			}
+// arrived puts all requests that are asked for into a record, as of the last round.
+func arrived(q wire.RecordRequest, r *wire.Record) {
+	for plan, checks := range q.Checks {
+		for _, i := range checks {
+			r.Requests = append(r.Requests, wire.Requests{Plan: plan, Check: i, Round: 1, Count: 3})
 		}
 	}
+}
 
+var _ = Describe("the record of a responder", func() {
+	silent := func(*corev1.Pod, wire.Check) wire.Outcome { return wire.TimedOut }
 	DescribeTable("tells lost replies from closed paths", func(ctx SpecContext, spec string, outcome func(*corev1.Pod, wire.Check) wire.Outcome, record func(wire.RecordRequest, *wire.Record), want map[string]string) {
 		startOperator(nil)
 		w := newWorld(ctx, nil)

@@ -110,6 +110,14 @@ var (
 		Workloads: []string{"kube-system:daemonset/node-local-dns", "pod/free", "pod/isolated"},
 		NotMet:    map[string]Found{"isolated": {"ImplementationDefined", 1}},
 	}
+	// Records needs the pods of Attribution.
+	Records = Scenario{
+		Key: types.NamespacedName{Namespace: "attribution", Name: "records"}, Manifests: "test/e2e/testdata/attribution-records.yaml", LabOnly: true,
+	}
+	// Clusterwide needs the pods of Attribution.
+	Clusterwide = Scenario{
+		Key: types.NamespacedName{Namespace: "attribution", Name: "clusterwide"}, Manifests: "test/e2e/testdata/attribution-clusterwide.yaml", LabOnly: true, Elsewhere: true,
+	}
 	// Watched: many checks of one source, for what watching them can measure.
 	Watched = Scenario{
 		Key: types.NamespacedName{Namespace: "watched", Name: "watched"}, Manifests: "test/e2e/testdata/watched.yaml",
@@ -134,7 +142,7 @@ var (
 )
 
 // Scenarios are all of them. A test compares them with the expectations in the manifests.
-var Scenarios = []Scenario{Production, Features, Dualstack, AsItIs, Evidence, Attribution, Stale, AsDeclared, Otherwise, Cached, Watched, StandIn, Open, Alone, WrongPort, Nobody, SCTP, SCTPRaw, Drift}
+var Scenarios = []Scenario{Production, Features, Dualstack, AsItIs, Evidence, Attribution, Stale, Records, Clusterwide, AsDeclared, Otherwise, Cached, Watched, StandIn, Open, Alone, WrongPort, Nobody, SCTP, SCTPRaw, Drift}
 
 func life(name string, notMet map[string]Found) Scenario {
 	return Scenario{

@@ -4,10 +4,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/pathproof/pathproof/schema"
+	"github.com/pathproof/pathproof/test/lab/agent"
 )
 
 const root = "../.."
@@ -100,6 +102,22 @@ func TestScenariosSayWhatIsFound(t *testing.T) {
 			if f.Checks < 1 || f.Cause == "" {
 				t.Errorf("%s: %s: got %+v, want a cause and a number of checks", s.Key, path, f)
 			}
+		}
+	}
+}
+
+// For every way in which the lab's agent misbehaves there is an entry that says what is
+// found, which direction is named for it, and which node.
+func TestEveryMisbehaviourIsAttributed(t *testing.T) {
+	const file = "test/e2e/attribution_test.go"
+	text, err := os.ReadFile(filepath.Join(root, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range agent.Modes {
+		entry := regexp.MustCompile(`(?m)^\s*Entry\(.*"` + mode.Name + `[="]`)
+		if mode.Name != agent.ModeCorrect && !entry.Match(text) {
+			t.Errorf("%s has no entry of the mode %s", file, mode.Name)
 		}
 	}
 }

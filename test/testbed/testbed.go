@@ -3,7 +3,9 @@
 package testbed
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -214,6 +216,33 @@ func (b *Bed) Kubectl(ctx context.Context, args ...string) error {
 // KubectlOutput runs kubectl and returns its standard output.
 func (b *Bed) KubectlOutput(ctx context.Context, args ...string) (string, error) {
 	return b.output(ctx, b.kubectl, args...)
+}
+
+// Forward forwards a port of this machine to one of a pod, or of the pod of a deployment. It
+// returns the address, and what ends it; it ends by itself with the pod.
+func (b *Bed) Forward(ctx context.Context, namespace, target string, port int) (addr string, stop func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	cmd := b.command(ctx, b.kubectl, "-n", namespace, "port-forward", "--address=127.0.0.1", "--pod-running-timeout=2s", target, fmt.Sprintf(":%d", port))
+	stdout, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		cancel()
+		return "", nil, fmt.Errorf("starting kubectl port-forward: %w", err)
+	}
+	stop = func() {
+		cancel()
+		// It was killed, and says so.
+		_ = cmd.Wait()
+	}
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	fields := strings.Fields(line) // Forwarding from 127.0.0.1:34567 -> 8443
+	if err != nil || len(fields) < 3 {
+		stop()
+		return "", nil, fmt.Errorf("forwarding a port to %s: got %q: %w", target, line, cmp.Or(err, errors.New("want Forwarding from ADDRESS")))
+	}
+	return fields[2], stop, nil
 }
 
 func (b *Bed) path(name string) string { return filepath.Join(b.bin, name) }
