@@ -58,11 +58,11 @@ type CanaryReconciler struct {
 	metrics  *CanaryMetrics
 	options  Options
 	logs     *podlog.Follower
-	// ways answers expectations.
-	ways *CanaryWays
 	// kinds tells whether ClusterNetworkPolicies are served; nil without a manager.
 	kinds   *kindWatcher
 	reports *canaryReports
+	// ways answers expectations.
+	ways *CanaryWays
 	// state is what is remembered between reconciles, of which there is one at a time.
 	state *canaryState
 	// took is how long the last reconcile took, in nanoseconds. Watches read it.
@@ -163,12 +163,12 @@ type canaryState struct {
 	armed map[types.UID]string
 	// memo is what was made of each node.
 	memo *canaryMemo
-	// violated is since when rows are not enforced, as far as is known.
-	violated map[rowOf]time.Time
 	// refusal is why the ClusterNetworkPolicy could not be written. It is tried again after
 	// refusedUntil.
 	refusal      string
 	refusedUntil time.Time
+	// violated is since when rows are not enforced, as far as is known.
+	violated map[rowOf]time.Time
 	// status is what was last written.
 	status *v1alpha1.EnforcementCanaryStatus
 	// teller knows what was told by events.

@@ -32,6 +32,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/pathproof/pathproof/controllers"
+	"github.com/pathproof/pathproof/doctor"
 	"github.com/pathproof/pathproof/podlog"
 	"github.com/pathproof/pathproof/probe/wire"
 )
@@ -200,7 +201,9 @@ func (k *kubelet) log(pod types.UID, printed *int) []string {
 }
 
 // isResident tells whether a pod stays between runs.
-func isResident(pod *corev1.Pod) bool { return pod.Annotations["pathproof.dev/resident"] != "" }
+func isResident(pod *corev1.Pod) bool {
+	return pod.Annotations["pathproof.dev/resident"] != "" || strings.HasPrefix(pod.Namespace, doctor.NamePrefix)
+}
 
 // answer reports on the plans that a resident pod has and has not reported on.
 func (k *kubelet) answer(pod *corev1.Pod) {
