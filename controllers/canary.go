@@ -46,7 +46,7 @@ const (
 	// what was too much for one step.
 	canaryRetry = time.Second
 	// canaryBurst bounds the writes of one step, of each kind.
-	canaryBurst = 30
+	canaryBurst = 100
 )
 
 // CanaryReconciler keeps the enforcement canary. Its phases are those of an expectation:
@@ -161,7 +161,8 @@ type canaryState struct {
 	judged map[string]string
 	// armed are the plans that pods were given, while the cache may not show it.
 	armed map[types.UID]string
-	memo  *canaryMemo
+	// memo is what was made of each node.
+	memo *canaryMemo
 	// refusal is why the ClusterNetworkPolicy could not be written. It is tried again after
 	// refusedUntil.
 	refusal      string
