@@ -14,7 +14,7 @@ KUSTOMIZE := $(TOOLS)/kustomize
 OPERATOR_IMAGE ?= ghcr.io/pathproof/operator:latest
 PROBE_IMAGE ?= ghcr.io/pathproof/probe:latest
 
-PURE := ./flow/... ./plan/... ./probepod/... ./canary/... ./evaluator/... ./verdict/... ./probe/... ./manifests/... ./check/... ./explain/... ./matrix/... ./diff/... ./cluster/...
+PURE := ./flow/... ./plan/... ./probepod/... ./canary/... ./evaluator/... ./verdict/... ./probe/... ./manifests/... ./check/... ./explain/... ./matrix/... ./diff/... ./cluster/... ./diagnosis/... ./doctor/...
 UNIT = $$(go list ./... | grep -v -e /test/integration -e /test/e2e)
 # A module of its own: Prometheus' engine stays out of the operator's module graph.
 ALERTS := test/alerts

@@ -56,12 +56,15 @@ func BlockPolicy(namespace, node string, sources, targets []netip.Addr) *network
 	}
 	ports := []networkingv1.NetworkPolicyPort{port(corev1.ProtocolTCP, portBlock)}
 	beside := rule{byPod(Friend), []networkingv1.NetworkPolicyPort{port(corev1.ProtocolTCP, portBlockToo)}}
-	p := policy(namespace, "ipblock-"+NodeID(node), map[string]string{NodeLabel: NodeID(node)}, []rule{beside})
+	p := policy(namespace, BlockPolicyName(node), map[string]string{NodeLabel: NodeID(node)}, []rule{beside})
 	p.Labels[NodeLabel] = NodeID(node)
 	p.Spec.Ingress = append(p.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{From: []networkingv1.NetworkPolicyPeer{*all(sources)}, Ports: ports})
 	p.Spec.Egress = append(p.Spec.Egress, networkingv1.NetworkPolicyEgressRule{To: []networkingv1.NetworkPolicyPeer{*all(targets)}, Ports: ports})
 	return p
 }
+
+// BlockPolicyName is the name of the policy of ipBlock for the guarded pod of a node.
+func BlockPolicyName(node string) string { return "ipblock-" + NodeID(node) }
 
 // rule is what is allowed, in both directions.
 type rule struct {

@@ -33,8 +33,8 @@ func forbids(err error, resource string) bool {
 	return details == nil || details.Kind == "" || details.Kind == resource
 }
 
-// describe turns an error of the client into one that says what to do.
-func describe(host string, err error) error {
+// Describe turns an error of the client into one that says what to do.
+func Describe(host string, err error) error {
 	unreachable := (*url.Error)(nil)
 	switch {
 	case errors.Is(err, context.Canceled):

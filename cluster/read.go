@@ -94,7 +94,7 @@ func Read(ctx context.Context, config *rest.Config, o Options) (*manifests.Clust
 		group.Go(func() error { return err })
 	}
 	if err := group.Wait(); err != nil {
-		return nil, describe(config.Host, err)
+		return nil, Describe(config.Host, err)
 	}
 	if len(r.missing) > 0 {
 		slices.Sort(r.missing)

@@ -58,11 +58,11 @@ type CanaryReconciler struct {
 	metrics  *CanaryMetrics
 	options  Options
 	logs     *podlog.Follower
-	// ways answers expectations.
-	ways *CanaryWays
 	// kinds tells whether ClusterNetworkPolicies are served; nil without a manager.
 	kinds   *kindWatcher
 	reports *canaryReports
+	// ways answers expectations.
+	ways *CanaryWays
 	// state is what is remembered between reconciles, of which there is one at a time.
 	state *canaryState
 	// took is how long the last reconcile took, in nanoseconds. Watches read it.
@@ -155,16 +155,19 @@ type canaryState struct {
 	since time.Time
 	// results are those of the last round of each pair of nodes.
 	results map[nodePair]pairResult
+	// serial counts the results that there were.
+	serial uint64
 	// judged is the round of each node that was judged last.
 	judged map[string]string
 	// armed are the plans that pods were given, while the cache may not show it.
 	armed map[types.UID]string
-	// violated is since when rows are not enforced, as far as is known.
-	violated map[rowOf]time.Time
+	memo  *canaryMemo
 	// refusal is why the ClusterNetworkPolicy could not be written. It is tried again after
 	// refusedUntil.
 	refusal      string
 	refusedUntil time.Time
+	// violated is since when rows are not enforced, as far as is known.
+	violated map[rowOf]time.Time
 	// status is what was last written.
 	status *v1alpha1.EnforcementCanaryStatus
 	// teller knows what was told by events.
@@ -264,7 +267,8 @@ func (r *CanaryReconciler) newCanaryScope(ctx context.Context, c *v1alpha1.Enfor
 	if r.state == nil || r.state.uid != c.UID {
 		r.forget()
 		r.state = &canaryState{
-			uid: c.UID, since: now, results: map[nodePair]pairResult{}, judged: map[string]string{}, armed: map[types.UID]string{},
+			memo: newCanaryMemo(),
+			uid:  c.UID, since: now, results: map[nodePair]pairResult{}, judged: map[string]string{}, armed: map[types.UID]string{},
 			violated: knownViolations(c.Status),
 		}
 	}
@@ -363,8 +367,7 @@ func (r *CanaryReconciler) survey(ctx context.Context, s *canaryScope) (bool, er
 		covered = append(covered, n.Name)
 	}
 	slices.Sort(s.selected)
-	s.ring = canary.Ring(covered, neighbours(s.canary))
-	s.sources = canary.Sources(s.ring)
+	s.ring, s.sources = s.state.memo.circle(covered, neighbours(s.canary))
 	return false, nil
 }
 

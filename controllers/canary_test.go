@@ -154,7 +154,7 @@ func twoNodes() *canaryScope {
 		now: time.Unix(1_700_000_000, 0), canary: c, features: canary.Features(), rows: canary.Rows(canary.Features()),
 		selected: []string{"a", "b"}, ring: canary.Ring([]string{"a", "b"}, 2), pods: canary.Pods{},
 		waiting: map[string]string{}, policies: map[string]string{"": "p", "a": "pa", "b": "pb"},
-		state: &canaryState{results: map[nodePair]pairResult{}, judged: map[string]string{}},
+		state: &canaryState{results: map[nodePair]pairResult{}, judged: map[string]string{}, memo: newCanaryMemo()},
 	}
 	s.sources = canary.Sources(s.ring)
 	for i, node := range s.selected {

@@ -3,7 +3,6 @@ package controllers
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"time"
@@ -19,7 +18,6 @@ import (
 	"github.com/pathproof/pathproof/canary"
 	"github.com/pathproof/pathproof/flow"
 	"github.com/pathproof/pathproof/plan"
-	"github.com/pathproof/pathproof/probepod"
 )
 
 const (
@@ -57,17 +55,24 @@ func (r *CanaryReconciler) keepPods(ctx context.Context, s *canaryScope) (bool, 
 	}
 	s.pods, s.waiting = canary.Pods{}, map[string]string{}
 	writes, refused := 0, 0
+	of := strconv.FormatInt(s.canary.Generation, 10)
 	for _, node := range sortedKeys(s.ring) {
 		s.pods[node] = map[canary.Role]*corev1.Pod{}
-		for _, role := range canary.Roles() {
-			want := canaryPod(s.canary, s.features, role, node, s.options)
-			key := client.ObjectKeyFromObject(want)
+		want := func(role canary.Role) *corev1.Pod { return canaryPod(s.canary, s.features, role, node, s.options) }
+		names := recall(s.state.memo.names, node, of, func() (out []client.ObjectKey) {
+			for _, role := range canary.Roles() {
+				out = append(out, client.ObjectKeyFromObject(want(role)))
+			}
+			return out
+		})
+		for i, role := range canary.Roles() {
+			key := names[i]
 			pod := there[key]
 			delete(there, key)
 			switch {
 			case pod == nil && writes < canaryBurst && refused < maxRefused:
 				writes++
-				if err := r.client.Create(ctx, want); err != nil && !apierrors.IsAlreadyExists(err) {
+				if err := r.client.Create(ctx, want(role)); err != nil && !apierrors.IsAlreadyExists(err) {
 					// A new namespace takes a moment until pods can be created in it, and one
 					// pod that is refused must not keep the others waiting.
 					refused++
@@ -154,7 +159,7 @@ func (r *CanaryReconciler) deletePod(ctx context.Context, pod *corev1.Pod) error
 func (r *CanaryReconciler) keepPolicies(ctx context.Context, s *canaryScope) (bool, error) {
 	ns := string(s.canary.Spec.Namespace)
 	var list networkingv1.NetworkPolicyList
-	if err := r.client.List(ctx, &list, client.InNamespace(ns)); err != nil {
+	if err := r.client.List(ctx, &list, client.InNamespace(ns), client.UnsafeDisableDeepCopy); err != nil {
 		return false, fmt.Errorf("listing policies of the canary: %w", err)
 	}
 	there := map[string]*networkingv1.NetworkPolicy{}
@@ -188,13 +193,8 @@ func (r *CanaryReconciler) keepPolicies(ctx context.Context, s *canaryScope) (bo
 	}
 	if slices.Contains(s.features, v1alpha1.FeatureIPBlock) {
 		for _, node := range sortedKeys(s.ring) {
-			if want := s.blockPolicy(ns, node); want != nil {
-				if err := keep(node, want); err != nil {
-					return false, err
-				}
-			} else {
-				// What there is stays as it is until the pod is there again.
-				delete(there, "ipblock-"+canary.NodeID(node))
+			if err := s.keepBlock(ns, node, there, keep); err != nil {
+				return false, err
 			}
 		}
 	}
@@ -209,21 +209,29 @@ func (r *CanaryReconciler) keepPolicies(ctx context.Context, s *canaryScope) (bo
 	return !whole, nil
 }
 
-// blockPolicy returns the policy of ipBlock of a node, with the addresses that are known:
-// no other pods take part. It is nil without the node's own.
-func (s *canaryScope) blockPolicy(namespace, node string) *networkingv1.NetworkPolicy {
-	addrs := func(nodes []string) (out []netip.Addr) {
-		for _, n := range nodes {
-			if pod := s.pods[n][canary.Plain]; pod != nil && len(probepod.Addrs(pod)) > 0 {
-				out = append(out, probepod.Addrs(pod)[0])
-			}
-		}
-		return out
-	}
-	if len(addrs([]string{node})) == 0 {
+// keepBlock keeps the policy of ipBlock of a node, with the addresses that are known: no
+// other pods take part. What was found to be right is so until it changes.
+func (s *canaryScope) keepBlock(ns, node string, there map[string]*networkingv1.NetworkPolicy, keep func(string, *networkingv1.NetworkPolicy) error) error {
+	name := canary.BlockPolicyName(node)
+	if len(s.firstAddrs([]string{node})) == 0 {
+		// What there is stays as it is until the pod is there again.
+		delete(there, name)
 		return nil
 	}
-	return canary.BlockPolicy(namespace, node, addrs(s.sources[node]), addrs(s.ring[node]))
+	sources, targets := s.firstAddrs(s.sources[node]), s.firstAddrs(s.ring[node])
+	of := blockRestsOn(there[name], sources, targets)
+	if known, ok := s.state.memo.blocks[node]; ok && known.of == of {
+		s.policies[node] = known.what
+		delete(there, name)
+		return nil
+	}
+	if err := keep(node, canary.BlockPolicy(ns, node, sources, targets)); err != nil {
+		return err
+	}
+	if id := s.policies[node]; id != "" {
+		s.state.memo.blocks[node] = made[string]{of, id}
+	}
+	return nil
 }
 
 func (r *CanaryReconciler) writePolicy(ctx context.Context, s *canaryScope, have, want *networkingv1.NetworkPolicy) error {

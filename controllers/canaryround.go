@@ -35,6 +35,8 @@ type canaryReports struct {
 	mu sync.Mutex
 	// pods holds the last reports of each pod, the oldest first.
 	pods map[types.UID][]canaryReport
+	// fresh are the pods of which there is a report that was not taken yet.
+	fresh map[types.UID]bool
 }
 
 type canaryReport struct {
@@ -44,7 +46,7 @@ type canaryReport struct {
 }
 
 func newCanaryReports(c clock.PassiveClock) *canaryReports {
-	return &canaryReports{clock: c, changed: make(chan event.GenericEvent, 64), pods: map[types.UID][]canaryReport{}}
+	return &canaryReports{clock: c, changed: make(chan event.GenericEvent, 64), pods: map[types.UID][]canaryReport{}, fresh: map[types.UID]bool{}}
 }
 
 // take keeps a report and wakes the canary.
@@ -68,6 +70,7 @@ func (r *canaryReports) keep(pod types.UID, report *wire.Report) bool {
 	}
 	kept = append(kept, canaryReport{report, r.clock.Now()})
 	r.pods[pod] = kept[max(0, len(kept)-keptReports):]
+	r.fresh[pod] = true
 	return true
 }
 
@@ -82,6 +85,15 @@ func (r *canaryReports) of(pod types.UID, plan string) map[int64]canaryReport {
 		}
 	}
 	return out
+}
+
+// takeFresh returns the pods of which there are new reports since it was last called.
+func (r *canaryReports) takeFresh() map[types.UID]bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fresh := r.fresh
+	r.fresh = map[types.UID]bool{}
+	return fresh
 }
 
 func (r *canaryReports) drop(pod types.UID) {
@@ -101,6 +113,8 @@ type nodePair struct{ from, to string }
 
 // pairResult is what the last round between two nodes has shown.
 type pairResult struct {
+	// serial tells it from all others.
+	serial  uint64
 	at      time.Time
 	request string
 	rows    map[canary.Name]canary.Result
@@ -115,12 +129,13 @@ func (r *CanaryReconciler) arm(ctx context.Context, s *canaryScope) (bool, error
 	if r.ways.begin(s.now) {
 		s.again(canaryRetry)
 	}
-	writes := 0
+	writes, common := 0, s.common()
 	for _, node := range sortedKeys(s.ring) {
 		if s.waiting[node] != "" {
 			continue
 		}
-		round := s.plan(node, r.ways.round(node))
+		asked := r.ways.round(node)
+		round := recall(s.state.memo.rounds, node, s.planRestsOn(common, node, asked), func() *canary.Round { return s.plan(node, asked) })
 		s.rounds[node] = round
 		for _, role := range canary.Roles() {
 			p := round.Pods[role]
@@ -187,10 +202,16 @@ func (r *CanaryReconciler) handOut(ctx context.Context, s *canaryScope, p *canar
 
 // judge judges the rounds on which all pods of a node have reported.
 func (r *CanaryReconciler) judge(_ context.Context, s *canaryScope) (bool, error) {
-	live := map[types.UID]bool{}
+	live, fresh := map[types.UID]bool{}, r.reports.takeFresh()
 	for node, round := range s.rounds {
+		news := s.state.memo.judged[node] != round
 		for _, p := range round.Pods {
 			live[p.Pod.UID] = true
+			news = news || fresh[p.Pod.UID]
+		}
+		s.state.memo.judged[node] = round
+		if !news {
+			continue
 		}
 		reports, name := r.reported(round)
 		if reports == nil || s.state.judged[node] == name {
@@ -254,7 +275,8 @@ func (r *CanaryReconciler) judgeRound(s *canaryScope, node string, round *canary
 	listening := func(to string) bool { return canary.Listening(s.pods[to][canary.Guarded]) }
 	pairs := round.Pairs(reports, listening)
 	for to, pair := range pairs {
-		s.state.results[nodePair{node, to}] = pairResult{at: at, request: s.request, rows: canary.JudgeAll(s.rows, *pair)}
+		s.state.serial++
+		s.state.results[nodePair{node, to}] = pairResult{serial: s.state.serial, at: at, request: s.request, rows: canary.JudgeAll(s.rows, *pair)}
 	}
 	r.ways.note(node, r.ways.round(node), pairs)
 }

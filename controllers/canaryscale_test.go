@@ -26,7 +26,7 @@ import (
 
 // fleet is a canary on many nodes. The client, the kubelets and the network are fakes.
 type fleet struct {
-	t      *testing.T
+	t      testing.TB
 	clock  *clocktesting.FakeClock
 	client client.Client
 	r      *CanaryReconciler
@@ -42,7 +42,7 @@ type fleet struct {
 	wrong func(node string, c wire.Check) bool
 }
 
-func newFleet(t *testing.T, nodes int) *fleet {
+func newFleet(t testing.TB, nodes int) *fleet {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	if err := AddToScheme(scheme); err != nil {

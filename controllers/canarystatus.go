@@ -72,19 +72,28 @@ func (s *canaryScope) find(r *CanaryReconciler) canaryFindings {
 		}
 		return canary.Result{Verdict: canary.Unknown, Message: s.missing(r, pair)}
 	}
+	common := s.common()
 	for node := range s.ring {
-		f.nodes[node] = map[canary.Name]canary.Result{}
-		for _, row := range s.rows {
-			if row.Untestable != "" {
-				f.nodes[node][row.Name()] = canary.Result{Verdict: canary.Unsupported, Message: row.Untestable}
-				continue
-			}
-			f.nodes[node][row.Name()] = canary.NodeResult(node, row.Name(), s.ring, s.sources, func(from, to string) canary.Result {
-				return of(nodePair{from, to}, row.Name())
-			})
-		}
+		f.nodes[node] = recall(s.state.memo.found, node, s.foundRestsOn(common, node, fresh), func() map[canary.Name]canary.Result {
+			return s.findNode(node, of)
+		})
 	}
 	return f
+}
+
+// findNode makes the results of pairs those of a node.
+func (s *canaryScope) findNode(node string, of func(nodePair, canary.Name) canary.Result) map[canary.Name]canary.Result {
+	out := map[canary.Name]canary.Result{}
+	for _, row := range s.rows {
+		if row.Untestable != "" {
+			out[row.Name()] = canary.Result{Verdict: canary.Unsupported, Message: row.Untestable}
+			continue
+		}
+		out[row.Name()] = canary.NodeResult(node, row.Name(), s.ring, s.sources, func(from, to string) canary.Result {
+			return of(nodePair{from, to}, row.Name())
+		})
+	}
+	return out
 }
 
 // missing says why there is no result of a pair.

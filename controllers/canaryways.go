@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -129,6 +130,28 @@ func (w *CanaryWays) cover(ring map[string][]string, idle map[string]string) {
 	}
 }
 
+// witnesses returns the nodes that probe each node: others before the node itself, since
+// what is within a node takes no way between nodes.
+func (w *CanaryWays) witnesses() map[string][]string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := map[string][]string{}
+	for pair := range w.covered {
+		if w.idle[pair.from] == "" && w.idle[pair.to] == "" {
+			out[pair.to] = append(out[pair.to], pair.from)
+		}
+	}
+	for to, nodes := range out {
+		slices.SortFunc(nodes, func(a, b string) int {
+			if (a == to) != (b == to) {
+				return map[bool]int{true: 1, false: -1}[a == to]
+			}
+			return strings.Compare(a, b)
+		})
+	}
+	return out
+}
+
 // begin decides which of the nodes that are asked about make a round now, and tells
 // whether some have to wait for their turn. A round that does not come to its end is made
 // anew after waysWait.
@@ -140,8 +163,8 @@ func (w *CanaryWays) begin(now time.Time) (more bool) {
 		switch {
 		case !w.rounds[node].Before(w.wanted[node]):
 			delete(w.wanted, node) // it is under way
-		case w.busy[node], len(w.busy) >= waysBurst:
-			more = true
+		case w.busy[node], len(w.busy) >= waysBurst, now.Before(w.wanted[node]):
+			more = true // the last is asked for while this reconcile is under way
 		default:
 			w.rounds[node], w.busy[node] = now, true
 			delete(w.wanted, node)

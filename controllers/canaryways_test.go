@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -153,6 +154,14 @@ func TestRoundsThatAreAskedForTakeTurns(t *testing.T) {
 	if got := begun(now.Add(waysWait + time.Second)); got != nil {
 		t.Errorf("%v began, and nobody has asked", got)
 	}
+	// One that is asked for while the canary is at work has to wait for its next look.
+	late := now.Add(2 * waysWait)
+	if answer(w, fromTo("node-05", "node-05"), late); begun(late.Add(-time.Millisecond)) != nil || !w.begin(late.Add(-time.Millisecond)) {
+		t.Error("a round began that would not count")
+	}
+	if got := begun(late); len(got) != 1 || got[0] != "node-05" {
+		t.Errorf("%v began at the next look", got)
+	}
 }
 
 // The run waits for the canary, but not for ever, and not where there is none.
@@ -261,5 +270,17 @@ func TestTargetsOffThePodNetwork(t *testing.T) {
 		if got := r.offPodNetwork(&plan.Edge{Target: tc.target}); got != tc.want {
 			t.Errorf("%s: got %v, want %v", name, got, tc.want)
 		}
+	}
+}
+
+// Others come before the node itself, and what does not take part is no witness.
+func TestWitnesses(t *testing.T) {
+	w := NewCanaryWays()
+	if got := w.witnesses(); len(got) != 0 {
+		t.Errorf("got %v before anything is known", got)
+	}
+	w.cover(map[string][]string{"a": {"a", "b", "c"}, "b": {"b", "c", "a"}, "c": {"c", "a", "b"}, "d": {"d", "a"}}, map[string]string{"c": "its pod does not run"})
+	if diff := cmp.Diff(map[string][]string{"a": {"b", "d", "a"}, "b": {"a", "b"}, "d": {"d"}}, w.witnesses()); diff != "" {
+		t.Errorf("witnesses (-want +got):\n%s", diff)
 	}
 }

@@ -86,7 +86,7 @@ func TestResolversThatAreJudged(t *testing.T) {
 			s := newScope(resolving().Expectation.DeepCopy(), &tracked{}, epoch)
 			s.input = resolving()
 			s.resolution = plan.Resolve(s.input)
-			current := newRun(s, triggerInterval)
+			current := newRun(s, triggerInterval, nil)
 			p := &probeRun{
 				Pod:    plan.Pod{Source: s.resolution.Edges[0].Source, Node: "a", Edges: s.resolution.Edges},
 				podRun: podRun{name: "probe", node: "a", addrs: []netip.Addr{netip.MustParseAddr("10.0.9.9")}, done: true},
@@ -98,7 +98,7 @@ func TestResolversThatAreJudged(t *testing.T) {
 			p.report.Results = answers(s.resolution.Edges, p.report.Nameservers, tc.broken)
 			current.probes = []*probeRun{p}
 			s.track.run = current
-			if _, err := (&ExpectationReconciler{residents: newResidents(nil, nil)}).judge(t.Context(), s); err != nil {
+			if _, err := (&ExpectationReconciler{residents: newResidents(nil, nil), ways: NewCanaryWays()}).judge(t.Context(), s); err != nil {
 				t.Fatal(err)
 			}
 			var got []string
@@ -163,7 +163,7 @@ func TestResolversOfAProbeThatFailed(t *testing.T) {
 	s := newScope(resolving().Expectation, &tracked{}, epoch)
 	s.input = resolving()
 	s.resolution = plan.Resolve(s.input)
-	current := newRun(s, triggerInterval)
+	current := newRun(s, triggerInterval, nil)
 	p := &probeRun{Pod: plan.Pod{Source: s.resolution.Edges[0].Source, Node: "a", Edges: s.resolution.Edges}, podRun: podRun{name: "probe", node: "a"}}
 	p.fail(verdict.ProbeFailed, "gone")
 	current.probes = []*probeRun{p}

@@ -61,7 +61,7 @@ func TestRunsAreResolvedAnewWhenSomethingChanges(t *testing.T) {
 			s := crowd(t, 3)
 			s.input.Snapshot.Services = []*corev1.Service{{ObjectMeta: meta("db", "1")}}
 			s.resolve()
-			if _, err := new(ExpectationReconciler).schedule(t.Context(), s); err != nil || s.track.run == nil {
+			if _, err := (&ExpectationReconciler{ways: NewCanaryWays()}).schedule(t.Context(), s); err != nil || s.track.run == nil {
 				t.Fatalf("no run was started: %v", err)
 			}
 			before := s.resolution

@@ -72,7 +72,7 @@ func large(b *testing.B) *scope {
 
 func BenchmarkJudge10000Checks(b *testing.B) {
 	s := large(b)
-	current := newRun(s, triggerInterval)
+	current := newRun(s, triggerInterval, nil)
 	current.place(s.exp, DefaultOptions())
 	for i, p := range current.probes {
 		p.addrs = []netip.Addr{netip.MustParseAddr(fmt.Sprint("10.0.1.", i+1)), netip.MustParseAddr(fmt.Sprint("fd00::1:", i+1))}
@@ -85,7 +85,7 @@ func BenchmarkJudge10000Checks(b *testing.B) {
 			p.report.Results = append(p.report.Results, wire.Result{Outcomes: wire.Outcomes{outcome, outcome, outcome}})
 		}
 	}
-	r := &ExpectationReconciler{residents: newResidents(nil, nil)}
+	r := &ExpectationReconciler{residents: newResidents(nil, nil), ways: NewCanaryWays()}
 	for b.Loop() {
 		s.track.run = current
 		if _, err := r.judge(b.Context(), s); err != nil {

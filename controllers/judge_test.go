@@ -234,7 +234,7 @@ func TestHostsRestOnWhatIsAtTheirAddresses(t *testing.T) {
 			s := newScope(exp.DeepCopy(), &tracked{}, epoch)
 			s.input = input("10.0.0.1", nil)
 			s.resolution = plan.Resolve(s.input)
-			current := newRun(s, triggerInterval)
+			current := newRun(s, triggerInterval, nil)
 			current.probes = []*probeRun{{
 				Pod:    plan.Pod{Source: s.resolution.Edges[0].Source, Node: "a", Edges: s.resolution.Edges},
 				podRun: podRun{addrs: []netip.Addr{netip.MustParseAddr("10.0.9.9")}, done: true},
@@ -246,7 +246,7 @@ func TestHostsRestOnWhatIsAtTheirAddresses(t *testing.T) {
 			s.track.run = current
 			s.input = input(tc.endpoint, nil)
 			s.resolution = plan.Resolve(s.input)
-			if _, err := (&ExpectationReconciler{residents: newResidents(nil, nil)}).judge(t.Context(), s); err != nil {
+			if _, err := (&ExpectationReconciler{residents: newResidents(nil, nil), ways: NewCanaryWays()}).judge(t.Context(), s); err != nil {
 				t.Fatal(err)
 			}
 			if len(s.verdicts) != 1 || s.verdicts[0].Cause != tc.wantCause {

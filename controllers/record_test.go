@@ -101,7 +101,7 @@ func TestReadingRecords(t *testing.T) {
 		"it cannot be decoded":        {pod: ended("pp1:?"), done: true, want: "decoding record"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &ExpectationReconciler{residents: newResidents(nil, nil), options: DefaultOptions()}
+			r := &ExpectationReconciler{residents: newResidents(nil, nil), ways: NewCanaryWays(), options: DefaultOptions()}
 			x := &responderRun{podRun: podRun{uid: "pod-1"}, request: "r", askedAt: now}
 			s := &scope{now: now.Add(tc.after), exp: podExpectation(), track: &tracked{run: &run{resident: tc.resident != nil}}}
 			if tc.resident != nil {

@@ -106,13 +106,17 @@ type probeRun struct {
 // addresses of the responders were known, and turned out not to be needed.
 func (p *probeRun) spare() bool { return len(p.Edges) == 0 }
 
-// newRun returns a run of all that the expectation resolves to.
-func newRun(s *scope, trigger string) *run {
+// newRun returns a run of all that the expectation resolves to. The witnesses of a node are
+// the nodes from which the canary probes it.
+func newRun(s *scope, trigger string, witnesses map[string][]string) *run {
 	r := startRun(s, trigger)
 	r.edges, r.obstacles = s.resolution.Edges, s.resolution.Obstacles
 	r.sourcesMatched, r.targetsMatched, r.targetsProbed = s.resolution.SourcesMatched, s.resolution.TargetsMatched, s.resolution.TargetsProbed
 	r.resident = resident(s.exp)
 	r.listenOn(s, plan.Responders(r.edges, r.nodes))
+	for _, e := range r.edges {
+		e.Witnessed = witnesses[e.Target.Node]
+	}
 	return r
 }
 

@@ -98,7 +98,7 @@ func (s *scope) reconcile(t *testing.T, after time.Duration) {
 	s.now = s.now.Add(after)
 	s.input.Sampling, s.input.Learned = s.track.sampling, s.track.learned
 	s.resolution = plan.Resolve(s.input)
-	if _, err := new(ExpectationReconciler).schedule(t.Context(), s); err != nil {
+	if _, err := (&ExpectationReconciler{ways: NewCanaryWays()}).schedule(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 }

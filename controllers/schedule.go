@@ -72,7 +72,7 @@ func (r *ExpectationReconciler) schedule(ctx context.Context, s *scope) (bool, e
 		return !r.followUp(ctx, s), nil
 	}
 	r.resample(s, trigger)
-	s.track.run, s.track.attribution = newRun(s, trigger), nil
+	s.track.run, s.track.attribution = newRun(s, trigger, r.ways.witnesses()), nil
 	s.track.changedAt, s.track.changedTo = time.Time{}, ""
 	if trigger != triggerInterval && trigger != triggerRequested {
 		setPending(s, "a run is under way: "+trigger)

@@ -2,6 +2,7 @@ package evaluator
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -149,6 +150,27 @@ func CNIOf(p *corev1.Pod) *CNI {
 		}
 	}
 	return nil
+}
+
+// RecognisedBy returns the label of the agent's pods, as key=value.
+func (c *CNI) RecognisedBy() string { return c.label[0] + "=" + c.label[1] }
+
+// EnforcesNothing tells whether it enforces no NetworkPolicy by itself.
+func (c *CNI) EnforcesNothing() bool { return c.passive }
+
+// CNISelectors returns label selectors, one for each label key, which select the pods of
+// the agents, and perhaps others: CNIOf tells them apart.
+func CNISelectors() []string {
+	values := map[string][]string{}
+	for i := range cnis {
+		values[cnis[i].label[0]] = append(values[cnis[i].label[0]], cnis[i].label[1])
+	}
+	var out []string
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		slices.Sort(values[key])
+		out = append(out, key+" in ("+strings.Join(slices.Compact(values[key]), ",")+")")
+	}
+	return out
 }
 
 // CNINames lists the implementations that are recognised.

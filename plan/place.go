@@ -126,7 +126,8 @@ func (p *placement) add(e *Edge, node string) {
 }
 
 // nodesForIdentity returns where to probe an identity from that has no pods: nodes
-// that are to be kept, then nodes of its positive controls, then others, up to maxSources. An identity
+// that are to be kept, then nodes of its positive controls, then, of an edge that policies
+// do not allow, those from which the canary is its witness, then others, up to maxSources. An identity
 // keeps the nodes that earlier edges gave it, so that it needs few pods.
 func (p *placement) nodesForIdentity(e *Edge) []string {
 	var out []string
@@ -146,6 +147,9 @@ func (p *placement) nodesForIdentity(e *Edge) []string {
 	if len(out) < p.maxSources {
 		for _, c := range p.controls(e) {
 			take(slices.Sorted(maps.Keys(p.at[c.Source.Key])))
+		}
+		if e.Prediction.Verdict != evaluator.Allowed {
+			take(e.Witnessed)
 		}
 		take(rotate(p.usable, e.Source.Key))
 	}

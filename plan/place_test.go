@@ -30,6 +30,11 @@ func edge(source, target string, v evaluator.Verdict, nodes ...string) *Edge {
 	}
 }
 
+func witnessed(e *Edge, from ...string) *Edge {
+	e.Witnessed = from
+	return e
+}
+
 func nodeList(names ...string) []*corev1.Node {
 	var out []*corev1.Node
 	for _, n := range names {
@@ -101,6 +106,16 @@ func TestPlace(t *testing.T) {
 		},
 		"no control is put on a node that cannot take it": {
 			[]*Edge{edge("batch", "db", denied, "gone"), edge("web", "db", allowed, "c")}, nodeList("a", "c"), 1, []string{"batch on gone: db", "web on c: db"},
+		},
+		"an identity without a control goes where there is a witness, if that can take it": {
+			[]*Edge{witnessed(edge("stranger", "db", denied), "gone", "e", "b")}, nodeList("a", "b", "c", "d", "e"), 2, []string{"stranger on b: db", "stranger on e: db"},
+		},
+		"a control comes before a witness": {
+			[]*Edge{edge("web", "db", allowed, "c"), witnessed(edge("stranger", "db", denied), "e", "b")}, nodeList("a", "b", "c", "d", "e"), 1, []string{"stranger on c: db", "web on c: db"},
+		},
+		"what policies allow needs no witness": {
+			[]*Edge{witnessed(edge("web", "db", allowed), rotate([]string{"a", "b", "c", "d", "e"}, "web")[4])}, nodeList("a", "b", "c", "d", "e"), 1,
+			[]string{"web on " + rotate([]string{"a", "b", "c", "d", "e"}, "web")[0] + ": db"},
 		},
 		"without a usable node, the scheduler chooses for identity and control": {
 			[]*Edge{edge("stranger", "db", denied), edge("other", "db", allowed)}, nil, 1, []string{"other on : db", "stranger on : db"},

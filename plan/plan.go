@@ -157,6 +157,9 @@ type Edge struct {
 	// Via is the nameserver that leads to the target of a DNS edge: pods that do not have
 	// it do not ask the target. Zero means that all do.
 	Via netip.Addr
+	// Witnessed are the nodes from which the way to the target's node can be shown to carry
+	// traffic without a control, in the order in which they are best used.
+	Witnessed []string
 	// Control is set for an edge that nobody declared, and that is evidence only.
 	Control bool
 

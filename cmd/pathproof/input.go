@@ -10,8 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
+
 	// Kubeconfigs may ask for any of the ways to log in that kubectl knows.
 	_ "k8s.io/client-go/plugin/pkg/client/auth"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/pathproof/pathproof/cluster"
@@ -42,15 +44,12 @@ func (i *input) flags(cmd *cobra.Command) {
 	_ = cmd.MarkFlagFilename("filename", "yaml", "yml", "json")
 }
 
-// clusterFlags adds those of kubectl's flags that choose a cluster and a user.
+// clusterFlags adds the flags that choose a cluster, which share the namespace.
 func (i *input) clusterFlags(cmd *cobra.Command) {
-	all := genericclioptions.NewConfigFlags(true)
-	i.kubeconfig = &genericclioptions.ConfigFlags{KubeConfig: all.KubeConfig, Context: all.Context, Impersonate: all.Impersonate, Timeout: all.Timeout}
-	i.kubeconfig.AddFlags(cmd.Flags())
+	i.kubeconfig = clusterFlags(cmd)
 	// It has its flag already.
 	i.kubeconfig.Namespace = &i.namespace
 	cmd.Flags().Lookup("namespace").Usage = `Namespace of names and objects without one (default "default", or that of the context if a cluster is asked).`
-	_ = cmd.MarkFlagFilename("kubeconfig")
 }
 
 // read reads the manifests or, for a command that can, the cluster if there are
@@ -94,27 +93,45 @@ func (i *input) overlay(s streams, c *manifests.Cluster, files []string) (*manif
 
 // readCluster reads the cluster that the flags name.
 func (i *input) readCluster(expectations bool) (*manifests.Cluster, error) {
-	loader := i.kubeconfig.ToRawKubeConfigLoader()
-	raw, err := loader.RawConfig()
+	config, err := restConfig(i.kubeconfig, "no manifests and no cluster are named: write -f FILE or -f FOLDER for manifests, or --kubeconfig FILE for a cluster")
 	if err != nil {
-		return nil, invalid("reading the kubeconfig: %v", err)
-	}
-	// kubectl would ask localhost:8080 then, which says nothing about what is missing.
-	if len(raw.Contexts) == 0 && len(raw.Clusters) == 0 && os.Getenv("KUBERNETES_SERVICE_HOST") == "" {
-		return nil, invalid("no manifests and no cluster are named: write -f FILE or -f FOLDER for manifests, or --kubeconfig FILE for a cluster")
-	}
-	config, err := i.kubeconfig.ToRESTConfig()
-	if err != nil {
-		if clientcmd.IsContextNotFound(err) || errors.Is(err, os.ErrNotExist) {
-			return nil, invalid("%v: kubectl config get-contexts lists what there is", err)
-		}
-		return nil, invalid("reading the kubeconfig: %v", err)
+		return nil, err
 	}
 	c, err := cluster.Read(i.cmd.Context(), config, cluster.Options{Expectations: expectations})
 	if err != nil {
 		return nil, invalid("%v", err)
 	}
 	return c, nil
+}
+
+// clusterFlags adds those of kubectl's flags that choose a cluster and a user.
+func clusterFlags(cmd *cobra.Command) *genericclioptions.ConfigFlags {
+	all := genericclioptions.NewConfigFlags(true)
+	f := &genericclioptions.ConfigFlags{KubeConfig: all.KubeConfig, Context: all.Context, Impersonate: all.Impersonate, Timeout: all.Timeout}
+	f.AddFlags(cmd.Flags())
+	_ = cmd.MarkFlagFilename("kubeconfig")
+	return f
+}
+
+// restConfig returns the configuration of the cluster that the flags name. none is what to
+// say if they name none.
+func restConfig(flags *genericclioptions.ConfigFlags, none string) (*rest.Config, error) {
+	raw, err := flags.ToRawKubeConfigLoader().RawConfig()
+	if err != nil {
+		return nil, invalid("reading the kubeconfig: %v", err)
+	}
+	// kubectl would ask localhost:8080 then, which says nothing about what is missing.
+	if len(raw.Contexts) == 0 && len(raw.Clusters) == 0 && os.Getenv("KUBERNETES_SERVICE_HOST") == "" {
+		return nil, invalid("%s", none)
+	}
+	config, err := flags.ToRESTConfig()
+	if err != nil {
+		if clientcmd.IsContextNotFound(err) || errors.Is(err, os.ErrNotExist) {
+			return nil, invalid("%v: kubectl config get-contexts lists what there is", err)
+		}
+		return nil, invalid("reading the kubeconfig: %v", err)
+	}
+	return config, nil
 }
 
 // currentNamespace is the one of names without one: that of -n, or of the context

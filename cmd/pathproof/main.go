@@ -1,6 +1,7 @@
 // The pathproof command predicts paths from manifests, from what a cluster holds, or
-// from both. It sends no packets and changes no cluster. Its commands are wiring:
-// packages manifests, cluster, check, diff and explain do the work.
+// from both. Of its commands, doctor alone sends packets, from pods that it creates and
+// removes; the others change no cluster. All are wiring: packages manifests, cluster,
+// check, diff, explain and doctor do the work.
 package main
 
 import (
@@ -98,10 +99,11 @@ func run(ctx context.Context, args []string, s streams) int {
 func newRoot(s streams) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "pathproof",
-		Short: "Predict network paths from manifests and clusters",
+		Short: "Predict network paths from manifests and clusters, and test enforcement",
 		Long: `pathproof predicts which network paths policies leave open: those of manifests (-f)
 or, where a command can, those of the cluster of the kubeconfig, which it only
-reads.
+reads. Only doctor does more: it finds out with real packets whether a cluster
+enforces policies at all.
 
 Exit codes: 0 it holds, 1 it does not, 2 bad input or usage, 3 it could not be
 determined.`,
@@ -124,7 +126,7 @@ determined.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return invalid("%v: see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(newPredict(s), newCheck(s), newExplain(s), newDiff(s), newMatrix(s), newVersion(s))
+	root.AddCommand(newPredict(s), newCheck(s), newExplain(s), newDiff(s), newMatrix(s), newDoctor(s), newVersion(s))
 	return root
 }
 

@@ -141,6 +141,14 @@ func TestImports(t *testing.T) {
 		"a cluster is read for manifests to be laid over": {
 			pkg: "cluster", only: append(ours("api", "evaluator", "manifests"), "k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go", "golang.org/x/sync", "sigs.k8s.io/network-policy-api/apis"),
 		},
+		"a diagnosis is words for what was measured": {
+			pkg: "diagnosis", linked: true, never: append(ours("cluster", "controllers", "doctor", "podlog", "probe!"), "k8s.io/client-go", "sigs.k8s.io/controller-runtime"),
+		},
+		"a diagnosis knows rows and results": {pkg: "diagnosis", only: ours("api", "canary")},
+		"doctor measures as the canary does, without an operator": {
+			pkg: "doctor", only: append(ours("api", "canary", "cluster", "diagnosis", "evaluator", "flow", "podlog", "probe/wire", "probepod"),
+				"k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go", "k8s.io/utils", "golang.org/x/sync"),
+		},
 		"diff links no client": {
 			pkg: "diff", linked: true, never: append(ours("cluster", "controllers", "probe!", "cmd", "test"), "k8s.io/client-go", "sigs.k8s.io/controller-runtime"),
 		},

@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -11,10 +10,8 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
@@ -107,32 +104,15 @@ func expectCanaryGreen(c *v1alpha1.EnforcementCanary) {
 var _ = Describe("the canary", Ordered, func() {
 	create := func(ctx context.Context, sctp v1alpha1.SCTPSockets) {
 		GinkgoHelper()
-		Expect(bed.Client.Create(ctx, &v1alpha1.EnforcementCanary{
-			ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.CanaryName}, Spec: v1alpha1.EnforcementCanarySpec{IntervalSeconds: 120, SCTP: sctp},
-		})).To(Succeed())
-	}
-	// remove deletes the canary, which has to leave nothing.
-	remove := func(ctx context.Context) {
-		GinkgoHelper()
-		Expect(bed.Kubectl(ctx, "delete", "enforcementcanary", v1alpha1.CanaryName, "--ignore-not-found", "--timeout=60s")).To(Succeed())
-		Eventually(func() bool {
-			for _, ns := range []string{canaryNamespace, canaryNamespace + "-abroad"} {
-				if err := bed.Client.Get(ctx, client.ObjectKey{Name: ns}, &corev1.Namespace{}); !apierrors.IsNotFound(err) {
-					return false
-				}
-			}
-			policy := &metav1.PartialObjectMetadata{}
-			policy.SetGroupVersionKind(schema.GroupVersionKind{Group: "policy.networking.k8s.io", Version: "v1alpha2", Kind: "ClusterNetworkPolicy"})
-			return apierrors.IsNotFound(bed.Client.Get(ctx, client.ObjectKey{Name: canaryNamespace}, policy))
-		}).WithTimeout(90 * time.Second).WithPolling(500 * time.Millisecond).Should(BeTrue())
+		createCanary(ctx, v1alpha1.EnforcementCanarySpec{IntervalSeconds: 120, SCTP: sctp})
 	}
 
 	BeforeAll(func(ctx SpecContext) {
 		requireLab()
-		remove(ctx) // of a suite that was killed
+		removeCanary(ctx) // of a suite that was killed
 		start := time.Now()
 		create(ctx, v1alpha1.SCTPRaw)
-		DeferCleanup(remove)
+		DeferCleanup(removeCanary)
 		var c *v1alpha1.EnforcementCanary
 		Eventually(func() metav1.ConditionStatus {
 			c = readCanary(ctx)
@@ -215,39 +195,9 @@ var _ = Describe("the canary", Ordered, func() {
 		measured("enforcement broken on a node to all of its rows, interval 15 s", time.Since(start))
 	}, SpecTimeout(2*time.Minute))
 
-	// quiet watches that no alarm is raised while something happens, and until the canary
-	// is complete again.
-	quiet := func(ctx context.Context, happens func()) {
-		GinkgoHelper()
-		watching, stop := context.WithCancel(ctx)
-		seen := make(chan map[string]bool)
-		go func() {
-			defer GinkgoRecover()
-			states := map[string]bool{}
-			tick := time.NewTicker(200 * time.Millisecond)
-			defer tick.Stop()
-			for watching.Err() == nil {
-				select {
-				case <-watching.Done():
-				case <-tick.C:
-					c := &v1alpha1.EnforcementCanary{}
-					if bed.Client.Get(watching, client.ObjectKey{Name: v1alpha1.CanaryName}, c) == nil {
-						states[string(canaryCondition(c, v1alpha1.ConditionEnforced).Status)] = true
-					}
-				}
-			}
-			seen <- states
-		}()
-		happens()
-		stop()
-		states := <-seen
-		Expect(slices.Collect(maps.Keys(states))).To(ContainElement("True"))
-		Expect(slices.Collect(maps.Keys(states))).NotTo(ContainElement("False"), describeCanary(readCanary(ctx)))
-	}
-
 	It("raises no alarm when the operator is restarted, a pod is killed, or a node is drained", func(ctx SpecContext) {
 		expectCanaryGreen(canaryRound(ctx))
-		quiet(ctx, func() {
+		calm(ctx, func() {
 			By("a restart")
 			Expect(bed.Kubectl(ctx, "-n", "pathproof-system", "rollout", "restart", "deployment/pathproof-manager")).To(Succeed())
 			Expect(bed.Kubectl(ctx, "-n", "pathproof-system", "rollout", "status", "deployment/pathproof-manager", "--timeout=60s")).To(Succeed())
@@ -284,7 +234,7 @@ var _ = Describe("the canary", Ordered, func() {
 	}, SpecTimeout(4*time.Minute))
 
 	It("leaves nothing when it is deleted, and calls SCTP unsupported where kernels have none", func(ctx SpecContext) {
-		remove(ctx)
+		removeCanary(ctx)
 		create(ctx, v1alpha1.SCTPKernel)
 		var c *v1alpha1.EnforcementCanary
 		Eventually(func() metav1.ConditionStatus {
@@ -292,6 +242,6 @@ var _ = Describe("the canary", Ordered, func() {
 			return canaryCondition(c, v1alpha1.ConditionReady).Status
 		}).WithTimeout(90*time.Second).Should(Equal(metav1.ConditionTrue), func() string { return describeCanary(c) })
 		Expect(canaryFeature(c, v1alpha1.FeatureSCTP).Unsupported + canaryFeature(c, v1alpha1.FeatureSCTP).Enforced).To(BeEquivalentTo(2))
-		remove(ctx)
+		removeCanary(ctx)
 	}, SpecTimeout(4*time.Minute))
 })

@@ -140,9 +140,14 @@ spec:
 // run runs the command with the site's kubeconfig and namespace.
 func (s *site) run(ctx context.Context, args ...string) answer {
 	GinkgoHelper()
+	return runCommand(ctx, append(args, "--kubeconfig", s.kubeconfig, "-n", s.ns)...)
+}
+
+func runCommand(ctx context.Context, args ...string) answer {
+	GinkgoHelper()
 	path, err := buildCommand()
 	Expect(err).NotTo(HaveOccurred())
-	cmd := exec.CommandContext(ctx, path, append(args, "--kubeconfig", s.kubeconfig, "-n", s.ns)...)
+	cmd := exec.CommandContext(ctx, path, args...)
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err = cmd.Run()

@@ -26,12 +26,14 @@ import (
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/config"
+	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/pathproof/pathproof/controllers"
+	"github.com/pathproof/pathproof/doctor"
+	"github.com/pathproof/pathproof/podlog"
 	"github.com/pathproof/pathproof/probe/wire"
 )
 
@@ -85,9 +87,15 @@ func startOperator(change func(*controllers.Options)) (stop func(), metrics *con
 // client.
 func startOperatorWith(by clock.WithTicker, change func(*controllers.Options), front func(client.Client) client.Client) (stop func(), metrics *controllers.Metrics) {
 	GinkgoHelper()
-	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
+	return startManager(restConfig, readLog, by, change, front)
+}
+
+// startManager runs the operator with a configuration, and a reader of logs, of its own.
+func startManager(config *rest.Config, logs podlog.Reader, by clock.WithTicker, change func(*controllers.Options), front func(client.Client) client.Client) (stop func(), metrics *controllers.Metrics) {
+	GinkgoHelper()
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"},
-		Controller: config.Controller{SkipNameValidation: ptr.To(true)},
+		Controller: ctrlconfig.Controller{SkipNameValidation: ptr.To(true)},
 		Cache:      controllers.CacheOptions(),
 	})
 	Expect(err).NotTo(HaveOccurred())
@@ -103,10 +111,10 @@ func startOperatorWith(by clock.WithTicker, change func(*controllers.Options), f
 		cl = front(cl)
 	}
 	ways := controllers.NewCanaryWays()
-	r := controllers.NewExpectationReconciler(by, cl, readLog, mgr.GetEventRecorder("pathproof"), metrics, ways, o)
+	r := controllers.NewExpectationReconciler(by, cl, logs, mgr.GetEventRecorder("pathproof"), metrics, ways, o)
 	Expect(r.SetupWithManager(ctx, mgr)).To(Succeed())
 	canaryMetrics = controllers.NewCanaryMetrics(by)
-	c := controllers.NewCanaryReconciler(by, cl, readLog, mgr.GetEventRecorder("pathproof"), canaryMetrics, ways, o)
+	c := controllers.NewCanaryReconciler(by, cl, logs, mgr.GetEventRecorder("pathproof"), canaryMetrics, ways, o)
 	Expect(c.SetupWithManager(ctx, mgr, r)).To(Succeed())
 	done := make(chan struct{})
 	go func() {
@@ -193,7 +201,9 @@ func (k *kubelet) log(pod types.UID, printed *int) []string {
 }
 
 // isResident tells whether a pod stays between runs.
-func isResident(pod *corev1.Pod) bool { return pod.Annotations["pathproof.dev/resident"] != "" }
+func isResident(pod *corev1.Pod) bool {
+	return pod.Annotations["pathproof.dev/resident"] != "" || strings.HasPrefix(pod.Namespace, doctor.NamePrefix)
+}
 
 // answer reports on the plans that a resident pod has and has not reported on.
 func (k *kubelet) answer(pod *corev1.Pod) {

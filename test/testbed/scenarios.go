@@ -128,6 +128,12 @@ var (
 		Key: types.NamespacedName{Namespace: "standin", Name: "standin"}, Manifests: "test/e2e/testdata/standin.yaml", LabOnly: true,
 		Workloads: []string{"pod/silent"},
 	}
+	// Sealed: only a canary could show that nodes carry traffic. As long as there is none,
+	// nothing is concluded.
+	Sealed = Scenario{
+		Key: types.NamespacedName{Namespace: "sealed", Name: "sealed"}, Manifests: "test/e2e/testdata/sealed.yaml", LabOnly: true,
+		NotMet: map[string]Found{"closed": {"NoPositiveControl", 4}},
+	}
 	Open  = life("open", nil)
 	Alone = life("alone", nil)
 	// WrongPort: what is declared closed and is not is known whatever the wire says.
@@ -142,7 +148,7 @@ var (
 )
 
 // Scenarios are all of them. A test compares them with the expectations in the manifests.
-var Scenarios = []Scenario{Production, Features, Dualstack, AsItIs, Evidence, Attribution, Stale, Records, Clusterwide, AsDeclared, Otherwise, Cached, Watched, StandIn, Open, Alone, WrongPort, Nobody, SCTP, SCTPRaw, Drift}
+var Scenarios = []Scenario{Production, Features, Dualstack, AsItIs, Evidence, Attribution, Stale, Records, Clusterwide, AsDeclared, Otherwise, Cached, Watched, StandIn, Sealed, Open, Alone, WrongPort, Nobody, SCTP, SCTPRaw, Drift}
 
 func life(name string, notMet map[string]Found) Scenario {
 	return Scenario{

@@ -218,6 +218,17 @@ func (b *Bed) KubectlOutput(ctx context.Context, args ...string) (string, error)
 	return b.output(ctx, b.kubectl, args...)
 }
 
+// Pathproof returns the command line with arguments, for the cluster. It is built when it is
+// asked for first.
+func (b *Bed) Pathproof(ctx context.Context, args ...string) (*exec.Cmd, error) {
+	if _, err := os.Stat(b.path("pathproof")); err != nil {
+		if err := b.build(ctx, "pathproof", "./cmd/pathproof"); err != nil {
+			return nil, err
+		}
+	}
+	return b.command(ctx, b.path("pathproof"), args...), nil
+}
+
 // Forward forwards a port of this machine to one of a pod, or of the pod of a deployment. It
 // returns the address, and what ends it; it ends by itself with the pod.
 func (b *Bed) Forward(ctx context.Context, namespace, target string, port int) (addr string, stop func(), err error) {

@@ -19,9 +19,10 @@ import (
 //go:embed templates
 var templates embed.FS
 
-// controlPlane lists the processes of the control plane in starting order.
-func (l *Lab) controlPlane() []process.Spec {
-	bin := func(name string) string { return filepath.Join(l.binaries.Kubernetes, name) }
+func (l *Lab) kubernetes(name string) string { return filepath.Join(l.binaries.Kubernetes, name) }
+
+// apiServer lists the processes of the API server in starting order.
+func (l *Lab) apiServer() []process.Spec {
 	etcd := "http://127.0.0.1:" + strconv.Itoa(etcdPort)
 	peers := "http://127.0.0.1:" + strconv.Itoa(etcdPeerPort)
 	return []process.Spec{
@@ -30,7 +31,7 @@ func (l *Lab) controlPlane() []process.Spec {
 			"--listen-client-urls=" + etcd, "--advertise-client-urls=" + etcd,
 			"--listen-peer-urls=" + peers, "--initial-advertise-peer-urls=" + peers,
 			"--initial-cluster=default=" + peers, "--log-level=warn"}},
-		{Name: "kube-apiserver", Command: []string{bin("kube-apiserver"),
+		{Name: "kube-apiserver", Command: []string{l.kubernetes("kube-apiserver"),
 			"--etcd-servers=" + etcd,
 			"--bind-address=" + hostAddr.String(), "--advertise-address=" + hostAddr.String(),
 			"--secure-port=" + strconv.Itoa(apiPort),
@@ -54,7 +55,14 @@ func (l *Lab) controlPlane() []process.Spec {
 			"--requestheader-extra-headers-prefix=X-Remote-Extra-",
 			"--proxy-client-cert-file=" + pki("front-proxy.crt"),
 			"--proxy-client-key-file=" + pki("front-proxy.key")}},
-		{Name: "kube-controller-manager", Command: []string{bin("kube-controller-manager"),
+	}
+}
+
+// controllers lists the other processes of the control plane. They end if the API server
+// is not ready within ten seconds, which it may not be on a busy machine.
+func (l *Lab) controllers() []process.Spec {
+	return []process.Spec{
+		{Name: "kube-controller-manager", Command: []string{l.kubernetes("kube-controller-manager"),
 			"--kubeconfig=" + kubeconfigOf("controller-manager"),
 			"--use-service-account-credentials",
 			"--service-account-private-key-file=" + pki("service-accounts.key"),
@@ -64,7 +72,7 @@ func (l *Lab) controlPlane() []process.Spec {
 			"--allocate-node-cidrs=false", "--cluster-cidr=" + both(podRange, podRange6),
 			"--flex-volume-plugin-dir=" + filepath.Join(State, "volume-plugins"),
 			"--leader-elect=false", "--secure-port=0"}},
-		{Name: "kube-scheduler", Command: []string{bin("kube-scheduler"),
+		{Name: "kube-scheduler", Command: []string{l.kubernetes("kube-scheduler"),
 			"--kubeconfig=" + kubeconfigOf("scheduler"),
 			"--leader-elect=false", "--secure-port=0"}},
 	}
@@ -117,7 +125,7 @@ func (l *Lab) all() []process.Spec {
 	for _, n := range l.nodes {
 		out = append(out, l.containerdSpec(n))
 	}
-	out = append(out, l.controlPlane()...)
+	out = append(append(out, l.apiServer()...), l.controllers()...)
 	out = append(out, externalSpec())
 	for _, n := range l.nodes {
 		out = append(out, l.nodeProcesses(n)...)

@@ -20,6 +20,10 @@ func (l *Lab) repair(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	client, err := l.Client()
+	if err != nil {
+		return err
+	}
 	var restarted []string
 	for _, s := range l.all() {
 		r, known := l.processes.Get(s.Name)
@@ -36,13 +40,14 @@ func (l *Lab) repair(ctx context.Context) error {
 			return err
 		}
 		restarted = append(restarted, s.Name)
+		if s.Name == "kube-apiserver" {
+			if err := l.awaitAPI(ctx, client); err != nil {
+				return err
+			}
+		}
 	}
 	if len(restarted) > 0 {
 		l.progress("restarted %s", strings.Join(restarted, ", "))
-	}
-	client, err := l.Client()
-	if err != nil {
-		return err
 	}
 	if err := l.awaitAPI(ctx, client); err != nil {
 		return err

@@ -126,7 +126,7 @@ func (l *Lab) startCore(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, s := range append(l.controlPlane(), externalSpec()) {
+	for _, s := range append(l.apiServer(), externalSpec()) {
 		if err := l.start(s); err != nil {
 			return err
 		}
@@ -140,6 +140,11 @@ func (l *Lab) startCore(ctx context.Context) error {
 		}
 		if err := l.awaitAPI(gctx, client); err != nil {
 			return err
+		}
+		for _, s := range l.controllers() {
+			if err := l.start(s); err != nil {
+				return err
+			}
 		}
 		if err := l.createNodes(gctx, client); err != nil {
 			return err
