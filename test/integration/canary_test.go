@@ -28,11 +28,28 @@ type coalMine struct {
 	ns       string
 	kubelets []*kubelet
 
-	mu sync.Mutex
-	// roles and nodes are those of the pods, by address.
-	roles, nodes map[string]string
+	mu    sync.Mutex
+	known canaryPods
 	// wrong replaces the outcome of a probe to a node; 0 leaves it.
 	wrong func(from, to string, p canary.Probe) wire.Outcome
+}
+
+// canaryPods are pods of a canary, by address. They keep their addresses.
+type canaryPods map[string]corev1.Pod
+
+// at returns the pod at an address. None of another canary may have it.
+func (known canaryPods) at(addr string) (corev1.Pod, bool) {
+	if _, ok := known[addr]; !ok {
+		var pods corev1.PodList
+		if err := k8s.List(context.Background(), &pods, client.HasLabels{canary.RoleLabel}); err != nil {
+			return corev1.Pod{}, false
+		}
+		for _, p := range pods.Items {
+			known[p.Status.PodIP] = p
+		}
+	}
+	p, ok := known[addr]
+	return p, ok
 }
 
 var coalMines int
@@ -40,7 +57,7 @@ var coalMines int
 // newCoalMine starts the network of a canary.
 func newCoalMine() *coalMine {
 	coalMines++
-	m := &coalMine{ns: fmt.Sprintf("mine-%d", coalMines), roles: map[string]string{}, nodes: map[string]string{}}
+	m := &coalMine{ns: fmt.Sprintf("mine-%d", coalMines), known: canaryPods{}}
 	for i, ns := range []string{m.ns, m.ns + canary.AbroadSuffix} {
 		k := startKubeletIn(ns, fmt.Sprintf("10.%d.%d.", 20+coalMines, i))
 		k.outcome = m.outcome
@@ -78,19 +95,13 @@ func (m *coalMine) breaks(wrong func(from, to string, p canary.Probe) wire.Outco
 func (m *coalMine) outcome(from *corev1.Pod, c wire.Check) wire.Outcome {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	addr := c.Addr.String()
-	if m.roles[addr] == "" {
-		var pods corev1.PodList
-		if err := k8s.List(context.Background(), &pods, client.MatchingLabels{canary.Label: "default"}); err != nil {
-			return wire.ProbeError
-		}
-		for _, p := range pods.Items {
-			m.roles[p.Status.PodIP], m.nodes[p.Status.PodIP] = p.Labels[canary.RoleLabel], p.Spec.NodeName
-		}
+	to, ok := m.known.at(c.Addr.String())
+	if !ok {
+		return wire.ProbeError
 	}
-	p := canary.Probe{From: canary.Role(from.Labels[canary.RoleLabel]), To: canary.Role(m.roles[addr]), Transport: c.Transport, Port: c.Port}
+	p := canary.Probe{From: canary.Role(from.Labels[canary.RoleLabel]), To: canary.Role(to.Labels[canary.RoleLabel]), Transport: c.Transport, Port: c.Port}
 	if m.wrong != nil {
-		if o := m.wrong(from.Spec.NodeName, m.nodes[addr], p); o != 0 {
+		if o := m.wrong(from.Spec.NodeName, to.Spec.NodeName, p); o != 0 {
 			return o
 		}
 	}
