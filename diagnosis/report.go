@@ -219,10 +219,10 @@ func Weigh(rounds []Results) (out Results, notes []string, again bool) {
 
 // weigh weighs the conclusions on one row. more is set if they do not settle it.
 func weigh(concluded []canary.Result, newest canary.Result) (res canary.Result, more bool) {
-	switch n := len(concluded); {
-	case n == 0:
+	switch n := len(concluded); n {
+	case 0:
 		return newest, true
-	case n == 1:
+	case 1:
 		return concluded[0], concluded[0].Verdict == canary.NotEnforced
 	default:
 		return concluded[n-1], concluded[n-1].Verdict != concluded[n-2].Verdict

@@ -163,7 +163,7 @@ func (r *Report) notEnforced() string {
 			return row.Feature == v1alpha1.FeatureDefaultDeny && row.Verdict == canary.NotEnforced
 		})
 	}
-	text := ""
+	var text string
 	if r.count(canary.Enforced) == 0 && leak {
 		text = fmt.Sprintf("NetworkPolicies are NOT enforced on this cluster: on %d of %d nodes, traffic gets through that no rule allows", nodes, r.NodesChosen)
 	} else {

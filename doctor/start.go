@@ -32,29 +32,7 @@ func (d *Doctor) awaitPods(ctx context.Context, s *state) error {
 			return err
 		}
 		s.pods, s.waiting = pods, maps.Clone(refused)
-		up, hopeless := 0, len(refused)
-		var image string
-		for node, roles := range pods {
-			if refused[node] != "" {
-				continue
-			}
-			lost := false
-			for _, role := range canary.Roles() {
-				ok, why := canary.Up(roles[role])
-				if ok {
-					up++
-					continue
-				}
-				s.waiting[node] = "its pod " + podName(role, node) + " " + why
-				if message := imageTrouble(roles[role]); message != "" {
-					lost, image = true, message
-				}
-				lost = lost || (roles[role] != nil && canary.Ended(roles[role]))
-			}
-			if lost {
-				hopeless++
-			}
-		}
+		up, hopeless, image := s.count(refused)
 		if text := fmt.Sprintf("waiting for pods: %d of %d are up", up, len(canary.Roles())*len(s.ring)); text != said {
 			said = text
 			d.Progress(text)
@@ -73,6 +51,34 @@ func (d *Doctor) awaitPods(ctx context.Context, s *state) error {
 			return err
 		}
 	}
+}
+
+// count counts the pods that are up and the nodes whose pods will not be, and notes what the
+// others wait for. It returns what keeps an image from being pulled, if anything does.
+func (s *state) count(refused map[string]string) (up, hopeless int, image string) {
+	hopeless = len(refused)
+	for node, roles := range s.pods {
+		if refused[node] != "" {
+			continue
+		}
+		lost := false
+		for _, role := range canary.Roles() {
+			ok, why := canary.Up(roles[role])
+			if ok {
+				up++
+				continue
+			}
+			s.waiting[node] = "its pod " + podName(role, node) + " " + why
+			if message := imageTrouble(roles[role]); message != "" {
+				lost, image = true, message
+			}
+			lost = lost || (roles[role] != nil && canary.Ended(roles[role]))
+		}
+		if lost {
+			hopeless++
+		}
+	}
+	return up, hopeless, image
 }
 
 // giveUp ends the wait for pods. It is an obstacle if those of no node are up.

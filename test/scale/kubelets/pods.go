@@ -89,7 +89,7 @@ func (f *Fleet) run(o *corev1.Pod) {
 	n := uint32(f.made)
 	f.mu.Unlock()
 	four := binary.BigEndian.AppendUint32(nil, 0x0a400000+n) // 10.64.0.0/10
-	six := append(netip.MustParseAddr("fd00::").AsSlice()[:12], binary.BigEndian.AppendUint32(nil, n)...)
+	six := binary.BigEndian.AppendUint32(netip.MustParseAddr("fd00::").AsSlice()[:12], n)
 	for _, b := range [][]byte{four, six} {
 		addr, _ := netip.AddrFromSlice(b)
 		o.Status.PodIPs = append(o.Status.PodIPs, corev1.PodIP{IP: addr.String()})
