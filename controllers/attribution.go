@@ -37,14 +37,8 @@ type attribution struct {
 func (r *run) attribution(verdicts []verdict.Verdict) *attribution {
 	a := &attribution{verdicts: verdicts}
 	checks := r.placedChecks()
-	listed := 0
-	for i, v := range verdicts {
-		if v.Met() {
-			continue
-		}
-		if listed++; listed > maxFindings {
-			break
-		}
+	for _, i := range verdict.Foremost(verdicts, maxFindings) {
+		v := verdicts[i]
 		found, ok := checks[v.Check.ID]
 		if !ok || !v.Attributable() || len(v.Attributions) > 0 || v.Silent() && !standsInFor(found.Edge) {
 			continue

@@ -216,7 +216,7 @@ func setCondition(s *scope, t string, status metav1.ConditionStatus, reason, mes
 	})
 }
 
-// findings lists the verdicts that are not met, worst first. A finding keeps the
+// findings lists the foremost verdicts that are not met, worst first. A finding keeps the
 // time at which it was first seen.
 func findings(s *scope) []v1alpha1.Finding {
 	since := map[findingKey]metav1.Time{}
@@ -224,14 +224,8 @@ func findings(s *scope) []v1alpha1.Finding {
 		since[keyOf(f)] = f.Since
 	}
 	var out []v1alpha1.Finding
-	for _, v := range s.verdicts {
-		if v.Met() {
-			continue
-		}
-		if len(out) == maxFindings {
-			break
-		}
-		f := finding(v, s.now)
+	for _, i := range verdict.Foremost(s.verdicts, maxFindings) {
+		f := finding(s.verdicts[i], s.now)
 		if t, ok := since[keyOf(f)]; ok {
 			f.Since = t
 		}

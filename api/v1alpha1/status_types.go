@@ -51,7 +51,8 @@ type ConnectivityExpectationStatus struct {
 	// +kubebuilder:validation:MaxLength=256
 	LastHandledRequest string `json:"lastHandledRequest,omitempty"`
 
-	// findings are the checks that are not met, worst first, at most 20. summary
+	// findings are the checks that are not met, worst first, at most 20, among which
+	// each path and cause has one before any has a second. summary
 	// has the full counts.
 	// +optional
 	// +listType=atomic
