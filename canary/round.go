@@ -59,9 +59,12 @@ func NewRound(rows []Row, pods Pods, from string, targets []string, frame wire.P
 		r.unable[to] = map[Probe]string{}
 	}
 	for _, role := range Roles() {
-		p := &ArmedPod{Pod: pods[from][role], Plan: frame}
+		p, probes := &ArmedPod{Pod: pods[from][role], Plan: frame}, Probes(rows, role)
+		// Rounds are kept, of thousands of pods.
+		p.checks = make([]aim, 0, len(targets)*len(probes))
+		p.Plan.Checks = make([]wire.Check, 0, len(targets)*len(probes))
 		for _, to := range targets {
-			for _, probe := range Probes(rows, role) {
+			for _, probe := range probes {
 				target := pods[to][probe.To]
 				addr, unable := addressFor(p.Pod, target, probe)
 				if unable != "" {
