@@ -9,9 +9,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/test/testbed"
@@ -32,13 +30,8 @@ var _ = Describe("name resolution", Ordered, func() {
 		scale(ctx, endpoints)
 		DeferCleanup(func(ctx SpecContext) { scale(ctx, 1) })
 		applyScenario(ctx, testbed.AsDeclared) // and Otherwise
-		var list corev1.PodList
-		Expect(bed.Client.List(ctx, &list, client.InNamespace("kube-system"), client.MatchingLabels{"k8s-app": "kube-dns"})).To(Succeed())
-		for _, p := range list.Items {
-			// A node that went, in another test, leaves pods behind that have ended.
-			if p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning {
-				pods = append(pods, p.Namespace+"/"+p.Name)
-			}
+		for _, p := range dnsPods(ctx) {
+			pods = append(pods, p.Namespace+"/"+p.Name)
 		}
 		Expect(pods).To(HaveLen(endpoints))
 	}, NodeTimeout(4*time.Minute))

@@ -76,7 +76,7 @@ var _ = Describe("silence that proves nothing", Ordered, func() {
 		}, SpecTimeout(2*time.Minute))
 
 		It("of a resolver that answers nobody", func(ctx SpecContext) {
-			for _, pod := range resolvers(ctx) {
+			for _, pod := range dnsPods(ctx) {
 				filter(ctx, podNetns(&pod), "input", "udp dport 53 drop", "tcp dport 53 drop")
 			}
 			exp := probe(ctx, resident)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -36,7 +37,7 @@ func healFaults(ctx context.Context) {
 	for _, node := range nodeNames(ctx) {
 		unfilter(ctx, nodeNetns(node))
 	}
-	for _, pod := range resolvers(ctx) {
+	for _, pod := range dnsPods(ctx) {
 		if len(processesOf(&pod)) > 0 { // it may just have ended
 			unfilter(ctx, podNetns(&pod))
 		}
@@ -55,11 +56,13 @@ func nodeNames(ctx context.Context) []string {
 	return out
 }
 
-func resolvers(ctx context.Context) []corev1.Pod {
+// dnsPods returns the pods of the cluster DNS that run. A node that went, in another test,
+// leaves some behind that have ended.
+func dnsPods(ctx context.Context) []corev1.Pod {
 	GinkgoHelper()
 	var pods corev1.PodList
 	Expect(bed.Client.List(ctx, &pods, client.InNamespace("kube-system"), client.MatchingLabels{"k8s-app": "kube-dns"})).To(Succeed())
-	return pods.Items
+	return slices.DeleteFunc(pods.Items, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil || p.Status.Phase != corev1.PodRunning })
 }
 
 // nodeNetns and podNetns return the files of network namespaces.

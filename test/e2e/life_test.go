@@ -72,10 +72,8 @@ var _ = Describe("a run", Ordered, func() {
 		exp := firstRuns(ctx, testbed.Alone)
 		// The control is evidence, and no check of its own: its pods are more than those of
 		// the path, of which each makes a check of each address.
-		var dns corev1.PodList
-		Expect(bed.Client.List(ctx, &dns, client.InNamespace("kube-system"), client.MatchingLabels{"k8s-app": "kube-dns"})).To(Succeed())
 		addresses := 0
-		for _, pod := range dns.Items {
+		for _, pod := range dnsPods(ctx) {
 			addresses += len(pod.Status.PodIPs)
 		}
 		Expect(addresses).To(BeNumerically(">", 0))
