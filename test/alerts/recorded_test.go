@@ -55,13 +55,16 @@ func TestAlertsOnRecordings(t *testing.T) {
 			"PathproofExpectationStale expectation=mongodb namespace=production":     {after{"runs blocked", 100 * s, 170 * s}, after{"runs unblocked", 0, 60 * s}},
 			"PathproofExpectationInconclusive expectation=late namespace=production": {after{"target declared", 160 * s, 180 * s}, after{"target there", 0, 60 * s}},
 		},
+		"operator": {
+			"PathproofOperatorAbsent": {after{"operator stopped", 120 * s, 140 * s}, after{"operator started", 0, 45 * s}},
+		},
 	} {
 		t.Run(name, func(t *testing.T) { replayRecording(t, name, want) })
 	}
 }
 
 // recordings are the names of all.
-var recordings = []string{"enforcement", "silence"}
+var recordings = []string{"enforcement", "silence", "operator"}
 
 func loadRecording(t *testing.T, name string) (rec recording) {
 	t.Helper()
