@@ -144,19 +144,28 @@ func TestOutputs(t *testing.T) {
 	}
 }
 
-// What the README shows is how such a report begins.
+// What the README shows is how a report of the lab begins, of which enforcement was off on a
+// node: testdata has what `pathproof doctor -o json` said of it.
 func TestReadmeShowsAReport(t *testing.T) {
 	readme, err := os.ReadFile("../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, text, found := strings.Cut(string(readme), "<!-- output:doctor -->\n```\n$ pathproof doctor\n")
-	shown, _, ended := strings.Cut(text, "```\n<!-- /output -->")
+	_, rest, found := strings.Cut(string(readme), "<!-- output:doctor -->\n```\n$ pathproof doctor\n")
+	shown, _, ended := strings.Cut(rest, "```\n<!-- /output -->")
 	if !found || !ended {
 		t.Fatal("the README shows no report")
 	}
 	var b strings.Builder
-	if err := New(scenarios()["dead-node"]).Table(&b, false); err != nil {
+	text, err := os.ReadFile("testdata/lab-one-node.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r Report
+	if err := json.Unmarshal(text, &r); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Table(&b, false); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.HasPrefix(b.String(), shown) || !strings.Contains(shown, "FEATURE") {
