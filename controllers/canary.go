@@ -110,13 +110,12 @@ func (r *CanaryReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manage
 	if err != nil {
 		return err
 	}
-	watch := r.kinds.watch
-	r.kinds.watch = func(kind policyKind, o client.Object) error {
-		if err := watch(kind, o); err != nil || kind.name() != clusterPolicyCRD {
-			return err
+	r.kinds.watches = append(r.kinds.watches, func(kind policyKind, o client.Object) error {
+		if kind.name() != clusterPolicyCRD {
+			return nil
 		}
 		return c.Watch(source.Kind(mgr.GetCache(), o, later, predicate.Predicate(isOurs)))
-	}
+	})
 	return nil
 }
 

@@ -52,7 +52,8 @@ func answer(w *CanaryWays, c verdict.Check, after time.Time) string {
 	if pending {
 		return "pending"
 	}
-	return strings.TrimSpace(way.State.String() + " " + way.Why)
+	state := map[verdict.WayState]string{verdict.WayUnknown: "WayUnknown", verdict.WayCarried: "WayCarried", verdict.WayBroken: "WayBroken"}[way.State]
+	return strings.TrimSpace(state + " " + way.Why)
 }
 
 // Only a round that was asked for after the run counts, and only for the way that it took.

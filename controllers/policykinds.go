@@ -108,8 +108,9 @@ func CheckPolicyKinds(names []string) error {
 type kindWatcher struct {
 	client client.Client
 	cache  cache.Cache
-	// watch wakes expectations when an object of a kind changes.
-	watch func(policyKind, client.Object) error
+	// watches wake who depends on an object of a kind when that changes. They are added
+	// before the manager starts.
+	watches []func(policyKind, client.Object) error
 	// changed wakes all expectations: a kind has come or gone. The objects of one that
 	// is gone raise no events.
 	changed chan event.GenericEvent
@@ -193,8 +194,10 @@ func (w *kindWatcher) start(ctx context.Context, kind policyKind, gvk schema.Gro
 		w.wake(ctx)
 		return ctrl.Result{RequeueAfter: syncRetry}, nil //nolint:nilerr // it is tried again, and the state says so
 	}
-	if err := w.watch(kind, kind.newObject(gvk)); err != nil {
-		return ctrl.Result{}, fmt.Errorf("watching %s: %w", kind, err)
+	for _, watch := range w.watches {
+		if err := watch(kind, kind.newObject(gvk)); err != nil {
+			return ctrl.Result{}, fmt.Errorf("watching %s: %w", kind, err)
+		}
 	}
 	w.set(kind.name(), servedKind{gvk: gvk, synced: true})
 	w.wake(ctx)

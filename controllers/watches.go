@@ -121,7 +121,7 @@ func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 	if err != nil {
 		return err
 	}
-	r.kinds.watch = func(kind policyKind, o client.Object) error {
+	r.kinds.watches = append(r.kinds.watches, func(kind policyKind, o client.Object) error {
 		concerned := func(ctx context.Context, o client.Object) []reconcile.Request {
 			if ns := o.GetNamespace(); ns != "" && ns != kind.Root {
 				return r.inReach(ctx, o)
@@ -129,7 +129,7 @@ func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 			return everyone(ctx, o)
 		}
 		return c.Watch(source.Kind(mgr.GetCache(), o, handler.EnqueueRequestsFromMapFunc(concerned), predicate.Predicate(predicate.GenerationChangedPredicate{})))
-	}
+	})
 	return r.kinds.setup(mgr)
 }
 

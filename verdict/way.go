@@ -1,10 +1,6 @@
 package verdict
 
-import (
-	"fmt"
-
-	"github.com/pathproof/pathproof/evaluator"
-)
+import "github.com/pathproof/pathproof/evaluator"
 
 // Way is what the canary knows of the way between the nodes of a check: whether pods that
 // no policy selects reach each other there, over the protocol of the check and in its
@@ -27,19 +23,6 @@ const (
 	// WayBroken means that none was.
 	WayBroken
 )
-
-// String returns a name for messages of tests.
-func (s WayState) String() string {
-	switch s {
-	case WayUnknown:
-		return "WayUnknown"
-	case WayCarried:
-		return "WayCarried"
-	case WayBroken:
-		return "WayBroken"
-	}
-	return fmt.Sprintf("WayState(%d)", uint8(s))
-}
 
 // PathEvidence says what showed that the nodes of a blocked check carry traffic.
 type PathEvidence string
