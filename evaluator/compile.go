@@ -101,11 +101,18 @@ type class struct {
 type selection struct {
 	// rules are those of the policies that isolate, and isolated tells whether there
 	// are any; broken policies may isolate.
-	rules    []*rule
+	rules    []candidate
 	isolated bool
 	broken   []*policy
 	// refs names both, sorted. Decisions share it.
 	refs []PolicyRef
+}
+
+// candidate is a rule of a selection. Its ports can be ruled out without a look at the
+// rule, which lies elsewhere in memory.
+type candidate struct {
+	portSpan
+	*rule
 }
 
 // Compile parses every selector, CIDR and port of the snapshot once. It returns an
@@ -179,7 +186,7 @@ func (e *Engine) newClass(s *shard, key string, set labelSet) *class {
 				} else {
 					s.isolated = true
 					for i := range p.rules[d] {
-						s.rules = append(s.rules, &p.rules[d][i])
+						s.rules = append(s.rules, candidate{newPortSpan(p.rules[d][i].ports), &p.rules[d][i]})
 					}
 				}
 				s.refs = append(s.refs, p.ref)

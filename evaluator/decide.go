@@ -24,13 +24,19 @@ type service struct {
 }
 
 func (e *Engine) decide(f *flow.Flow, d *Decision) {
-	var from, to end
+	// The ends are filled in place, too.
+	var from, to view
 	protocol, why := malformed(f)
-	if why == nil {
-		why = from.resolve(e, &f.From)
+	source := e.shards[f.From.Namespace]
+	target := source
+	if f.To.Namespace != f.From.Namespace {
+		target = e.shards[f.To.Namespace]
 	}
 	if why == nil {
-		why = to.resolve(e, &f.To)
+		why = from.resolve(e, source, &f.From)
+	}
+	if why == nil {
+		why = to.resolve(e, target, &f.To)
 	}
 	if why != nil {
 		d.undecided(why)
@@ -41,18 +47,19 @@ func (e *Engine) decide(f *flow.Flow, d *Decision) {
 		d.toItself()
 		return
 	}
-	why = insideHost(&from, &to)
+	why = insideHost(&from.end, &to.end)
 	if why == nil {
-		why = matchFamilies(&from, &to)
+		why = matchFamilies(&from.end, &to.end)
 	}
 	switch {
 	case why != nil:
 		d.undecided(why)
 	case from.onHost() || to.onHost():
-		*d = e.decideOnHost(service{protocol, f.Port}, &from, &to)
+		*d = e.decideOnHost(service{protocol, f.Port}, &from.end, &to.end)
 	default:
-		source, target := from.plain(), to.plain()
-		decideReading(service{protocol, f.Port}, &source, &target, d)
+		from.seePlainly()
+		to.seePlainly()
+		decideReading(service{protocol, f.Port}, &from, &to, d)
 	}
 }
 

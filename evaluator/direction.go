@@ -112,7 +112,11 @@ func (d *DirectionDecision) exceptOwnNode(m *match) {
 func (d *DirectionDecision) judge(m *match, s *selection) {
 	var open *rule
 	var openWhy doubt
-	for _, r := range s.rules {
+	for i := range s.rules {
+		if !s.rules[i].mayHold(m.service) {
+			continue
+		}
+		r := s.rules[i].rule
 		m.assumed.lookAt(&r.ref)
 		switch answer, why := r.allows(m); {
 		case answer == yes:

@@ -76,14 +76,15 @@ var hostReadings = []reading{
 	{policed: true, selectable: false},
 }
 
-// resolve finds what an endpoint stands for, or says why it cannot be known.
-func (n *end) resolve(e *Engine, p *flow.Endpoint) *cause {
+// resolve finds what an endpoint stands for, or says why it cannot be known. The shard
+// is that of the endpoint's namespace, nil if there is none.
+func (n *end) resolve(e *Engine, s *shard, p *flow.Endpoint) *cause {
 	n.addr = canonical(p.Addr)
 	switch {
 	case p.IsPod():
-		return n.resolvePod(e, p.Namespace, p.Pod)
+		return n.resolvePod(s, p.Namespace, p.Pod)
 	case p.IsIdentity():
-		return n.resolveIdentity(e, p.Namespace, p.Labels)
+		return n.resolveIdentity(e, s, p.Namespace, p.Labels)
 	case p.Pod != "":
 		return &cause{RuleIncomplete, fmt.Sprintf("pod %s is named without its namespace", p.Pod)}
 	default:
@@ -92,9 +93,9 @@ func (n *end) resolve(e *Engine, p *flow.Endpoint) *cause {
 }
 
 // resolvePod resolves a pod by name.
-func (n *end) resolvePod(e *Engine, namespace, name string) *cause {
+func (n *end) resolvePod(s *shard, namespace, name string) *cause {
 	var r resident
-	if s := e.shards[namespace]; s != nil {
+	if s != nil {
 		r = s.pods[name]
 	}
 	switch o := r.pod; {
@@ -112,8 +113,7 @@ func (n *end) resolvePod(e *Engine, namespace, name string) *cause {
 }
 
 // resolveIdentity resolves a pod that need not exist. Its namespace has to.
-func (n *end) resolveIdentity(e *Engine, namespace string, labels map[string]string) *cause {
-	s := e.shards[namespace]
+func (n *end) resolveIdentity(e *Engine, s *shard, namespace string, labels map[string]string) *cause {
 	if s == nil {
 		return &cause{RuleIncomplete, fmt.Sprintf("namespace %s is not in the snapshot", namespace)}
 	}
@@ -151,7 +151,8 @@ func (n *end) resolveAddr(e *Engine) *cause {
 	case len(known.owners) > 1:
 		return &cause{RuleIncomplete, fmt.Sprintf("pods %s and %s both have the address %s", known.owners[0], known.owners[1], a)}
 	case len(known.owners) == 1:
-		return n.resolvePod(e, known.owners[0].namespace, known.owners[0].name)
+		owner := known.owners[0]
+		return n.resolvePod(e.shards[owner.namespace], owner.namespace, owner.name)
 	case known.hosts > 0:
 		n.kind = nodeEnd
 		for _, p := range known.processes {
@@ -206,8 +207,15 @@ func (n *end) onHost() bool {
 
 // plain is the view of an end that looks the same to everybody.
 func (n *end) plain() view {
-	isPod := n.class != nil
-	return view{end: *n, policed: isPod, selectable: isPod}
+	v := view{end: *n}
+	v.seePlainly()
+	return v
+}
+
+// seePlainly makes the view that of an end that looks the same to everybody.
+func (v *view) seePlainly() {
+	isPod := v.class != nil
+	v.policed, v.selectable = isPod, isPod
 }
 
 // view returns one of the things that the end may be under a reading, by its index;

@@ -50,6 +50,40 @@ func newPort(p flow.Protocol, first, last int32) port {
 	return port{protocol: known, first: uint16(first), last: uint16(last)}
 }
 
+// portSpan is one range that holds all ports of a rule, and may hold others.
+type portSpan struct {
+	// protocols has a bit for each protocol.
+	protocols   uint8
+	first, last uint16
+}
+
+// newPortSpan returns the smallest span, to which a name may stand for any number.
+func newPortSpan(ports []port) portSpan {
+	const everything = ^uint8(0)
+	if len(ports) == 0 {
+		return portSpan{everything, 0, maxPort}
+	}
+	s := portSpan{0, maxPort, 0}
+	for i := range ports {
+		p := &ports[i]
+		first, last := p.first, p.last
+		if p.isNamed() {
+			first, last = 0, maxPort
+		}
+		s.first, s.last = min(s.first, first), max(s.last, last)
+		if p.protocol == anyProtocol {
+			s.protocols = everything
+		}
+		s.protocols |= 1 << p.protocol
+	}
+	return s
+}
+
+// mayHold tells whether a rule with the span may be about the port.
+func (s portSpan) mayHold(to service) bool {
+	return s.protocols&(1<<to.protocol) != 0 && s.first <= to.number && to.number <= s.last
+}
+
 // isNamed tells whether the port is a name.
 func (p *port) isNamed() bool { return p.name != word{} }
 

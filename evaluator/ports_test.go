@@ -2,8 +2,11 @@ package evaluator
 
 import (
 	"testing"
+	"unique"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pathproof/pathproof/flow"
 )
 
 func TestS06EndPortIsInclusive(t *testing.T) {
@@ -106,4 +109,48 @@ func TestS09PolicyPortsArePodPorts(t *testing.T) {
 			},
 		},
 	})
+}
+
+// A span may hold more than its ports do, never less: each port that one of them allows
+// has to be in it.
+func TestPortSpanHoldsAllPortsOfARule(t *testing.T) {
+	number := func(p flow.Protocol, first, last int32) port { return newPort(p, first, last) }
+	name := func(p protocol) port { return port{name: unique.Make("http"), protocol: p} }
+	for title, c := range map[string]struct {
+		ports    []port
+		in, none []service
+	}{
+		"no ports are all ports": {in: []service{{tcp, 1}, {udp, maxPort}, {sctp, 80}}},
+		"a number": {
+			ports: []port{number(flow.TCP, 80, 80)},
+			in:    []service{{tcp, 80}}, none: []service{{tcp, 79}, {tcp, 81}, {udp, 80}},
+		},
+		"what lies between two": {
+			ports: []port{number(flow.UDP, 90, 95), number(flow.TCP, 80, 81)},
+			in:    []service{{tcp, 80}, {udp, 95}, {tcp, 85}}, none: []service{{tcp, 79}, {udp, 96}, {sctp, 90}},
+		},
+		"a whole protocol": {
+			ports: []port{number(flow.SCTP, 0, maxPort)},
+			in:    []service{{sctp, 1}, {sctp, maxPort}}, none: []service{{tcp, 1}},
+		},
+		"a name is any number of its protocol": {
+			ports: []port{name(tcp), number(flow.UDP, 53, 53)},
+			in:    []service{{tcp, 1}, {tcp, maxPort}, {udp, 53}}, none: []service{{sctp, 53}},
+		},
+		"a name of any protocol": {ports: []port{name(anyProtocol)}, in: []service{{tcp, 1}, {udp, 2}, {sctp, maxPort}}},
+	} {
+		t.Run(title, func(t *testing.T) {
+			span := newPortSpan(c.ports)
+			for _, s := range c.in {
+				if !span.mayHold(s) {
+					t.Errorf("%+v does not hold %v", span, s)
+				}
+			}
+			for _, s := range c.none {
+				if span.mayHold(s) {
+					t.Errorf("%+v holds %v", span, s)
+				}
+			}
+		})
+	}
 }

@@ -94,7 +94,7 @@ func (t *Table) sort(e *Engine, pods []flow.Endpoint) {
 	seen := make(map[*pod]bool, len(pods))
 	kinds, groups := map[string]int{}, map[string]int{}
 	for i := range pods {
-		why := ends[i].resolve(e, &pods[i])
+		why := ends[i].resolve(e, e.shards[pods[i].Namespace], &pods[i])
 		if why != nil || ends[i].kind != podEnd || ends[i].onHost() || seen[ends[i].pod] {
 			t.kindOf[i] = -1
 			t.odd[i] = len(t.odd)

@@ -113,8 +113,10 @@ func (t *tableRows) row(d direction, s service, subject int, allowed, undefined 
 		allowed.addAll(t.everybody)
 		return
 	}
-	for _, r := range selected.rules {
-		t.join(&m, r, allowed, undefined)
+	for _, c := range selected.rules {
+		if c.mayHold(s) {
+			t.join(&m, c.rule, allowed, undefined)
+		}
 	}
 	if len(selected.broken) > 0 {
 		// X1
