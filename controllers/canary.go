@@ -166,8 +166,9 @@ type canaryState struct {
 	// refusedUntil.
 	refusal      string
 	refusedUntil time.Time
-	// violated is since when rows are not enforced, as far as is known.
-	violated map[rowOf]time.Time
+	// violated holds the rows that are not enforced, as far as is known, and those that were
+	// not until lately.
+	violated map[rowOf]spell
 	// status is what was last written.
 	status *v1alpha1.EnforcementCanaryStatus
 	// teller knows what was told by events.

@@ -45,6 +45,18 @@ type rowOf struct {
 	name canary.Name
 }
 
+// lull is the number of intervals for which a row has to be enforced, so that what comes
+// after is a violation of its own. What is not enforced in every other round would never
+// last for two rounds otherwise, and nobody would be told.
+const lull = 3
+
+// spell is a time in which a row was not enforced.
+type spell struct {
+	since time.Time
+	// over is when the row was first found to be enforced again; zero while it is not.
+	over time.Time
+}
+
 // violation is a row that is not enforced, since it was first seen not to be.
 type violation struct {
 	rowOf
@@ -60,7 +72,7 @@ func NewCanaryMetrics(c clock.PassiveClock) *CanaryMetrics {
 		violations: prometheus.NewDesc("pathproof_enforcement_violations",
 			"1 for each node, feature and direction that the canary found not to be enforced, until it is known to be or the node is gone; at most 500 of them.", []string{"node", "feature", "direction"}, nil),
 		violated: prometheus.NewDesc("pathproof_enforcement_violation_seconds",
-			"Time since each of the violations was first seen.", []string{"node", "feature", "direction"}, nil),
+			"Time since each of the violations was first seen; one that comes and goes within 3 intervals is one.", []string{"node", "feature", "direction"}, nil),
 		nodes: prometheus.NewDesc("pathproof_canary_nodes",
 			"Nodes that the canary selects, by state: Covered, Unknown, or the reason for which they are left out.", []string{"state"}, nil),
 		features: prometheus.NewDesc("pathproof_canary_feature_nodes",
@@ -109,10 +121,10 @@ func (m *CanaryMetrics) Collect(ch chan<- prometheus.Metric) {
 
 // knownViolations are those that the status tells of: what an operator that begins anew
 // knows.
-func knownViolations(st v1alpha1.EnforcementCanaryStatus) map[rowOf]time.Time {
-	out := map[rowOf]time.Time{}
+func knownViolations(st v1alpha1.EnforcementCanaryStatus) map[rowOf]spell {
+	out := map[rowOf]spell{}
 	for _, o := range st.Offenders {
-		out[rowOf{o.Node, canary.Name{Feature: o.Feature, Direction: o.Direction}}] = o.Since.Time
+		out[rowOf{o.Node, canary.Name{Feature: o.Feature, Direction: o.Direction}}] = spell{since: o.Since.Time}
 	}
 	return out
 }
@@ -128,11 +140,19 @@ func (s *canaryScope) follow(f canaryFindings) {
 	for node, rows := range f.nodes {
 		for name, res := range rows {
 			row := rowOf{node, name}
-			switch _, known := s.state.violated[row]; {
-			case res.Verdict == canary.NotEnforced && !known:
-				s.state.violated[row] = s.now
-			case res.Verdict == canary.Enforced || res.Verdict == canary.Unsupported:
-				delete(s.state.violated, row)
+			was, known := s.state.violated[row]
+			isOver := known && !was.over.IsZero()
+			switch res.Verdict {
+			case canary.NotEnforced:
+				if !known || isOver && s.now.Sub(was.over) > lull*canaryInterval(s.canary) {
+					was.since = s.now
+				}
+				s.state.violated[row] = spell{since: was.since}
+			case canary.Enforced, canary.Unsupported:
+				if known && !isOver {
+					s.state.violated[row] = spell{since: was.since, over: s.now}
+				}
+			case canary.Unknown:
 			}
 		}
 	}
@@ -140,8 +160,10 @@ func (s *canaryScope) follow(f canaryFindings) {
 
 // violations lists the rows that are not enforced, as far as there are series for them.
 func (s *canaryScope) violations() (out []violation) {
-	for row, since := range s.state.violated {
-		out = append(out, violation{row, since})
+	for row, was := range s.state.violated {
+		if was.over.IsZero() {
+			out = append(out, violation{row, was.since})
+		}
 	}
 	slices.SortFunc(out, func(a, b violation) int {
 		return cmp.Or(cmp.Compare(a.node, b.node), cmp.Compare(a.name.Feature, b.name.Feature), cmp.Compare(a.name.Direction, b.name.Direction))

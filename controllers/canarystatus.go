@@ -264,7 +264,7 @@ func (s *canaryScope) offenders(f canaryFindings) (listed []v1alpha1.Offender, t
 			}
 			listed = append(listed, v1alpha1.Offender{
 				Node: node, Direction: row.Direction, Feature: row.Feature, Message: truncate(res.Message, maxText),
-				Since: metav1.Time{Time: s.state.violated[rowOf{node, row.Name()}]},
+				Since: metav1.Time{Time: s.state.violated[rowOf{node, row.Name()}].since},
 			})
 		}
 	}

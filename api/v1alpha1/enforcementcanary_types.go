@@ -255,7 +255,8 @@ type Offender struct {
 	Feature CanaryFeature `json:"feature"`
 	// message says what was seen. Bounds: 512 bytes.
 	Message string `json:"message"`
-	// since is when it was first seen.
+	// since is when it was first seen. What comes again before it was enforced for 3
+	// intervals is the same as before.
 	Since metav1.Time `json:"since"`
 }
 

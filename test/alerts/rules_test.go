@@ -123,6 +123,14 @@ func TestRules(t *testing.T) {
 		"a node for one round": {
 			series: all(canaryOf("20x100", "0x100", "10x100", nil, "20x100"), violation("node-1", "UDP", time.Minute, 6)),
 		},
+		// Seen at 1m, 3m and 5m for a minute each: with the second time it is two minutes old. It
+		// is seen for the last time at 5m45s.
+		"a node in every other round": {
+			series: all(canaryOf("20x100", "0x100", "10x100", nil, "20x100"), [][2]string{
+				{`pathproof_enforcement_violation_seconds{node="node-1",feature="UDP",direction="Ingress"}`, "_x4 0+15x3 stale _x3 120+15x3 stale _x3 240+15x3 stale"},
+			}),
+			want: windows{node: "3m0s-8m0s"},
+		},
 		"two rows of a node make one alert": {
 			series: all(canaryOf("20x100", "0x100", "10x100", nil, "20x100"), violation("node-1", "UDP", time.Minute, 16), violation("node-1", "Port", 0, 20)),
 			want:   windows{node: "1m30s-7m0s"},
