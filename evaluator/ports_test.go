@@ -114,7 +114,6 @@ func TestS09PolicyPortsArePodPorts(t *testing.T) {
 // A span may hold more than its ports do, never less: each port that one of them allows
 // has to be in it.
 func TestPortSpanHoldsAllPortsOfARule(t *testing.T) {
-	number := func(p flow.Protocol, first, last int32) port { return newPort(p, first, last) }
 	name := func(p protocol) port { return port{name: unique.Make("http"), protocol: p} }
 	for title, c := range map[string]struct {
 		ports    []port
@@ -122,19 +121,19 @@ func TestPortSpanHoldsAllPortsOfARule(t *testing.T) {
 	}{
 		"no ports are all ports": {in: []service{{tcp, 1}, {udp, maxPort}, {sctp, 80}}},
 		"a number": {
-			ports: []port{number(flow.TCP, 80, 80)},
+			ports: []port{newPort(flow.TCP, 80, 80)},
 			in:    []service{{tcp, 80}}, none: []service{{tcp, 79}, {tcp, 81}, {udp, 80}},
 		},
 		"what lies between two": {
-			ports: []port{number(flow.UDP, 90, 95), number(flow.TCP, 80, 81)},
+			ports: []port{newPort(flow.UDP, 90, 95), newPort(flow.TCP, 80, 81)},
 			in:    []service{{tcp, 80}, {udp, 95}, {tcp, 85}}, none: []service{{tcp, 79}, {udp, 96}, {sctp, 90}},
 		},
 		"a whole protocol": {
-			ports: []port{number(flow.SCTP, 0, maxPort)},
+			ports: []port{newPort(flow.SCTP, 0, maxPort)},
 			in:    []service{{sctp, 1}, {sctp, maxPort}}, none: []service{{tcp, 1}},
 		},
 		"a name is any number of its protocol": {
-			ports: []port{name(tcp), number(flow.UDP, 53, 53)},
+			ports: []port{name(tcp), newPort(flow.UDP, 53, 53)},
 			in:    []service{{tcp, 1}, {tcp, maxPort}, {udp, 53}}, none: []service{{sctp, 53}},
 		},
 		"a name of any protocol": {ports: []port{name(anyProtocol)}, in: []service{{tcp, 1}, {udp, 2}, {sctp, maxPort}}},
