@@ -21,7 +21,7 @@ import (
 )
 
 // gathered are the gauges of a collector, as a scraper names them.
-func gathered(t *testing.T, c prometheus.Collector) map[string]float64 {
+func gathered(t testing.TB, c prometheus.Collector) map[string]float64 {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
 	if err := registry.Register(c); err != nil {
