@@ -44,6 +44,16 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	Expect(bed.Kubectl(ctx, "delete", "enforcementcanary", "--all", "--timeout=60s")).To(Succeed())
 }, NodeTimeout(40*time.Minute))
 
+// Whoever sees only the end of the output has to learn what failed, and how.
+var _ = ReportAfterSuite("failures", func(r Report) {
+	for _, spec := range r.SpecReports {
+		if !spec.Failed() {
+			continue
+		}
+		fmt.Printf("\n=== failed: %s, at %s\n%.3000s\n", spec.FullText(), spec.FailureLocation(), spec.FailureMessage())
+	}
+})
+
 // within bounds the wait for one result: a run takes a few seconds, and the
 // machine may be busy.
 func within(ctx context.Context) (context.Context, context.CancelFunc) {

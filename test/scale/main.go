@@ -49,9 +49,9 @@ func run(ctx context.Context, args []string) (err error) {
 		return errors.New("-nodes wants at least 4, -intervals at least 1, and there are no arguments")
 	}
 	if err := s.start(ctx); err != nil {
-		return errors.Join(err, s.stop())
+		return errors.Join(err, s.stop(false))
 	}
-	defer func() { err = errors.Join(err, s.stop()) }()
+	defer func() { err = errors.Join(err, s.stop(err != nil && ctx.Err() == nil)) }()
 	if err := s.begin(ctx); err != nil {
 		return err
 	}

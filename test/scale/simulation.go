@@ -111,8 +111,8 @@ func (s *simulation) startAPI() (*rest.Config, error) {
 
 func (s *simulation) auditLog() string { return filepath.Join(s.dir, "audit.log") }
 
-// startOperator builds the manager and runs it with the flags of its deployment, and
-// metrics without a login.
+// startOperator builds the manager and runs it with the flags and the memory limit of its
+// deployment, and metrics without a login.
 func (s *simulation) startOperator(ctx context.Context) error {
 	user, err := s.env.AddUser(envtest.User{Name: operator, Groups: []string{"system:masters"}}, nil)
 	if err != nil {
@@ -143,7 +143,7 @@ func (s *simulation) startOperator(ctx context.Context) error {
 	defer func() { _ = logs.Close() }() // the process has its own
 	s.manager = exec.CommandContext(ctx, binary, "--leader-elect", "--leader-election-namespace=pathproof-system", "--probe-image=probe:scale",
 		"--metrics-secure=false", "--metrics-bind-address="+s.metrics, "--health-probe-bind-address=0")
-	s.manager.Env = append(os.Environ(), "KUBECONFIG="+path)
+	s.manager.Env = append(os.Environ(), "KUBECONFIG="+path, "GOMEMLIMIT=900MiB")
 	s.manager.Stdout, s.manager.Stderr = logs, logs
 	if err := s.manager.Start(); err != nil {
 		return fmt.Errorf("starting the manager: %w", err)
@@ -162,8 +162,8 @@ func freeAddress(ctx context.Context) (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-// stop ends everything that start has started.
-func (s *simulation) stop() error {
+// stop ends everything that start has started. What was logged may be kept.
+func (s *simulation) stop(keep bool) error {
 	var errs []error
 	if s.manager != nil && s.manager.Process != nil {
 		_ = s.manager.Process.Kill()
@@ -174,6 +174,10 @@ func (s *simulation) stop() error {
 	}
 	if s.env != nil {
 		errs = append(errs, s.env.Stop())
+	}
+	if keep {
+		fmt.Fprintf(os.Stderr, "The operator's log and its requests are in %s: delete it when they have told you why.\n", s.dir)
+		return errors.Join(errs...)
 	}
 	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
 }
