@@ -35,7 +35,7 @@ type canaryReports struct {
 	mu sync.Mutex
 	// pods holds the last reports of each pod, the oldest first.
 	pods map[types.UID][]canaryReport
-	// fresh are the pods of which there is a report that was not taken yet.
+	// fresh are the pods of which there is a report that was not looked at yet.
 	fresh map[types.UID]bool
 }
 
@@ -87,12 +87,12 @@ func (r *canaryReports) of(pod types.UID, plan string) map[int64]canaryReport {
 	return out
 }
 
-// takeFresh returns the pods of which there are new reports since it was last called.
-func (r *canaryReports) takeFresh() map[types.UID]bool {
+// takeFresh tells whether there are new reports of a pod since it was last called for it.
+func (r *canaryReports) takeFresh(pod types.UID) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	fresh := r.fresh
-	r.fresh = map[types.UID]bool{}
+	fresh := r.fresh[pod]
+	delete(r.fresh, pod)
 	return fresh
 }
 
@@ -100,12 +100,14 @@ func (r *canaryReports) drop(pod types.UID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.pods, pod)
+	delete(r.fresh, pod)
 }
 
 func (r *canaryReports) clear() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clear(r.pods)
+	clear(r.fresh)
 }
 
 // nodePair is a node that probes and one that is probed.
@@ -202,12 +204,12 @@ func (r *CanaryReconciler) handOut(ctx context.Context, s *canaryScope, p *canar
 
 // judge judges the rounds on which all pods of a node have reported.
 func (r *CanaryReconciler) judge(_ context.Context, s *canaryScope) (bool, error) {
-	live, fresh := map[types.UID]bool{}, r.reports.takeFresh()
+	live := map[types.UID]bool{}
 	for node, round := range s.rounds {
 		news := s.state.memo.judged[node] != round
 		for _, p := range round.Pods {
 			live[p.Pod.UID] = true
-			news = news || fresh[p.Pod.UID]
+			news = r.reports.takeFresh(p.Pod.UID) || news
 		}
 		s.state.memo.judged[node] = round
 		if !news {
@@ -271,6 +273,10 @@ func (r *CanaryReconciler) judgeRound(s *canaryScope, node string, round *canary
 		if report.at.After(at) {
 			at = report.at
 		}
+	}
+	if at.After(s.now) {
+		// It came while this reconcile was under way. What is still to come would not count.
+		at = s.now
 	}
 	listening := func(to string) bool { return canary.Listening(s.pods[to][canary.Guarded]) }
 	pairs := round.Pairs(reports, listening)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -37,6 +38,8 @@ type fleet struct {
 	turn   int64
 	// started counts the pods that were started.
 	started int
+	// meanwhile happens once, while a reconcile is under way.
+	meanwhile func()
 	// wrong tells of checks from a node to an address that get through although they must
 	// not.
 	wrong func(node string, c wire.Check) bool
@@ -61,6 +64,13 @@ func newFleet(t testing.TB, nodes int) *fleet {
 	f.client = fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).WithStatusSubresource(&v1alpha1.EnforcementCanary{}).
 		WithIndex(&corev1.Pod{}, PodCNIIndex, func(client.Object) []string { return nil }).Build()
 	counted := interceptor.NewClient(f.client.(client.WithWatch), interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+			if _, policies := list.(*networkingv1.NetworkPolicyList); policies && f.meanwhile != nil {
+				f.meanwhile()
+				f.meanwhile = nil
+			}
+			return c.List(ctx, list, opts...)
+		},
 		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
 			f.writes["create"]++
 			o.SetUID(types.UID(fmt.Sprintf("uid-%d", f.writes["create"])))

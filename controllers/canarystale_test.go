@@ -1,9 +1,11 @@
 package controllers
 
 import (
+	"strings"
 	"testing"
 	"time"
 
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -38,4 +40,52 @@ func TestWhatAPredecessorKnewGrowsOld(t *testing.T) {
 	f.report()
 	f.settle()
 	expect("its first round", metav1.ConditionTrue, metav1.ConditionTrue)
+}
+
+// Reports that come while a reconcile is under way are as good as those before: a canary of
+// many nodes gets some in each.
+func TestReportsThatComeMeanwhile(t *testing.T) {
+	f := newFleet(t, 3)
+	f.settle()
+	for round := range 4 {
+		f.meanwhile = func() {
+			f.clock.Step(100 * time.Millisecond)
+			f.report()
+		}
+		f.reconcile()
+		st := f.status()
+		if c := meta.FindStatusCondition(st.Conditions, v1alpha1.ConditionReady); c == nil || c.Status != metav1.ConditionTrue {
+			t.Fatalf("round %d: Ready is %+v", round, c)
+		}
+		f.clock.Step(time.Minute)
+	}
+}
+
+// A node that does not take part just then is judged by what has come meanwhile as soon as
+// it does.
+func TestReportsOfANodeThatWaits(t *testing.T) {
+	f := newFleet(t, 3)
+	f.settle()
+	f.report()
+	f.settle()
+	first := f.status().LastRound.FinishedAt
+	f.clock.Step(time.Minute)
+	var policies networkingv1.NetworkPolicyList
+	if err := f.client.List(t.Context(), &policies); err != nil {
+		t.Fatal(err)
+	}
+	for i := range policies.Items {
+		// Somebody changes what belongs to a node.
+		if p := &policies.Items[i]; strings.HasPrefix(p.Name, "ipblock-") {
+			p.Spec.PolicyTypes = nil
+			if err := f.client.Update(t.Context(), p); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	f.report()
+	f.settle()
+	if st := f.status(); !st.LastRound.FinishedAt.After(first.Time) {
+		t.Errorf("the last round is of %s, as it was before: %+v", st.LastRound.FinishedAt, st.Conditions)
+	}
 }
