@@ -59,8 +59,10 @@ func NewRound(rows []Row, pods Pods, from string, targets []string, frame wire.P
 		r.unable[to] = map[Probe]string{}
 	}
 	for _, role := range Roles() {
-		p, probes := &ArmedPod{Pod: pods[from][role], Plan: frame}, Probes(rows, role)
-		// Rounds are kept, of thousands of pods.
+		// Rounds are kept, of thousands of pods. The pod is copied, since what points into a
+		// list keeps all of it.
+		pod := *pods[from][role]
+		p, probes := &ArmedPod{Pod: &pod, Plan: frame}, Probes(rows, role)
 		p.checks = make([]aim, 0, len(targets)*len(probes))
 		p.Plan.Checks = make([]wire.Check, 0, len(targets)*len(probes))
 		for _, to := range targets {
@@ -107,24 +109,53 @@ func addressFor(from, to *corev1.Pod, p Probe) (addr netip.Addr, unable string) 
 	return addr, ""
 }
 
+// Report is what counts of a pod's report on its plan. Reports are kept, of thousands of
+// pods; the times and words in them are many times as much.
+type Report struct {
+	// Outcomes are those of each check; nil if the plan could not be run.
+	Outcomes []wire.Outcomes
+	// KubeletProbes is the number of readiness probes that reached the pod meanwhile.
+	KubeletProbes int
+}
+
+// NewReport takes what counts out of a report.
+func NewReport(r *wire.Report) *Report {
+	out := &Report{KubeletProbes: r.KubeletProbes}
+	if r.Error != "" {
+		return out
+	}
+	size := 0
+	for _, result := range r.Results {
+		size += len(result.Outcomes)
+	}
+	all := make(wire.Outcomes, 0, size)
+	out.Outcomes = make([]wire.Outcomes, len(r.Results))
+	for i, result := range r.Results {
+		from := len(all)
+		all = append(all, result.Outcomes...)
+		out.Outcomes[i] = all[from:len(all):len(all)]
+	}
+	return out
+}
+
 // Pairs returns what is known of the way to each target by what the pods have reported, each
 // on its plan. Listening tells of each target whether the kubelet saw all listeners of its
 // guarded pod echo.
-func (r *Round) Pairs(reports map[Role]*wire.Report, listening func(node string) bool) map[string]*Pair {
+func (r *Round) Pairs(reports map[Role]*Report, listening func(node string) bool) map[string]*Pair {
 	pairs := map[string]*Pair{}
 	for _, to := range r.Targets {
 		pairs[to] = &Pair{From: r.From, To: to, Outcomes: map[Probe]wire.Outcomes{}, Unable: r.unable[to], Listening: listening(to)}
 	}
 	for role, report := range reports {
 		p := r.Pods[role]
-		if report.Error != "" || len(report.Results) != len(p.checks) {
+		if len(report.Outcomes) != len(p.checks) {
 			continue // what was not measured is unknown
 		}
 		answered := false
 		for i, c := range p.checks {
-			pairs[c.to].Outcomes[c.Probe] = report.Results[i].Outcomes
+			pairs[c.to].Outcomes[c.Probe] = report.Outcomes[i]
 			pairs[c.to].FirstIPv6 = pairs[c.to].FirstIPv6 || !c.IPv6 && p.Plan.Checks[i].Addr.Is6()
-			answered = answered || report.Results[i].Outcomes.Any(wire.Outcome.Answered)
+			answered = answered || report.Outcomes[i].Any(wire.Outcome.Answered)
 		}
 		if role == Guarded {
 			for _, pair := range pairs {
@@ -136,7 +167,7 @@ func (r *Round) Pairs(reports map[Role]*wire.Report, listening func(node string)
 }
 
 // Judge judges the rows on each target by what the pods have reported, as Pairs takes it.
-func (r *Round) Judge(rows []Row, reports map[Role]*wire.Report, listening func(node string) bool) map[string]map[Name]Result {
+func (r *Round) Judge(rows []Row, reports map[Role]*Report, listening func(node string) bool) map[string]map[Name]Result {
 	out := map[string]map[Name]Result{}
 	for to, pair := range r.Pairs(reports, listening) {
 		out[to] = JudgeAll(rows, *pair)

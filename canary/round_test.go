@@ -61,3 +61,30 @@ func TestRoundLeavesOutWhatCannotBe(t *testing.T) {
 		t.Errorf("got %d and %d checks that cannot be made, want those to b", len(round.unable["a"]), len(round.unable["b"]))
 	}
 }
+
+// Rounds and reports are kept of thousands of pods: neither may keep more than it needs.
+func TestWhatIsKeptIsSmall(t *testing.T) {
+	pods := podsOf("a")
+	round := NewRound(Rows(everything()), pods, "a", []string{"a"}, wire.Plan{Version: wire.Version, TimeoutMilliseconds: 1000, Attempts: Attempts})
+	for role, p := range round.Pods {
+		if p.Pod == pods["a"][role] || p.Pod.UID != pods["a"][role].UID {
+			t.Errorf("%s: the round has the pod itself, want a copy: it keeps the list that the pod is in", role)
+		}
+	}
+	results := []wire.Result{
+		{Outcomes: wire.Outcomes{wire.Replied, wire.TimedOut}, Detail: "words"}, {Outcomes: wire.Outcomes{wire.Refused}}, {},
+	}
+	got := NewReport(&wire.Report{ID: "plan-1", KubeletProbes: 3, Results: results})
+	if got.KubeletProbes != 3 || len(got.Outcomes) != len(results) {
+		t.Fatalf("got %+v of %+v", got, results)
+	}
+	got.Outcomes[0] = append(got.Outcomes[0], wire.ProbeError) // is in the way of no other
+	for i, want := range []string{"RTE", "F", ""} {
+		if text, _ := got.Outcomes[i].MarshalText(); string(text) != want {
+			t.Errorf("check %d: got %q, want %q", i, text, want)
+		}
+	}
+	if got := NewReport(&wire.Report{Error: "no plan", Results: results}); got.Outcomes != nil {
+		t.Errorf("got %+v of a plan that could not be run", got)
+	}
+}

@@ -39,9 +39,11 @@ import (
 const (
 	// canaryGather is how long events are gathered at least before the canary looks at them,
 	// and canaryShare the share of the time that it may take to look, one in so many: in a
-	// large cluster, reports come all the time.
-	canaryGather = 300 * time.Millisecond
-	canaryShare  = 10
+	// large cluster, reports come all the time. They are gathered for canaryGatherMost at
+	// most, since a look that writes takes seconds, and what is reported must not wait long.
+	canaryGather     = 300 * time.Millisecond
+	canaryShare      = 10
+	canaryGatherMost = 5 * time.Second
 	// canaryRetry is when the canary looks again at what it has written, or goes on with
 	// what was too much for one step.
 	canaryRetry = time.Second
@@ -123,7 +125,7 @@ func (r *CanaryReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manage
 func (r *CanaryReconciler) gathered() handler.EventHandler {
 	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 	wake := func(q queue) {
-		q.AddAfter(reconcile.Request{NamespacedName: types.NamespacedName{Name: v1alpha1.CanaryName}}, max(canaryGather, canaryShare*time.Duration(r.took.Load())))
+		q.AddAfter(reconcile.Request{NamespacedName: types.NamespacedName{Name: v1alpha1.CanaryName}}, gatherFor(time.Duration(r.took.Load())))
 	}
 	return handler.Funcs{
 		CreateFunc:  func(_ context.Context, _ event.CreateEvent, q queue) { wake(q) },
@@ -131,6 +133,11 @@ func (r *CanaryReconciler) gathered() handler.EventHandler {
 		DeleteFunc:  func(_ context.Context, _ event.DeleteEvent, q queue) { wake(q) },
 		GenericFunc: func(_ context.Context, _ event.GenericEvent, q queue) { wake(q) },
 	}
+}
+
+// gatherFor is how long events are gathered after a reconcile that took so long.
+func gatherFor(took time.Duration) time.Duration {
+	return min(max(canaryGather, canaryShare*took), canaryGatherMost)
 }
 
 // nodeChanged passes what decides whether a node is covered, and not its heartbeats.

@@ -40,7 +40,9 @@ type canaryReports struct {
 }
 
 type canaryReport struct {
-	*wire.Report
+	*canary.Report
+	plan string
+	turn int64
 	// at is when it was received.
 	at time.Time
 }
@@ -65,10 +67,10 @@ func (r *canaryReports) keep(pod types.UID, report *wire.Report) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	kept := r.pods[pod]
-	if slices.ContainsFunc(kept, func(k canaryReport) bool { return k.ID == report.ID && k.Turn == report.Turn }) {
+	if slices.ContainsFunc(kept, func(k canaryReport) bool { return k.plan == report.ID && k.turn == report.Turn }) {
 		return false
 	}
-	kept = append(kept, canaryReport{report, r.clock.Now()})
+	kept = append(kept, canaryReport{canary.NewReport(report), report.ID, report.Turn, r.clock.Now()})
 	r.pods[pod] = kept[max(0, len(kept)-keptReports):]
 	r.fresh[pod] = true
 	return true
@@ -80,8 +82,8 @@ func (r *canaryReports) of(pod types.UID, plan string) map[int64]canaryReport {
 	defer r.mu.Unlock()
 	out := map[int64]canaryReport{}
 	for _, k := range r.pods[pod] {
-		if k.ID == plan {
-			out[k.Turn] = k
+		if k.plan == plan {
+			out[k.turn] = k
 		}
 	}
 	return out
@@ -267,7 +269,7 @@ func (r *CanaryReconciler) reported(round *canary.Round) (reports map[canary.Rol
 
 // judgeRound judges what the pods of a node have reported, target by target.
 func (r *CanaryReconciler) judgeRound(s *canaryScope, node string, round *canary.Round, received map[canary.Role]canaryReport) {
-	at, reports := time.Time{}, map[canary.Role]*wire.Report{}
+	at, reports := time.Time{}, map[canary.Role]*canary.Report{}
 	for role, report := range received {
 		reports[role] = report.Report
 		if report.at.After(at) {

@@ -89,3 +89,18 @@ func TestReportsOfANodeThatWaits(t *testing.T) {
 		t.Errorf("the last round is of %s, as it was before: %+v", st.LastRound.FinishedAt, st.Conditions)
 	}
 }
+
+// Looking is no more than a tenth of the work, and no report waits long because the look
+// before was slow.
+func TestGathering(t *testing.T) {
+	for took, want := range map[time.Duration]time.Duration{
+		0:                      300 * time.Millisecond,
+		30 * time.Millisecond:  300 * time.Millisecond,
+		200 * time.Millisecond: 2 * time.Second,
+		30 * time.Second:       5 * time.Second,
+	} {
+		if got := gatherFor(took); got != want {
+			t.Errorf("after a look of %s, events are gathered for %s, want %s", took, got, want)
+		}
+	}
+}

@@ -29,13 +29,13 @@ const delivery = 30 * time.Second
 // mailbox holds the reports that have come, by the ID of their plan.
 type mailbox struct {
 	mu      sync.Mutex
-	reports map[string]*wire.Report
+	reports map[string]*canary.Report
 	// arrived tells that there is one more.
 	arrived chan struct{}
 }
 
 func newMailbox() *mailbox {
-	return &mailbox{reports: map[string]*wire.Report{}, arrived: make(chan struct{}, 1)}
+	return &mailbox{reports: map[string]*canary.Report{}, arrived: make(chan struct{}, 1)}
 }
 
 func (m *mailbox) take(_ context.Context, _ types.UID, message wire.Message) {
@@ -44,7 +44,7 @@ func (m *mailbox) take(_ context.Context, _ types.UID, message wire.Message) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.reports[message.Report.ID] = message.Report
+	m.reports[message.Report.ID] = canary.NewReport(message.Report)
 	select {
 	case m.arrived <- struct{}{}:
 	default: // somebody is about to look anyway
@@ -52,10 +52,10 @@ func (m *mailbox) take(_ context.Context, _ types.UID, message wire.Message) {
 }
 
 // of returns the reports of a node's pods on a round that have come.
-func (m *mailbox) of(r *canary.Round) map[canary.Role]*wire.Report {
+func (m *mailbox) of(r *canary.Round) map[canary.Role]*canary.Report {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	out := map[canary.Role]*wire.Report{}
+	out := map[canary.Role]*canary.Report{}
 	for role, p := range r.Pods {
 		if report := m.reports[p.Plan.ID]; report != nil {
 			out[role] = report
@@ -232,7 +232,7 @@ func (d *Doctor) judge(s *state, follower *podlog.Follower, rounds map[string]*c
 
 // unfinished says why what the pods of a node found is not known; empty if it is. A pod that
 // is another one after the round, or has ended, was no witness of all of it.
-func unfinished(follower *podlog.Follower, r *canary.Round, reports map[canary.Role]*wire.Report, after map[canary.Role]*corev1.Pod) string {
+func unfinished(follower *podlog.Follower, r *canary.Round, reports map[canary.Role]*canary.Report, after map[canary.Role]*corev1.Pod) string {
 	for _, role := range canary.Roles() {
 		p := r.Pods[role]
 		if p == nil {
