@@ -203,8 +203,7 @@ var _ = Describe("the canary", Ordered, func() {
 		expectCanaryGreen(canaryRound(ctx))
 		calm(ctx, func() {
 			By("a restart")
-			Expect(bed.Kubectl(ctx, "-n", "pathproof-system", "rollout", "restart", "deployment/pathproof-manager")).To(Succeed())
-			Expect(bed.Kubectl(ctx, "-n", "pathproof-system", "rollout", "status", "deployment/pathproof-manager", "--timeout=60s")).To(Succeed())
+			Expect(bed.RestartOperator(ctx)).To(Succeed())
 			expectCanaryGreen(canaryRound(ctx))
 			By("a pod that is killed")
 			var pods corev1.PodList

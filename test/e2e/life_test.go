@@ -119,7 +119,8 @@ var _ = Describe("a run", Ordered, func() {
 	}, SpecTimeout(3*time.Minute))
 
 	DescribeTable("survives kill -9 of the operator", func(ctx SpecContext, delay time.Duration) {
-		requireLab() // the operator's process is one of this machine
+		requireLab()                                   // the operator's process is one of this machine
+		Expect(bed.RestartOperator(ctx)).To(Succeed()) // whatever the specs before have done to it
 		create(ctx, testbed.Open)
 		both := pairOf(ctx, testbed.Open.Key)
 		exp, resident := both.await(ctx, probed)

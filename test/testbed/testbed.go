@@ -146,6 +146,13 @@ func (b *Bed) Install(ctx context.Context) error {
 	}
 	// The images keep their tag, so an operator that runs from an earlier install
 	// has to be told.
+	return b.RestartOperator(ctx)
+}
+
+// RestartOperator gives the operator a new pod, and waits until that is ready. Its kubelet
+// restarts a new pod at once when it ends; one that has ended before has to wait, for up to
+// five minutes.
+func (b *Bed) RestartOperator(ctx context.Context) error {
 	if err := b.Kubectl(ctx, "-n", "pathproof-system", "rollout", "restart", "deployment/pathproof-manager"); err != nil {
 		return err
 	}
