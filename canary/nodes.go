@@ -30,7 +30,7 @@ func LeftOut(n *corev1.Node, tolerations []corev1.Toleration) (reason, message s
 		return LeftOutVirtual, "no network of the node's own lies behind its pods"
 	case n.Labels[corev1.LabelOSStable] == "windows" || n.Status.NodeInfo.OperatingSystem == "windows":
 		return LeftOutWindows, "there is no probe for Windows"
-	case !isReady(n):
+	case !isReady(n) || taintedNotReady(n):
 		return LeftOutNotReady, "the node is not Ready"
 	case n.Spec.Unschedulable:
 		return LeftOutCordoned, "the node is cordoned"
@@ -58,6 +58,14 @@ func isVirtual(n *corev1.Node) bool {
 func isReady(n *corev1.Node) bool {
 	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
 		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+// taintedNotReady recognises a node of which the node controller has not noticed yet that it
+// is Ready again.
+func taintedNotReady(n *corev1.Node) bool {
+	return slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool {
+		return t.Key == corev1.TaintNodeNotReady || t.Key == corev1.TaintNodeUnreachable
 	})
 }
 

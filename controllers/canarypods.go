@@ -47,7 +47,9 @@ func canaryPod(c *v1alpha1.EnforcementCanary, features []v1alpha1.CanaryFeature,
 }
 
 // keepPods creates the pods that are missing, and deletes those that are not needed, that
-// have ended, or that are old.
+// have ended, or that are old. Those of a node that is not Ready stay: it may be back in a
+// moment, as all are after an outage of the API server, and new pods would meet agents that
+// have not heard of them.
 func (r *CanaryReconciler) keepPods(ctx context.Context, s *canaryScope) (bool, error) {
 	there, err := r.listPods(ctx, s)
 	if err != nil {
@@ -96,6 +98,10 @@ func (r *CanaryReconciler) keepPods(ctx context.Context, s *canaryScope) (bool, 
 	}
 	deletes := 0
 	for _, pod := range there {
+		if pod.DeletionTimestamp == nil && s.leftOut[pod.Spec.NodeName].reason == canary.LeftOutNotReady {
+			r.logs.Unfollow(pod.UID)
+			continue
+		}
 		if deletes++; deletes > canaryBurst {
 			s.again(canaryRetry)
 			break

@@ -1,15 +1,20 @@
 package controllers
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
+	"github.com/pathproof/pathproof/canary"
 )
 
 // An operator that begins anew goes on with what its predecessor has written, as long as
@@ -102,5 +107,71 @@ func TestGathering(t *testing.T) {
 		if got := gatherFor(took); got != want {
 			t.Errorf("after a look of %s, events are gathered for %s, want %s", took, got, want)
 		}
+	}
+}
+
+// A node that is not Ready for a moment keeps its pods, and one that is cordoned does not.
+func TestPodsOfNodesThatAreLeftOut(t *testing.T) {
+	f := newFleet(t, 3)
+	f.settle()
+	f.report()
+	f.settle()
+	change := func(change func(*corev1.Node)) {
+		t.Helper()
+		var node corev1.Node
+		if err := f.client.Get(t.Context(), client.ObjectKey{Name: "node-1"}, &node); err != nil {
+			t.Fatal(err)
+		}
+		change(&node)
+		status := node.Status
+		if err := f.client.Update(t.Context(), &node); err != nil {
+			t.Fatal(err)
+		}
+		node.Status = status
+		if err := f.client.Status().Update(t.Context(), &node); err != nil {
+			t.Fatal(err)
+		}
+	}
+	uids := func() (out []string) {
+		for _, pod := range f.pods() {
+			out = append(out, string(pod.UID))
+		}
+		slices.Sort(out)
+		return out
+	}
+	expect := func(when, reason string) {
+		t.Helper()
+		f.settle()
+		f.report()
+		f.settle()
+		st := f.status()
+		got := ""
+		for _, l := range st.Nodes.LeftOut {
+			got += fmt.Sprint(l.Count, l.Reason)
+		}
+		if got != reason {
+			t.Errorf("%s: left out are %q, want %q", when, got, reason)
+		}
+		if c := meta.FindStatusCondition(st.Conditions, v1alpha1.ConditionReady); c.Status != metav1.ConditionTrue {
+			t.Errorf("%s: Ready is %+v", when, c)
+		}
+	}
+	before := uids()
+	change(func(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionUnknown })
+	expect("not Ready", "1NotReady")
+	change(func(n *corev1.Node) {
+		n.Status.Conditions[0].Status = corev1.ConditionTrue
+		n.Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeUnreachable, Effect: corev1.TaintEffectNoSchedule}}
+	})
+	expect("Ready, by its condition", "1NotReady")
+	change(func(n *corev1.Node) { n.Spec.Taints = nil })
+	expect("Ready", "")
+	if after := uids(); !slices.Equal(after, before) {
+		t.Errorf("there are pods %v, want %v as before", after, before)
+	}
+	change(func(n *corev1.Node) { n.Spec.Unschedulable = true })
+	expect("cordoned", "1Cordoned")
+	if after := uids(); len(after) != len(before)-len(canary.Roles()) {
+		t.Errorf("%d pods are left of %d", len(after), len(before))
 	}
 }

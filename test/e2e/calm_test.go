@@ -21,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -221,6 +222,19 @@ func sealedBy(exp *v1alpha1.ConnectivityExpectation, canary int32) {
 	Expect(exp.Status.LastRun.CanaryEvidence).To(Equal(canary))
 }
 
+// canaryUIDs are those of the canary's pods.
+func canaryUIDs(ctx context.Context) map[string]types.UID {
+	GinkgoHelper()
+	var pods corev1.PodList
+	Expect(bed.Client.List(ctx, &pods, client.HasLabels{"pathproof.dev/canary"})).To(Succeed())
+	Expect(pods.Items).NotTo(BeEmpty())
+	out := map[string]types.UID{}
+	for i := range pods.Items {
+		out[pods.Items[i].Name] = pods.Items[i].UID
+	}
+	return out
+}
+
 // Nobody raises an alarm for what is no fault of the network, and nobody is green for
 // what is not known.
 var _ = Describe("in a namespace where nobody may reach anybody, with a canary", Ordered, func() {
@@ -281,6 +295,7 @@ var _ = Describe("in a namespace where nobody may reach anybody, with a canary",
 		Expect(bed.RestartOperator(ctx)).To(Succeed()) // whatever the specs before have done to it
 		canaryRound(ctx)
 		sealedBy(probe(ctx, testbed.Sealed.Key), 4)
+		before := canaryUIDs(ctx)
 		calm(ctx, func() {
 			Expect(bed.Stop(ctx, "kube-apiserver")).To(Succeed())
 			DeferCleanup(func(ctx SpecContext) { Expect(bed.Repair(ctx)).To(Succeed()) })
@@ -294,6 +309,8 @@ var _ = Describe("in a namespace where nobody may reach anybody, with a canary",
 			measured("the API server came back, to a status that is not from before", time.Since(back))
 			awaitCanary(ctx, 3*time.Minute, "all known again", fresh(back))
 			measured("the API server came back, to everything known again", time.Since(back))
+			// The node controller takes nodes for lost at first.
+			Expect(canaryUIDs(ctx)).To(Equal(before))
 			// client-go opens a watch again within a minute, when it was refused for so long.
 			// An agent that waits for that does not know of new pods, which are open until then,
 			// and whoever probes with them says so. One that begins anew knows of all.
