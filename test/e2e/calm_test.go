@@ -313,11 +313,13 @@ var _ = Describe("in a namespace where nobody may reach anybody, with a canary",
 			Expect(canaryUIDs(ctx)).To(Equal(before))
 			// client-go opens a watch again within a minute, when it was refused for so long.
 			// An agent that waits for that does not know of new pods, which are open until then,
-			// and whoever probes with them says so. One that begins anew knows of all.
+			// and whoever probes with them says so. One that begins anew knows of all, as soon as
+			// it has said that it enforces.
 			for _, node := range []string{"node-a", "node-b"} {
 				Expect(bed.Stop(ctx, "agent-"+node)).To(Succeed())
 			}
 			Expect(bed.Repair(ctx)).To(Succeed())
+			Expect(bed.Heal(ctx)).To(Succeed())
 			sealedBy(probe(ctx, testbed.Sealed.Key), 4)
 		})
 	}, SpecTimeout(6*time.Minute))
