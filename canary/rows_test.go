@@ -183,8 +183,11 @@ func TestLeftOut(t *testing.T) {
 		tolerations []corev1.Toleration
 		want        string
 	}{
-		"an ordinary one":     {node(func(*corev1.Node) {}), nil, ""},
-		"not ready":           {node(func(n *corev1.Node) { n.Status.Conditions = nil }), nil, LeftOutNotReady},
+		"an ordinary one": {node(func(*corev1.Node) {}), nil, ""},
+		"not ready":       {node(func(n *corev1.Node) { n.Status.Conditions = nil }), nil, LeftOutNotReady},
+		"ready, and tainted": {node(func(n *corev1.Node) {
+			n.Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeNotReady, Effect: corev1.TaintEffectNoExecute}}
+		}), []corev1.Toleration{{Operator: corev1.TolerationOpExists}}, LeftOutNotReady},
 		"cordoned":            {node(func(n *corev1.Node) { n.Spec.Unschedulable = true }), nil, LeftOutCordoned},
 		"going":               {node(func(n *corev1.Node) { n.DeletionTimestamp = &now }), nil, LeftOutLeaving},
 		"of Virtual Kubelet":  {node(func(n *corev1.Node) { n.Labels = map[string]string{"type": "virtual-kubelet"} }), nil, LeftOutVirtual},
