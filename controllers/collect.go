@@ -99,7 +99,8 @@ func (r *ExpectationReconciler) read(s *scope, p *probeRun, pod *corev1.Pod) {
 
 // awaitReport waits for a report, but not for ever.
 func (r *ExpectationReconciler) awaitReport(s *scope, p *probeRun, pod *corev1.Pod, reading error) {
-	running := pod != nil && containerRunning(pod) != nil
+	// Without a plan, for which it needs an address, it has not begun.
+	running := pod != nil && containerRunning(pod) != nil && !p.armedAt.IsZero()
 	deadline := p.createdAt.Add(r.options.StartTimeout)
 	if running {
 		if p.runningAt.IsZero() {

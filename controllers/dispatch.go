@@ -60,8 +60,9 @@ func (r *ExpectationReconciler) sweep(ctx context.Context, s *scope) (bool, erro
 }
 
 // dispatch creates the responders of the run and then its probe pods, as far as
-// the limits allow, and hands out the plans once the kubelet sees the responders
-// listen: only then are their addresses known, and is silence no fault of theirs.
+// the limits allow. It hands out the plans once the kubelet sees the responders
+// listen: only then are their addresses known, and is silence no fault of theirs. Nor
+// does a probe pod get its plan before the address of its own is known.
 func (r *ExpectationReconciler) dispatch(ctx context.Context, s *scope) (bool, error) {
 	current := s.track.run
 	for _, resp := range current.responders {
@@ -109,19 +110,21 @@ func (r *ExpectationReconciler) launch(ctx context.Context, s *scope, p *probeRu
 		p.done = p.done || p.createdAt.IsZero()
 		return nil
 	}
-	created := !p.createdAt.IsZero()
 	if err := r.ensure(ctx, s, &p.podRun, func() *corev1.Pod { return probePod(s.exp, s.track.run, p, s.options) }); err != nil {
 		return err
 	}
-	if p.wantsPlan() && !created && !p.found && !s.track.run.resident {
-		p.armedAt = s.now // the plan came with the pod
+	if !p.createdAt.IsZero() {
+		r.observePod(s, &p.podRun)
 	}
 	return nil
 }
 
-// wantsPlan tells whether there is a plan that the pod was not given.
+// wantsPlan tells whether there is a plan that the pod was not given, and may be given:
+// before its address is in its status, no policy can be enforced for it on other nodes, and
+// a kubelet that is short of processor time may take longer than the settle window until it
+// says it.
 func (p *probeRun) wantsPlan() bool {
-	return len(p.plan.Checks) > 0 && !p.spare() && !p.createdAt.IsZero() && !p.done && p.armedAt.IsZero()
+	return len(p.plan.Checks) > 0 && !p.spare() && len(p.addrs) > 0 && !p.done && p.armedAt.IsZero()
 }
 
 // arm gives probe pods their plans: the kubelet projects the annotation into the file
@@ -216,7 +219,7 @@ func (r *ExpectationReconciler) ensure(ctx context.Context, s *scope, p *podRun,
 		s.again(writeRetry) // until the cache has it
 		return nil
 	case err == nil, apierrors.IsAlreadyExists(err):
-		p.createdAt, p.found, p.uid = s.now, err != nil, pod.UID
+		p.createdAt, p.uid = s.now, pod.UID
 		s.track.inFlight.Add(1)
 		return nil
 	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):

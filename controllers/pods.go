@@ -43,8 +43,8 @@ const (
 	grace = 60 * time.Second
 )
 
-// probePod builds the pod that runs one plan. It waits for the plan if there is
-// none yet.
+// probePod builds the pod that runs one plan. It waits for the plan, which is an
+// annotation that it is given later.
 func probePod(exp *v1alpha1.ConnectivityExpectation, r *run, p *probeRun, o Options) *corev1.Pod {
 	pod := basePod(exp, r, p.name, p.Source.Labels, p.Node, o)
 	if w := p.Source.Workload; w != nil {
@@ -62,9 +62,6 @@ func probePod(exp *v1alpha1.ConnectivityExpectation, r *run, p *probeRun, o Opti
 			c.Resources.Requests[corev1.ResourceCPU] = resource.MustParse("100m")
 		}
 	} else {
-		if len(p.plan.Checks) > 0 {
-			pod.Annotations[wire.PlanAnnotation] = probepod.EncodedPlan(p.plan)
-		}
 		// The plan comes when the responders have started, or have been given up.
 		c.Args = []string{"run", "--plan=" + wire.PlanPath, "--plan-wait=" + (o.StartTimeout + planDelivery).String(), "--health-port=" + strconv.Itoa(probepod.HealthPort)}
 		probepod.ProjectAnnotations(pod, wire.PlanPath, "metadata.annotations['"+wire.PlanAnnotation+"']")

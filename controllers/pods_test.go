@@ -71,16 +71,8 @@ func TestProbePod(t *testing.T) {
 			Checks: []wire.Check{{Transport: wire.TCP, Addr: netip.MustParseAddr("10.0.0.1"), Port: 5432}},
 		},
 	}
+	// The plan is not in it: without the annotation the pod gets an empty file, and waits.
 	pod := probePod(podExpectation(), &run{id: "r1"}, p, podOptions())
-	// The encoding is another package's: what counts is that the plan comes out again.
-	got, err := wire.DecodePlan(pod.Annotations[wire.PlanAnnotation])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(p.plan, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
-		t.Errorf("plan of the annotation (-want +got):\n%s", diff)
-	}
-	pod.Annotations[wire.PlanAnnotation] = "(the encoded plan)"
 	golden(t, "probe.yaml", pod)
 
 	pod.Labels["app"] = "changed"
@@ -89,14 +81,32 @@ func TestProbePod(t *testing.T) {
 	}
 }
 
-// A pod without the annotation gets an empty file, and waits.
-func TestProbePodWithoutAPlanYet(t *testing.T) {
-	pod := probePod(podExpectation(), &run{id: "r1"}, &probeRun{Pod: plan.Pod{Source: &plan.Source{}}}, podOptions())
-	if got, ok := pod.Annotations[wire.PlanAnnotation]; ok {
-		t.Errorf("got the plan %q, want none", got)
+// A probe that began before its address is known would tell of a pod that nobody could have
+// let through.
+func TestPlanWaitsForTheAddressOfThePod(t *testing.T) {
+	cases := map[string]struct {
+		change func(*probeRun)
+		want   bool
+	}{
+		"with an address":               {func(*probeRun) {}, true},
+		"without an address":            {func(p *probeRun) { p.addrs = nil }, false},
+		"while responders are awaited":  {func(p *probeRun) { p.plan.Checks = nil }, false},
+		"without anything to check":     {func(p *probeRun) { p.Edges = nil }, false},
+		"of a pod that has its plan":    {func(p *probeRun) { p.armedAt = time.Unix(1, 0) }, false},
+		"of a pod that is done with it": {func(p *probeRun) { p.done = true }, false},
 	}
-	if len(pod.Spec.Volumes) != 1 {
-		t.Error("a later plan would not reach the container")
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			p := &probeRun{
+				podRun: podRun{addrs: []netip.Addr{netip.MustParseAddr("10.0.0.2")}},
+				Pod:    plan.Pod{Edges: []*plan.Edge{{}}},
+				plan:   wire.Plan{Checks: []wire.Check{{}}},
+			}
+			tc.change(p)
+			if got := p.wantsPlan(); got != tc.want {
+				t.Errorf("wants its plan: %t, want %t", got, tc.want)
+			}
+		})
 	}
 }
 

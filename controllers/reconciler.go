@@ -47,7 +47,7 @@ type Options struct {
 	// Implementation is what is known beforehand of the network implementation, of
 	// which the rest is recognised by its pods.
 	Implementation evaluator.Implementation
-	// WarmUp is the time between the start of a probe pod and its first attempt.
+	// WarmUp is the time between a probe pod's first plan and its first attempt.
 	WarmUp time.Duration
 	// StartTimeout bounds the time from a pod's creation to its start.
 	StartTimeout time.Duration
@@ -69,7 +69,7 @@ func DefaultOptions() Options {
 		// more than the run.
 		ProbeImagePullPolicy:     corev1.PullIfNotPresent,
 		ClusterDNS:               types.NamespacedName{Namespace: "kube-system", Name: "kube-dns"},
-		WarmUp:                   time.Second,
+		WarmUp:                   probepod.WarmUp,
 		StartTimeout:             60 * time.Second,
 		MaxProbePods:             200,
 		MaxProbePodsPerNamespace: 50,

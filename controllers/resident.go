@@ -70,7 +70,7 @@ func (r *ExpectationReconciler) reuse(ctx context.Context, s *scope, p *podRun) 
 			return false, err
 		}
 	}
-	p.createdAt, p.found, p.uid = s.now, true, pod.UID
+	p.createdAt, p.uid = s.now, pod.UID
 	return true, nil
 }
 

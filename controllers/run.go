@@ -57,9 +57,6 @@ type podRun struct {
 	name string
 	// createdAt is zero until the pod was created.
 	createdAt time.Time
-	// found is set if the pod was there already when it was to be created: its
-	// creation had been answered, and the answer was lost.
-	found bool
 	// uid is that of a resident pod.
 	uid types.UID
 	// seen is set once the pod was in the cache.

@@ -17,6 +17,7 @@ import (
 	"github.com/pathproof/pathproof/diagnosis"
 	"github.com/pathproof/pathproof/evaluator"
 	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/probepod"
 )
 
 // state is what the steps of an examination share.
@@ -24,7 +25,7 @@ type state struct {
 	rows []canary.Row
 	// ring says which nodes each node probes, and sources which probe it.
 	ring, sources map[string][]string
-	// warmUp is the time between the start of a pod and its first attempt.
+	// warmUp is the time between a pod's plan and its first attempt.
 	warmUp time.Duration
 	// pods are those of each node, and waiting says why a node cannot take part. Set by
 	// createPods and awaitPods.
@@ -119,7 +120,7 @@ func (d *Doctor) recognise(ctx context.Context, f *diagnosis.Findings) (warmUp t
 		list, err := d.Clients.Core.Pods("").List(ctx, metav1.ListOptions{LabelSelector: selector})
 		if apierrors.IsForbidden(err) {
 			f.Notes = append(f.Notes, "The network could not be recognised: the user of the kubeconfig may not list pods in all namespaces.")
-			return time.Second, nil
+			return probepod.WarmUp, nil
 		}
 		if err != nil {
 			return 0, fmt.Errorf("listing the agents of network implementations: %w", err)
@@ -142,5 +143,5 @@ func (d *Doctor) recognise(ctx context.Context, f *diagnosis.Findings) (warmUp t
 		}
 		f.Implementations[i].Pods++
 	}
-	return max(time.Second, evaluator.Implementation{}.Detect(agents).WarmUp), nil
+	return max(probepod.WarmUp, evaluator.Implementation{}.Detect(agents).WarmUp), nil
 }

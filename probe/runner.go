@@ -48,12 +48,15 @@ type Runner struct {
 	// Kubelet counts the readiness probes of the pod for the report; nil counts
 	// none.
 	Kubelet *Kubelet
-	// Started is when the pod started, from which the warm-up counts. Zero means
-	// when Run is called.
-	Started time.Time
 	// RawSCTP lets SCTP go over a raw socket, which takes CAP_NET_RAW, where the kernel
 	// has no SCTP of its own.
 	RawSCTP bool
+
+	// firstPlan is when the first plan came, set once, from which the warm-up counts: a
+	// pod gets one when its address is known to those who enforce policies, which may be
+	// long after its start.
+	firstPlan time.Time
+	once      sync.Once
 
 	// socket opens a socket; nil means socket(2). Tests open theirs in network
 	// namespaces of their own.
@@ -91,8 +94,8 @@ func (r *Runner) Run(ctx context.Context, plan wire.Plan) wire.Report {
 	}
 	s := r.session(plan)
 	defer s.close()
-	warm := cmp.Or(r.Started, start).Add(time.Duration(plan.WarmUpMilliseconds) * time.Millisecond)
-	sleep(ctx, time.Until(warm))
+	r.once.Do(func() { r.firstPlan = start })
+	sleep(ctx, time.Until(r.firstPlan.Add(time.Duration(plan.WarmUpMilliseconds)*time.Millisecond)))
 	s.warm = time.Now()
 
 	report.Nameservers = s.nameservers(plan.Checks)

@@ -130,29 +130,41 @@ func TestChecksOverlap(t *testing.T) {
 	}
 }
 
-// A pod that has waited for its plan need not wait for its network as well.
+// It is the first plan that says that the pod's address is known, however long the probe
+// has run by then. A pod that has warmed up need not wait again.
 func TestRunWarmsUpBeforeTheFirstAttempt(t *testing.T) {
 	cases := map[string]struct {
-		waited, want time.Duration
+		// before and earlier are how long before the plan the runner was made, and ran
+		// another one; earlier is 0 if it ran none.
+		before, earlier, want time.Duration
 	}{
-		"the plan was there from the start": {0, 5 * time.Second},
-		"the plan came during the warm-up":  {2 * time.Second, 3 * time.Second},
-		"the plan came after the warm-up":   {time.Minute, 0},
+		"the plan comes at once":                       {0, 0, 5 * time.Second},
+		"the plan comes late":                          {time.Minute, 0, 5 * time.Second},
+		"another one comes during the warm-up":         {time.Minute, 2 * time.Second, 3 * time.Second},
+		"another one comes when the warm-up is over":   {2 * time.Minute, time.Minute, 0},
+		"another one comes when the warm-up just ends": {time.Minute, 5 * time.Second, 0},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				plan := planOf(local(wire.GoalNone))
 				plan.Attempts, plan.WarmUpMilliseconds = 1, 5000
-				started := time.Now()
-				time.Sleep(tc.waited) // in the bubble's time
-				start, first := time.Now(), time.Duration(-1)
-				r := &Runner{Started: started, try: func(context.Context, *wire.Check) attempt {
-					if first < 0 {
+				var start time.Time
+				first := time.Duration(-1)
+				r := &Runner{try: func(context.Context, *wire.Check) attempt {
+					if first < 0 && !start.IsZero() {
 						first = time.Since(start)
 					}
 					return attempt{outcome: wire.Replied}
 				}}
+				time.Sleep(tc.before - tc.earlier) // in the bubble's time
+				if tc.earlier > 0 {
+					cut, cancel := context.WithCancel(t.Context())
+					cancel()
+					r.Run(cut, plan)
+					time.Sleep(tc.earlier)
+				}
+				start = time.Now()
 				r.Run(t.Context(), plan)
 				if first != tc.want {
 					t.Errorf("first attempt after %v, want %v", first, tc.want)

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -27,6 +28,11 @@ const (
 
 	probeUser = 65532
 )
+
+// WarmUp is the time between a pod's first plan and its first attempt, unless more is asked
+// for. It gets its plan when its status has its address, and those who enforce policies hear
+// of that at the same time.
+const WarmUp = 500 * time.Millisecond
 
 // EnforceLabel is the label of a namespace that names the Pod Security Standard that its
 // pods have to meet.

@@ -16,13 +16,18 @@ func Status(pod *corev1.Pod) *corev1.ContainerStatus {
 	return nil
 }
 
-// Waiting says why a pod does not run yet. The messages in it are of any length.
+// Waiting says why a pod does not run yet, or cannot be told to probe. The messages in it
+// are of any length.
 func Waiting(pod *corev1.Pod) string {
 	if pod == nil {
 		return "it was not seen"
 	}
-	if c := Status(pod); c != nil && c.State.Waiting != nil && c.State.Waiting.Reason != "" {
+	switch c := Status(pod); {
+	case c == nil:
+	case c.State.Waiting != nil && c.State.Waiting.Reason != "":
 		return c.State.Waiting.Reason + " " + c.State.Waiting.Message
+	case c.State.Running != nil && len(Addrs(pod)) == 0:
+		return "it runs, and its status has no address"
 	}
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {

@@ -67,7 +67,7 @@ func parse(fs *flag.FlagSet, args []string) (*flags, error) {
 	fs.StringVar(&f.ignoredKinds, "ignore-policy-kinds", "", "Kinds of policy that are taken to decide nothing, separated by commas, for example CiliumNetworkPolicy.cilium.io. Paths that an object of any other known kind could decide are predicted as undefined.")
 	fs.StringVar(&f.assume, "assume", "", "What the network implementation does where the API leaves it open, as KEY=true|false, separated by commas, or cni=NAME, or cni=none to assume nothing of the implementation that is recognised by its pods: "+
 		strings.Join(evaluator.AssumptionKeys(), ", ")+".")
-	fs.DurationVar(&o.WarmUp, "warm-up", o.WarmUp, "Time between the start of a probe pod and its first attempt. Raise it where the network plugin needs longer to program a new pod.")
+	fs.DurationVar(&o.WarmUp, "warm-up", o.WarmUp, "Time between the moment in which a probe pod has its first plan, for which its address has to be known, and its first attempt. Raise it where the network plugin needs longer to program a new pod.")
 	fs.DurationVar(&o.StartTimeout, "start-timeout", o.StartTimeout, "Longest time between the creation of a probe pod and its start.")
 	fs.IntVar(&o.MaxProbePods, "max-probe-pods", o.MaxProbePods, "Probe pods that may exist at a time.")
 	fs.IntVar(&o.MaxProbePodsPerNamespace, "max-probe-pods-per-namespace", o.MaxProbePodsPerNamespace, "Probe pods that may exist at a time in one namespace.")

@@ -51,7 +51,7 @@ var version = ""
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	p := program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, started: time.Now()}
+	p := program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	code := p.main(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
@@ -61,8 +61,6 @@ func main() {
 type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	// started is when the process started, from which the warm-up of a plan counts.
-	started time.Time
 }
 
 func (p program) main(ctx context.Context, args []string) int {
@@ -143,7 +141,7 @@ func (p program) runPlan(ctx context.Context, source planSource, healthPort uint
 		p.logf("%v", err)
 		return wire.Report{Version: wire.Version, ID: id, Error: err.Error()}
 	}
-	runner := probe.Runner{Started: p.started, RawSCTP: rawSCTP}
+	runner := probe.Runner{RawSCTP: rawSCTP}
 	if healthPort != 0 {
 		// Before there is a plan: a kubelet that is refused would raise events.
 		k, err := probe.ListenKubelet(healthPort)

@@ -26,7 +26,7 @@ func (p program) stay(ctx context.Context, args []string) int {
 	if !p.validPort(*healthPort) {
 		return exitUsage
 	}
-	runner := &probe.Runner{Started: p.started, RawSCTP: *raw}
+	runner := &probe.Runner{RawSCTP: *raw}
 	if *healthPort != 0 {
 		k, err := probe.ListenKubelet(uint16(*healthPort))
 		if err != nil {

@@ -92,9 +92,9 @@ type Plan struct {
 	Version int `json:"v"`
 	// ID names the run and the pod; the report repeats it.
 	ID string `json:"id"`
-	// WarmUpMilliseconds is the least time between the start of the probe's process
-	// and the first attempt, for agents that program a new pod's rules after it has
-	// started.
+	// WarmUpMilliseconds is the least time between the first plan that the probe gets
+	// and the first attempt, for agents that program a new pod's rules after its address
+	// has become known.
 	WarmUpMilliseconds int `json:"warm,omitempty"`
 	// SettleMilliseconds bounds the time in which further rounds may start,
 	// counted from the end of the warm-up. 0 means one round.

@@ -169,10 +169,32 @@ var _ = Describe("evidence", func() {
 		w.leavesNothing(ctx)
 	}, SpecTimeout(time.Minute))
 
+	It("is not asked for before the address of the probe is known", func(ctx SpecContext) {
+		startOperator(func(o *controllers.Options) { o.WarmUp = 0 })
+		w := newWorld(ctx, nil)
+		w.kubelet.set(func(k *kubelet) {
+			k.end = func(p *corev1.Pod) *corev1.PodStatus {
+				if !probes(p) {
+					return nil
+				}
+				status := running(corev1.ContainerStatus{Name: "probe", Ready: true, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}}})
+				status.PodIP, status.PodIPs = "", nil
+				return status
+			}
+		})
+		w.expect(ctx, toResponder)
+		Eventually(func() []string { return w.kubelet.apps() }).WithTimeout(10 * time.Second).Should(ConsistOf("db"))
+		Consistently(func() []string { return planned(ctx, w) }).WithTimeout(500 * time.Millisecond).Should(BeEmpty())
+		inconclusive(w.result(ctx), "denied", "SourceNotReady", "it runs, and its status has no address")
+		w.leavesNothing(ctx)
+	}, SpecTimeout(time.Minute))
+
 	It("is missing when the responder dies while it is probed", func(ctx SpecContext) {
 		startOperator(func(o *controllers.Options) { o.StartTimeout = time.Minute })
 		w := newWorld(ctx, nil)
-		w.kubelet.set(func(k *kubelet) { k.hold = probes })
+		w.kubelet.set(func(k *kubelet) {
+			k.hold = func(p *corev1.Pod) bool { return probes(p) && p.Annotations[wire.PlanAnnotation] != "" }
+		})
 		w.expect(ctx, toResponder)
 		Eventually(func() []string { return w.kubelet.apps() }).WithTimeout(10 * time.Second).Should(ConsistOf("db"))
 		// The probes have their plans only once the operator has seen it listen.

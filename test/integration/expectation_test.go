@@ -270,7 +270,11 @@ pathproof_expectation_ready{expectation=%q,namespace=%q,reason="AllPathsMet",sta
 			return running(corev1.ContainerStatus{Name: "probe", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}}})
 		}),
 		Entry("hides behind an injected container that ended well", SpecTimeout(time.Minute), "ProbeFailed", func(p *corev1.Pod) *corev1.PodStatus {
-			good := reported(p, func(*wire.Report) {}).ContainerStatuses[0]
+			status := reported(p, func(*wire.Report) {})
+			if status == nil {
+				return nil
+			}
+			good := status.ContainerStatuses[0]
 			good.Name = "injected"
 			bad := corev1.ContainerStatus{Name: "probe", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "OOMKilled", ExitCode: 137}}}
 			return running(good, bad)
@@ -468,9 +472,12 @@ func running(containers ...corev1.ContainerStatus) *corev1.PodStatus {
 }
 
 // reported is the status of a probe that ended with a report in which every check
-// is as declared, but for what change does to it.
+// is as declared, but for what change does to it; nil while the probe has no plan.
 func reported(pod *corev1.Pod, change func(*wire.Report)) *corev1.PodStatus {
 	GinkgoHelper()
+	if pod.Annotations[wire.PlanAnnotation] == "" {
+		return nil
+	}
 	plan, err := wire.DecodePlan(pod.Annotations[wire.PlanAnnotation])
 	Expect(err).NotTo(HaveOccurred())
 	report := wire.Report{Version: wire.Version, ID: plan.ID, KubeletProbes: 1}
