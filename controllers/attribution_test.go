@@ -43,7 +43,7 @@ func TestWhatEndsAFollowUp(t *testing.T) {
 			if tc.change != nil {
 				tc.change(s)
 			}
-			r := &ExpectationReconciler{residents: newResidents(nil, nil), ways: NewCanaryWays(), options: Options{StartTimeout: 20 * time.Second}}
+			r := &ExpectationReconciler{logs: newPodLogs(nil, nil), ways: NewCanaryWays(), options: Options{StartTimeout: 20 * time.Second}}
 			if err := r.dropFollowUp(t.Context(), s); err != nil {
 				t.Fatal(err)
 			}
@@ -71,7 +71,7 @@ func TestOtherRunsAreNotDropped(t *testing.T) {
 // A change that is undone before it starts a run, as a pod that is not ready for a moment,
 // delays a follow-up, and not for ever.
 func TestFollowUpWaitsForTheSameConfiguration(t *testing.T) {
-	r := &ExpectationReconciler{residents: newResidents(nil, nil), ways: NewCanaryWays()}
+	r := &ExpectationReconciler{logs: newPodLogs(nil, nil), ways: NewCanaryWays()}
 	engine, _ := evaluator.Compile(evaluator.Snapshot{})
 	s := scheduled(30*time.Second, func(s *scope) {
 		s.resolution.Predictor = plan.NewPredictor(engine, plan.Snapshot{})
@@ -290,7 +290,7 @@ func TestAttributeAddsToTheFindings(t *testing.T) {
 		s.track.run = &run{startedAt: s.now, followUp: &plan.FollowUp{Halves: []plan.Halves{{Ingress: plan.HalfPath{Missing: "nobody is free"}}}}}
 	})
 	recorder := events.NewFakeRecorder(2)
-	r := &ExpectationReconciler{residents: newResidents(nil, nil), ways: NewCanaryWays(), metrics: NewMetrics(nil), recorder: recorder}
+	r := &ExpectationReconciler{logs: newPodLogs(nil, nil), ways: NewCanaryWays(), metrics: NewMetrics(nil), recorder: recorder}
 	if _, err := r.attribute(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}

@@ -9,12 +9,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/pathproof/pathproof/podlog"
 	"github.com/pathproof/pathproof/probe/wire"
 	"github.com/pathproof/pathproof/probepod"
 	"github.com/pathproof/pathproof/verdict"
 )
 
-// collect reads the reports of probe pods that have ended, and is done with the pods.
+// collect reads the reports of probe pods, and is done with those that do not stay.
 // It ends the reconcile until every probe pod is done.
 func (r *ExpectationReconciler) collect(_ context.Context, s *scope) (bool, error) {
 	current := s.track.run
@@ -60,8 +61,11 @@ func (r *ExpectationReconciler) discard(s *scope, p *probeRun, pod *corev1.Pod) 
 func (r *ExpectationReconciler) read(s *scope, p *probeRun, pod *corev1.Pod) {
 	var report *wire.Report
 	var reading error
-	if s.track.run.resident && !p.armedAt.IsZero() {
-		report, reading = r.readResident(s, p, pod)
+	if !p.armedAt.IsZero() {
+		report, reading = r.readLog(s, p, pod)
+	}
+	if !s.track.run.resident {
+		reading = nil // its report comes as the termination message, too
 	}
 	gone := p.seen && (pod == nil || pod.DeletionTimestamp != nil)
 	switch {
@@ -95,6 +99,14 @@ func (r *ExpectationReconciler) read(s *scope, p *probeRun, pod *corev1.Pod) {
 	default:
 		r.awaitReport(s, p, pod, reading)
 	}
+}
+
+// readLog reads what a probe pod has reported in its log.
+func (r *ExpectationReconciler) readLog(s *scope, p *probeRun, pod *corev1.Pod) (*wire.Report, error) {
+	if pod != nil && containerRunning(pod) != nil {
+		r.logs.Follow(pod, podlog.Backlog)
+	}
+	return r.logs.report(s.exp.UID, p.uid, p.plan.ID)
 }
 
 // awaitReport waits for a report, but not for ever.

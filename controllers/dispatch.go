@@ -133,11 +133,11 @@ func (r *ExpectationReconciler) arm(ctx context.Context, s *scope, probes []*pro
 	give := r.armOneShot
 	if s.track.run.resident {
 		give = r.armResident
-		for _, p := range probes {
-			r.residents.expect(s.exp, p.plan.ID)
-			if s.track.latency != nil {
-				s.track.latency.watch(p)
-			}
+	}
+	for _, p := range probes {
+		r.logs.expect(s.exp, p.plan.ID)
+		if s.track.run.resident && s.track.latency != nil {
+			s.track.latency.watch(p)
 		}
 	}
 	var failed error

@@ -98,7 +98,7 @@ func TestResolversThatAreJudged(t *testing.T) {
 			p.report.Results = answers(s.resolution.Edges, p.report.Nameservers, tc.broken)
 			current.probes = []*probeRun{p}
 			s.track.run = current
-			if _, err := (&ExpectationReconciler{residents: newResidents(nil, nil), ways: NewCanaryWays()}).judge(t.Context(), s); err != nil {
+			if _, err := (&ExpectationReconciler{logs: newPodLogs(nil, nil), ways: NewCanaryWays()}).judge(t.Context(), s); err != nil {
 				t.Fatal(err)
 			}
 			var got []string

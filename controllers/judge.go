@@ -64,7 +64,7 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 	}
 	s.track.run, s.track.attribution = nil, current.attribution(s.verdicts)
 	s.track.inFlight.Store(int32(len(s.residents)))
-	r.residents.forgetReports(s.exp.UID)
+	r.logs.forgetReports(s.exp.UID)
 	s.again(nextRunAt(s).Sub(s.now))
 	if trigger, _ := due(s); trigger != "" || overtaken || s.track.attribution != nil {
 		// What was asked for or changed in the meantime has woken the operator already,

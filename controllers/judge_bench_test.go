@@ -85,7 +85,7 @@ func BenchmarkJudge10000Checks(b *testing.B) {
 			p.report.Results = append(p.report.Results, wire.Result{Outcomes: wire.Outcomes{outcome, outcome, outcome}})
 		}
 	}
-	r := &ExpectationReconciler{residents: newResidents(nil, nil), ways: NewCanaryWays()}
+	r := &ExpectationReconciler{logs: newPodLogs(nil, nil), ways: NewCanaryWays()}
 	for b.Loop() {
 		s.track.run = current
 		if _, err := r.judge(b.Context(), s); err != nil {

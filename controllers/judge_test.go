@@ -246,7 +246,7 @@ func TestHostsRestOnWhatIsAtTheirAddresses(t *testing.T) {
 			s.track.run = current
 			s.input = input(tc.endpoint, nil)
 			s.resolution = plan.Resolve(s.input)
-			if _, err := (&ExpectationReconciler{residents: newResidents(nil, nil), ways: NewCanaryWays()}).judge(t.Context(), s); err != nil {
+			if _, err := (&ExpectationReconciler{logs: newPodLogs(nil, nil), ways: NewCanaryWays()}).judge(t.Context(), s); err != nil {
 				t.Fatal(err)
 			}
 			if len(s.verdicts) != 1 || s.verdicts[0].Cause != tc.wantCause {

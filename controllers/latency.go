@@ -145,7 +145,7 @@ func (r *ExpectationReconciler) measure(_ context.Context, s *scope) (bool, erro
 		at = time.Unix(0, ns)
 	}
 	s.track.latency.predict(s.resolution.Edges, at)
-	for _, m := range s.track.latency.measure(r.residents.takeFlips(s.exp.UID), s.now) {
+	for _, m := range s.track.latency.measure(r.logs.takeFlips(s.exp.UID), s.now) {
 		r.metrics.Latency(m.open, m.took)
 		s.setLatency(m)
 	}

@@ -63,7 +63,7 @@ func probePod(exp *v1alpha1.ConnectivityExpectation, r *run, p *probeRun, o Opti
 		}
 	} else {
 		// The plan comes when the responders have started, or have been given up.
-		c.Args = []string{"run", "--plan=" + wire.PlanPath, "--plan-wait=" + (o.StartTimeout + planDelivery).String(), "--health-port=" + strconv.Itoa(probepod.HealthPort)}
+		c.Args = []string{"run", "--plan=" + wire.PlanPath, "--plan-wait=" + (o.StartTimeout + planDelivery).String(), "--health-port=" + strconv.Itoa(probepod.HealthPort), "--print-report"}
 		probepod.ProjectAnnotations(pod, wire.PlanPath, "metadata.annotations['"+wire.PlanAnnotation+"']")
 	}
 	if exp.Spec.Probe.SCTP == v1alpha1.SCTPRaw && r.probesSCTP(p.Source.Key) {

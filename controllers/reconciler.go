@@ -87,8 +87,8 @@ type ExpectationReconciler struct {
 	// kinds reads the policies of kinds that the API server may not serve.
 	kinds   *kindWatcher
 	engines engineKeeper
-	// residents reads what probe pods that stay report.
-	residents *residents
+	// logs reads what probe pods report.
+	logs *podLogs
 	// ways is what the canary knows of the ways between nodes.
 	ways *CanaryWays
 	// said is what was last logged of the implementation.
@@ -100,7 +100,7 @@ var _ reconcile.Reconciler = (*ExpectationReconciler)(nil)
 // NewExpectationReconciler returns a reconciler. Its client must read from a
 // cache that holds the indexes PodExpectationIndex, PodCNIIndex and PodResolverIndex.
 func NewExpectationReconciler(c clock.WithTicker, cl client.Client, logs podlog.Reader, rec events.EventRecorder, m *Metrics, w *CanaryWays, o Options) *ExpectationReconciler {
-	return &ExpectationReconciler{clock: c, client: cl, recorder: rec, metrics: m, ways: w, options: o, tracker: newTracker(), residents: newResidents(c, logs)}
+	return &ExpectationReconciler{clock: c, client: cl, recorder: rec, metrics: m, ways: w, options: o, tracker: newTracker(), logs: newPodLogs(c, logs)}
 }
 
 // +kubebuilder:rbac:groups=pathproof.dev,resources=connectivityexpectations,verbs=get;list;watch
@@ -171,7 +171,7 @@ func (r *ExpectationReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 
 // forget ends what is left of an expectation that is gone.
 func (r *ExpectationReconciler) forget(ctx context.Context, key types.NamespacedName) error {
-	r.residents.forget(r.tracker.drop(key))
+	r.logs.forget(r.tracker.drop(key))
 	r.metrics.Forget(key)
 	r.metrics.ProbePods.Set(float64(r.tracker.allInFlight()))
 	pods := &corev1.PodList{}
@@ -202,6 +202,7 @@ func (r *ExpectationReconciler) abandon(ctx context.Context, pod *corev1.Pod, na
 }
 
 func (r *ExpectationReconciler) deletePod(ctx context.Context, pod *corev1.Pod) error {
+	r.logs.Unfollow(pod.UID)
 	if pod.DeletionTimestamp != nil {
 		return nil
 	}

@@ -79,10 +79,8 @@ func (r *ExpectationReconciler) ask(ctx context.Context, s *scope, responders []
 			continue
 		}
 		x.request = flow.ID("record", s.track.run.id, x.Key)
-		if s.track.run.resident {
-			r.residents.expectRecord(s.exp, x.request)
-			r.residents.Follow(pods[x], podlog.Backlog)
-		}
+		r.logs.expectRecord(s.exp, x.request)
+		r.logs.Follow(pods[x], podlog.Backlog)
 		asked = append(asked, x)
 	}
 	var failed error
@@ -138,20 +136,22 @@ func (r *ExpectationReconciler) readRecord(s *scope, x *responderRun, pod *corev
 // recordOf returns the record of a responder; nil if it has not come, with the reason if
 // there is one.
 func (r *ExpectationReconciler) recordOf(s *scope, x *responderRun, pod *corev1.Pod) (*wire.Record, error) {
-	if s.track.run.resident {
-		if pod != nil && containerRunning(pod) != nil {
-			r.residents.Follow(pod, podlog.Backlog)
-		}
-		return r.residents.record(s.exp.UID, x.uid, x.request)
+	if pod != nil && containerRunning(pod) != nil {
+		r.logs.Follow(pod, podlog.Backlog)
 	}
+	record, err := r.logs.record(s.exp.UID, x.uid, x.request)
+	if s.track.run.resident || record != nil {
+		return record, err
+	}
+	// That of a responder that ends is its termination message, too.
 	if pod == nil || containerTerminated(pod) == nil {
 		return nil, nil
 	}
-	record, err := wire.DecodeRecord(containerTerminated(pod).Message)
+	left, err := wire.DecodeRecord(containerTerminated(pod).Message)
 	if err != nil {
 		return nil, err
 	}
-	return &record, nil
+	return &left, nil
 }
 
 // unanswered lists the checks of each responder of which not every attempt was answered:

@@ -101,11 +101,11 @@ func TestReadingRecords(t *testing.T) {
 		"it cannot be decoded":        {pod: ended("pp1:?"), done: true, want: "decoding record"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &ExpectationReconciler{residents: newResidents(nil, nil), ways: NewCanaryWays(), options: DefaultOptions()}
+			r := &ExpectationReconciler{logs: newPodLogs(nil, nil), ways: NewCanaryWays(), options: DefaultOptions()}
 			x := &responderRun{podRun: podRun{uid: "pod-1"}, request: "r", askedAt: now}
 			s := &scope{now: now.Add(tc.after), exp: podExpectation(), track: &tracked{run: &run{resident: tc.resident != nil}}}
 			if tc.resident != nil {
-				r.residents = unreadable(t, tc.resident)
+				r.logs = unreadable(t, tc.resident)
 			}
 			r.readRecord(s, x, tc.pod)
 			if x.done != tc.done || !strings.Contains(x.unrecorded, tc.want) || (tc.want == "") != (x.unrecorded == "") {

@@ -14,7 +14,6 @@ import (
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/flow"
 	"github.com/pathproof/pathproof/plan"
-	"github.com/pathproof/pathproof/podlog"
 	"github.com/pathproof/pathproof/probe/wire"
 	"github.com/pathproof/pathproof/probepod"
 	"github.com/pathproof/pathproof/verdict"
@@ -95,14 +94,6 @@ func (r *ExpectationReconciler) armResident(ctx context.Context, s *scope, p *pr
 	})
 }
 
-// readResident reads what a resident pod has reported.
-func (r *ExpectationReconciler) readResident(s *scope, p *probeRun, pod *corev1.Pod) (*wire.Report, error) {
-	if pod != nil && containerRunning(pod) != nil {
-		r.residents.Follow(pod, podlog.Backlog)
-	}
-	return r.residents.report(s.exp.UID, p.uid, p.plan.ID)
-}
-
 // release gives back the resident pods of the expectation that it does not need: those of
 // another mode, those that its last run did without, and all of them when it is suspended.
 func (r *ExpectationReconciler) release(ctx context.Context, s *scope) error {
@@ -143,7 +134,7 @@ func (r *ExpectationReconciler) leave(ctx context.Context, pod *corev1.Pod, owne
 // deleteResident deletes a pod unless it has changed: another expectation may just have
 // become its owner.
 func (r *ExpectationReconciler) deleteResident(ctx context.Context, pod *corev1.Pod) error {
-	r.residents.Unfollow(pod.UID)
+	r.logs.Unfollow(pod.UID)
 	if pod.DeletionTimestamp != nil {
 		return nil
 	}

@@ -313,6 +313,6 @@ func (r *ExpectationReconciler) endRun(ctx context.Context, s *scope) error {
 	}
 	s.track.run, s.track.attribution = nil, nil
 	s.track.inFlight.Store(int32(len(s.residents)))
-	r.residents.forgetReports(s.exp.UID)
+	r.logs.forgetReports(s.exp.UID)
 	return nil
 }

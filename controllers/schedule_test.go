@@ -92,7 +92,7 @@ func TestDebounceStartsAnewWithEveryChange(t *testing.T) {
 }
 
 func TestNoteChange(t *testing.T) {
-	r := &ExpectationReconciler{residents: newResidents(nil, nil), ways: NewCanaryWays()}
+	r := &ExpectationReconciler{logs: newPodLogs(nil, nil), ways: NewCanaryWays()}
 	s := scheduled(40*time.Second, func(s *scope) { s.resolution.Provenance = "q" })
 	r.noteChange(s)
 	if s.track.changedAt != s.now || s.track.changedTo != "q" {

@@ -94,7 +94,7 @@ func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 	everyone := func(ctx context.Context, _ client.Object) []reconcile.Request {
 		return r.dependents(ctx, func(reach) bool { return true })
 	}
-	r.residents.Lifetime = func() context.Context { return ctx }
+	r.logs.Lifetime = func() context.Context { return ctx }
 	// What waits for the lease is started with it.
 	err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
 		r.metrics.Active.Set(1)
@@ -114,7 +114,7 @@ func (r *ExpectationReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 		Watches(&corev1.Namespace{}, inReach, builder.WithPredicates(predicate.Or(predicate.LabelChangedPredicate{}, namespaceTerminates()))).
 		Watches(&corev1.Service{}, inReach).
 		Watches(&discoveryv1.EndpointSlice{}, inReach).
-		WatchesRawSource(source.Channel(r.residents.changed, &handler.EnqueueRequestForObject{})).
+		WatchesRawSource(source.Channel(r.logs.changed, &handler.EnqueueRequestForObject{})).
 		WatchesRawSource(source.Channel(r.kinds.changed, handler.EnqueueRequestsFromMapFunc(everyone))).
 		WithOptions(controller.Options{MaxConcurrentReconciles: concurrentReconciles}).
 		Build(r)

@@ -111,6 +111,7 @@ func (p program) run(ctx context.Context, args []string) int {
 	reportPath := flags.String("report", "/dev/termination-log", "`file` to write the report to, - for standard output")
 	healthPort := flags.Uint("health-port", 0, "TCP `port` on which /ready answers the kubelet's readiness probes, which the report counts; 0 for none")
 	raw := flags.Bool("raw-sctp", false, rawSCTPUsage)
+	printReport := flags.Bool("print-report", false, "print the report to standard output, too, as soon as it is there, unless the run was cut short")
 	plain := flags.Bool("json", false, "read the plan and write the report as plain JSON, for people")
 	if code, ok := p.parse(flags, args); !ok {
 		return code
@@ -119,6 +120,9 @@ func (p program) run(ctx context.Context, args []string) int {
 		return exitUsage
 	}
 	report := p.runPlan(ctx, planSource{*planPath, *wait, *plain}, uint16(*healthPort), *raw)
+	if *printReport && ctx.Err() == nil {
+		p.emitter()(wire.Message{Report: &report})
+	}
 	if err := p.writeReport(*reportPath, *plain, report); err != nil {
 		p.logf("%v", err)
 		return exitFailed

@@ -18,6 +18,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/pathproof/pathproof/probe/wire"
 )
 
@@ -87,6 +90,50 @@ func TestRunWritesTheReportToAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	assertConnected(t, report)
+}
+
+// The log is read while the probe still runs. What is cut short must not get there before
+// the operator knows that the pod was asked to go.
+func TestRunPrintsTheReport(t *testing.T) {
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, tc := range map[string]struct {
+		ctx     context.Context
+		args    []string
+		printed bool
+	}{
+		"asked to":                {t.Context(), []string{"--print-report"}, true},
+		"not asked to":            {t.Context(), nil, false},
+		"asked to, and cut short": {over, []string{"--print-report"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "report")
+			args := append([]string{"run", "--plan", "-", "--report", file}, tc.args...)
+			code, stdout, stderr := execute(tc.ctx, encodePlan(t, loopbackPlan(listener(t))), args...)
+			text, err := os.ReadFile(file)
+			if code != exitOK || err != nil {
+				t.Fatalf("got exit code %d, %v: %s", code, err, stderr)
+			}
+			left, err := wire.DecodeReport(string(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !tc.printed {
+				if stdout != "" {
+					t.Errorf("got %q, want nothing printed", stdout)
+				}
+				return
+			}
+			m, err := wire.DecodeMessage(strings.TrimSuffix(stdout, "\n"))
+			if err != nil || m.Report == nil {
+				t.Fatalf("got %q, %v, want a report", stdout, err)
+			}
+			assertConnected(t, *m.Report)
+			if diff := cmp.Diff(left, *m.Report, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+				t.Errorf("the two reports differ (-termination message +log):\n%s", diff)
+			}
+		})
+	}
 }
 
 func TestRunReadsAndWritesPlainJSON(t *testing.T) {

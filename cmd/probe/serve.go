@@ -24,7 +24,7 @@ func (p program) serve(ctx context.Context, args []string) int {
 	raw := flags.Bool("raw-sctp", false, rawSCTPUsage)
 	printSeen := flags.Bool("print-seen", false, "print every nonce that arrives to standard output: protocol/port nonce address")
 	annotations := flags.String("annotations", "", "`file` with the pod's annotations, as the downward API projects them, in which records are asked for; empty for none")
-	record := flags.String("record", "", "`file` to write the first record to that is asked for, and end; empty to print every one and stay")
+	record := flags.String("record", "", "`file` to write the first record to that is asked for, and end; empty to stay. Records are printed in any case")
 	if code, ok := p.parse(flags, args); !ok {
 		return code
 	}
@@ -63,8 +63,8 @@ func (p program) serve(ctx context.Context, args []string) int {
 	return exitOK
 }
 
-// answerRequests gives the records that annotations ask for: all of them as lines, or the
-// first one in a file.
+// answerRequests prints the records that annotations ask for. With a file, it writes the
+// first one to it, too, and ends.
 func (p program) answerRequests(ctx context.Context, r *probe.Responder, annotations, file string, end func()) {
 	emit := p.emitter()
 	p.follow(ctx, annotations, func(text string) {
@@ -77,8 +77,8 @@ func (p program) answerRequests(ctx context.Context, r *probe.Responder, annotat
 			p.logf("%v", err)
 		}
 		for _, record := range records {
+			emit(wire.Message{Record: &record})
 			if file == "" {
-				emit(wire.Message{Record: &record})
 				continue
 			}
 			if err := writeRecord(file, record); err != nil {

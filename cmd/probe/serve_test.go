@@ -4,12 +4,14 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/pathproof/pathproof/probe/wire"
@@ -34,8 +36,9 @@ func TestServeLeavesItsRecordAndEnds(t *testing.T) {
 	path, file := filepath.Join(dir, "annotations"), filepath.Join(dir, "record")
 	asked(t, path, nil)
 	done := make(chan int, 1)
+	var out bytes.Buffer
 	go func() {
-		p := program{stdout: io.Discard, stderr: writerFunc(func([]byte) { asked(t, path, map[string]string{"a": "run-1"}) })}
+		p := program{stdout: &out, stderr: writerFunc(func([]byte) { asked(t, path, map[string]string{"a": "run-1"}) })}
 		done <- p.main(t.Context(), []string{"serve", "--listen=UDP/45123", "--health-port=0", "--annotations=" + path, "--record=" + file})
 	}()
 	if code := <-done; code != exitOK {
@@ -47,6 +50,9 @@ func TestServeLeavesItsRecordAndEnds(t *testing.T) {
 	}
 	if record, err := wire.DecodeRecord(string(text)); err != nil || record.ID != "run-1" {
 		t.Errorf("got %+v, %v", record, err)
+	}
+	if m, err := wire.DecodeMessage(strings.TrimSuffix(out.String(), "\n")); err != nil || m.Record == nil || m.Record.ID != "run-1" {
+		t.Errorf("printed %q, %v, want the record", out.String(), err)
 	}
 }
 

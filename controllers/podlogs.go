@@ -19,19 +19,19 @@ import (
 // maxFlips bounds the flips that are kept until an expectation has looked at them.
 const maxFlips = 1000
 
-// residents reads what resident pods report.
-type residents struct {
+// podLogs reads what probe pods report in their logs.
+type podLogs struct {
 	*podlog.Follower
 	// changed wakes the expectation that a message is for.
 	changed chan event.GenericEvent
 
 	mu sync.Mutex
 	// owners are the expectations with plans in these pods, by their UID.
-	owners map[types.UID]*residentOwner
+	owners map[types.UID]*logOwner
 }
 
-// residentOwner is what is kept for an expectation.
-type residentOwner struct {
+// logOwner is what is kept for an expectation.
+type logOwner struct {
 	key types.NamespacedName
 	// reports are those that came, by the ID of their plan; nil for a plan whose report
 	// has not come.
@@ -47,15 +47,15 @@ type seenFlip struct {
 	pod types.UID
 }
 
-func newResidents(c clock.WithTicker, logs podlog.Reader) *residents {
-	r := &residents{changed: make(chan event.GenericEvent, 64), owners: map[types.UID]*residentOwner{}}
+func newPodLogs(c clock.WithTicker, logs podlog.Reader) *podLogs {
+	r := &podLogs{changed: make(chan event.GenericEvent, 64), owners: map[types.UID]*logOwner{}}
 	r.Follower = podlog.New(c, logs, r.take)
 	return r
 }
 
 // expect says that a pod is about to be given a plan, whose report is to wake the
 // expectation.
-func (r *residents) expect(exp *v1alpha1.ConnectivityExpectation, plan string) {
+func (r *podLogs) expect(exp *v1alpha1.ConnectivityExpectation, plan string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.owner(exp).reports[plan] = nil
@@ -63,17 +63,17 @@ func (r *residents) expect(exp *v1alpha1.ConnectivityExpectation, plan string) {
 
 // expectRecord says that a responder is about to be asked for its record, which is to wake
 // the expectation.
-func (r *residents) expectRecord(exp *v1alpha1.ConnectivityExpectation, request string) {
+func (r *podLogs) expectRecord(exp *v1alpha1.ConnectivityExpectation, request string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.owner(exp).records[request] = nil
 }
 
 // owner returns what is kept for an expectation, with the lock held.
-func (r *residents) owner(exp *v1alpha1.ConnectivityExpectation) *residentOwner {
+func (r *podLogs) owner(exp *v1alpha1.ConnectivityExpectation) *logOwner {
 	o := r.owners[exp.UID]
 	if o == nil {
-		o = &residentOwner{key: client.ObjectKeyFromObject(exp), reports: map[string]*wire.Report{}, records: map[string]*wire.Record{}}
+		o = &logOwner{key: client.ObjectKeyFromObject(exp), reports: map[string]*wire.Report{}, records: map[string]*wire.Record{}}
 		r.owners[exp.UID] = o
 	}
 	return o
@@ -81,7 +81,7 @@ func (r *residents) owner(exp *v1alpha1.ConnectivityExpectation) *residentOwner 
 
 // report returns the report of a plan; nil if it has not come, with the reason for which
 // it cannot come, if there is one.
-func (r *residents) report(exp types.UID, pod types.UID, plan string) (*wire.Report, error) {
+func (r *podLogs) report(exp types.UID, pod types.UID, plan string) (*wire.Report, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if o := r.owners[exp]; o != nil && o.reports[plan] != nil {
@@ -91,7 +91,7 @@ func (r *residents) report(exp types.UID, pod types.UID, plan string) (*wire.Rep
 }
 
 // record returns the answer to a request for a record, as report does.
-func (r *residents) record(exp types.UID, pod types.UID, request string) (*wire.Record, error) {
+func (r *podLogs) record(exp types.UID, pod types.UID, request string) (*wire.Record, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if o := r.owners[exp]; o != nil && o.records[request] != nil {
@@ -101,7 +101,7 @@ func (r *residents) record(exp types.UID, pod types.UID, request string) (*wire.
 }
 
 // takeFlips returns the flips of an expectation's paths since it was last asked.
-func (r *residents) takeFlips(exp types.UID) []seenFlip {
+func (r *podLogs) takeFlips(exp types.UID) []seenFlip {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o := r.owners[exp]
@@ -114,7 +114,7 @@ func (r *residents) takeFlips(exp types.UID) []seenFlip {
 }
 
 // forgetReports drops the reports and records of an expectation: its run has been judged, or given up.
-func (r *residents) forgetReports(exp types.UID) {
+func (r *podLogs) forgetReports(exp types.UID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if o := r.owners[exp]; o != nil {
@@ -124,14 +124,14 @@ func (r *residents) forgetReports(exp types.UID) {
 }
 
 // forget drops everything of an expectation.
-func (r *residents) forget(exp types.UID) {
+func (r *podLogs) forget(exp types.UID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.owners, exp)
 }
 
 // take keeps a message for the expectation that it is for, and wakes that.
-func (r *residents) take(ctx context.Context, pod types.UID, m wire.Message) {
+func (r *podLogs) take(ctx context.Context, pod types.UID, m wire.Message) {
 	key, ok := r.keep(pod, m)
 	if !ok {
 		return
@@ -144,7 +144,7 @@ func (r *residents) take(ctx context.Context, pod types.UID, m wire.Message) {
 }
 
 // keep tells for whom a message is kept; ok is false if nobody waits for it.
-func (r *residents) keep(pod types.UID, m wire.Message) (key types.NamespacedName, ok bool) {
+func (r *podLogs) keep(pod types.UID, m wire.Message) (key types.NamespacedName, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -158,14 +158,14 @@ func (r *residents) keep(pod types.UID, m wire.Message) (key types.NamespacedNam
 		o.flips = o.flips[max(0, len(o.flips)-maxFlips):]
 		return o.key, true
 	case m.Record != nil:
-		return keepFor(r.owners, func(o *residentOwner) bool { return fill(o.records, m.Record.ID, m.Record) })
+		return keepFor(r.owners, func(o *logOwner) bool { return fill(o.records, m.Record.ID, m.Record) })
 	default:
-		return keepFor(r.owners, func(o *residentOwner) bool { return fill(o.reports, m.Report.ID, m.Report) })
+		return keepFor(r.owners, func(o *logOwner) bool { return fill(o.reports, m.Report.ID, m.Report) })
 	}
 }
 
 // keepFor returns the key of the owner that takes a message.
-func keepFor(owners map[types.UID]*residentOwner, take func(*residentOwner) bool) (key types.NamespacedName, ok bool) {
+func keepFor(owners map[types.UID]*logOwner, take func(*logOwner) bool) (key types.NamespacedName, ok bool) {
 	for _, o := range owners {
 		if take(o) {
 			return o.key, true
