@@ -37,7 +37,7 @@ func messageLine(t *testing.T, m wire.Message) string {
 
 // A log is opened again when it ends or cannot be read, until its pod is gone. What it says
 // of a plan that somebody waits for wakes that expectation, once.
-func TestResidentsFollowALog(t *testing.T) {
+func TestPodLogsAreFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		exp := podExpectation()
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "p", UID: "pod-1"}}

@@ -57,7 +57,7 @@ type podRun struct {
 	name string
 	// createdAt is zero until the pod was created.
 	createdAt time.Time
-	// uid is that of a resident pod.
+	// uid is empty if the pod was made in a reconcile that failed, and is not resident.
 	uid types.UID
 	// seen is set once the pod was in the cache.
 	seen bool

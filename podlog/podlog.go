@@ -1,4 +1,4 @@
-// Package podlog reads what probe pods that stay report: messages in their logs, which the
+// Package podlog reads what probe pods report: messages in their logs, which the
 // kubelet hands out through the API server, so that no policy is in the way.
 package podlog
 
@@ -49,7 +49,7 @@ func NewReader(config *rest.Config) (Reader, error) {
 	}, nil
 }
 
-// Follower reads the messages in the logs of pods that stay. Each log is followed by one
+// Follower reads the messages in the logs of probe pods. Each log is followed by one
 // goroutine.
 type Follower struct {
 	clock clock.WithTicker
