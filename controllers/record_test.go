@@ -83,10 +83,12 @@ func TestReadingRecords(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		pod      *corev1.Pod
-		resident error
-		after    time.Duration
-		done     bool
-		want     string
+		resident bool
+		// unreadable is why the log cannot be read.
+		unreadable error
+		after      time.Duration
+		done       bool
+		want       string
 	}{
 		"it came":                     {pod: ended(encoded("r")), done: true},
 		"it is of another request":    {pod: ended(encoded("q")), done: true, want: `an answer to "q", want "r"`},
@@ -94,18 +96,20 @@ func TestReadingRecords(t *testing.T) {
 		"it did not come in time":     {pod: &corev1.Pod{}, after: recordWait, done: true, want: "gave none within 30s"},
 		"the responder died":          {pod: ended("panic"), done: true, want: "the responder left none: Completed, exit code 0: panic"},
 		"the pod is gone":             {done: true, want: "deleted by somebody else"},
-		"logs must not be read":       {pod: &corev1.Pod{}, resident: forbidden, done: true, want: "permission to get pods/log"},
-		"logs cannot be read yet":     {pod: &corev1.Pod{}, resident: errors.New("refused")},
-		"logs cannot be read in time": {pod: &corev1.Pod{}, resident: errors.New("refused"), after: recordWait, done: true, want: "could not be read within 30s: refused"},
+		"logs must not be read":       {pod: &corev1.Pod{}, resident: true, unreadable: forbidden, done: true, want: "permission to get pods/log"},
+		"logs cannot be read yet":     {pod: &corev1.Pod{}, resident: true, unreadable: errors.New("refused")},
+		"logs cannot be read in time": {pod: &corev1.Pod{}, resident: true, unreadable: errors.New("refused"), after: recordWait, done: true, want: "could not be read within 30s: refused"},
+		"it will come by the end":     {pod: &corev1.Pod{}, unreadable: forbidden},
+		"it came by the end":          {pod: ended(encoded("r")), unreadable: forbidden, done: true},
 		"it is of another release":    {pod: ended(strings.Replace(encoded("r"), "pp1:", "pp9:", 1)), done: true, want: "left none"},
 		"it cannot be decoded":        {pod: ended("pp1:?"), done: true, want: "decoding record"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := &ExpectationReconciler{logs: newPodLogs(nil, nil), ways: NewCanaryWays(), options: DefaultOptions()}
 			x := &responderRun{podRun: podRun{uid: "pod-1"}, request: "r", askedAt: now}
-			s := &scope{now: now.Add(tc.after), exp: podExpectation(), track: &tracked{run: &run{resident: tc.resident != nil}}}
-			if tc.resident != nil {
-				r.logs = unreadable(t, tc.resident)
+			s := &scope{now: now.Add(tc.after), exp: podExpectation(), track: &tracked{run: &run{resident: tc.resident}}}
+			if tc.unreadable != nil {
+				r.logs = unreadable(t, tc.unreadable)
 			}
 			r.readRecord(s, x, tc.pod)
 			if x.done != tc.done || !strings.Contains(x.unrecorded, tc.want) || (tc.want == "") != (x.unrecorded == "") {
