@@ -17,9 +17,11 @@ import (
 
 // collect reads the reports of probe pods, and is done with those that do not stay.
 // It ends the reconcile until every probe pod is done.
-func (r *ExpectationReconciler) collect(_ context.Context, s *scope) (bool, error) {
+func (r *ExpectationReconciler) collect(ctx context.Context, s *scope) (bool, error) {
 	current := s.track.run
 	waiting := false
+	var armed []string
+	var silent []*corev1.Pod
 	for _, p := range current.probes {
 		if p.done {
 			continue
@@ -36,6 +38,12 @@ func (r *ExpectationReconciler) collect(_ context.Context, s *scope) (bool, erro
 		}
 		if !p.done {
 			waiting = true
+			if !p.armedAt.IsZero() {
+				armed = append(armed, p.plan.ID)
+			}
+			if r.overdue(s, &p.podRun, pod, p.listensFrom(), r.firstRound(s)) {
+				silent = append(silent, pod)
+			}
 			continue
 		}
 		if current.resident {
@@ -46,7 +54,16 @@ func (r *ExpectationReconciler) collect(_ context.Context, s *scope) (bool, erro
 		}
 		s.track.inFlight.Add(-1)
 	}
-	return waiting, nil
+	r.awaitAnswers(s, armed)
+	return waiting, r.nudge(ctx, s, silent)
+}
+
+// awaitAnswers waits for the answers to plans or requests. Those of pods that stay need not
+// be looked at before all are there; one that is not needed any more makes place for others.
+func (r *ExpectationReconciler) awaitAnswers(s *scope, ids []string) {
+	if s.track.run.resident && r.logs.await(s.exp.UID, ids) {
+		s.again(0)
+	}
 }
 
 // discard is done with a spare pod once it is there to be deleted.
@@ -118,11 +135,7 @@ func (r *ExpectationReconciler) awaitReport(s *scope, p *probeRun, pod *corev1.P
 		if p.runningAt.IsZero() {
 			p.runningAt = s.now
 		}
-		from := p.runningAt
-		if p.armedAt.After(from) {
-			from = p.armedAt
-		}
-		deadline = from.Add(s.options.bound(s.exp.Spec.Probe))
+		deadline = p.listensFrom().Add(s.options.bound(s.exp.Spec.Probe))
 	}
 	switch {
 	case s.now.Before(deadline):
@@ -133,6 +146,18 @@ func (r *ExpectationReconciler) awaitReport(s *scope, p *probeRun, pod *corev1.P
 		p.fail(verdict.ProbeFailed, "the probe did not end within %s", s.options.bound(s.exp.Spec.Probe))
 	default:
 		p.fail(verdict.SourceNotReady, "the probe pod did not start within %s: %s", r.options.StartTimeout, probepod.Waiting(pod))
+	}
+}
+
+// listensFrom is when a probe ran and had a plan; zero if it has not come to that.
+func (p *probeRun) listensFrom() time.Time {
+	switch {
+	case p.armedAt.IsZero() || p.runningAt.IsZero():
+		return time.Time{}
+	case p.armedAt.After(p.runningAt):
+		return p.armedAt
+	default:
+		return p.runningAt
 	}
 }
 

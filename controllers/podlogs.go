@@ -38,6 +38,8 @@ type logOwner struct {
 	reports map[string]*wire.Report
 	// records are those of responders, by the ID of the request, in the same way.
 	records map[string]*wire.Record
+	// awaited are the plans and requests of which only the last answer is to wake it.
+	awaited map[string]bool
 	flips   []seenFlip
 }
 
@@ -67,6 +69,26 @@ func (r *podLogs) expectRecord(exp *v1alpha1.ConnectivityExpectation, request st
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.owner(exp).records[request] = nil
+}
+
+// await says that an expectation can do nothing before the answers to all of these plans or
+// requests are there: only the last one wakes it, because looking at each alone would cost
+// as much as looking at all. It returns true if they have all come by now, so that nothing
+// will wake it.
+func (r *podLogs) await(exp types.UID, ids []string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.owners[exp]
+	if o == nil {
+		return false
+	}
+	o.awaited = map[string]bool{}
+	for _, id := range ids {
+		if o.reports[id] == nil && o.records[id] == nil {
+			o.awaited[id] = true
+		}
+	}
+	return len(ids) > 0 && len(o.awaited) == 0
 }
 
 // owner returns what is kept for an expectation, with the lock held.
@@ -120,6 +142,7 @@ func (r *podLogs) forgetReports(exp types.UID) {
 	if o := r.owners[exp]; o != nil {
 		clear(o.reports)
 		clear(o.records)
+		clear(o.awaited)
 	}
 }
 
@@ -130,10 +153,11 @@ func (r *podLogs) forget(exp types.UID) {
 	delete(r.owners, exp)
 }
 
-// take keeps a message for the expectation that it is for, and wakes that.
+// take keeps a message for the expectation that it is for, and wakes that unless it awaits
+// more.
 func (r *podLogs) take(ctx context.Context, pod types.UID, m wire.Message) {
-	key, ok := r.keep(pod, m)
-	if !ok {
+	key, wake := r.keep(pod, m)
+	if !wake {
 		return
 	}
 	woken := &v1alpha1.ConnectivityExpectation{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
@@ -143,8 +167,9 @@ func (r *podLogs) take(ctx context.Context, pod types.UID, m wire.Message) {
 	}
 }
 
-// keep tells for whom a message is kept; ok is false if nobody waits for it.
-func (r *podLogs) keep(pod types.UID, m wire.Message) (key types.NamespacedName, ok bool) {
+// keep keeps a message and tells whom to wake; wake is false if nobody waits for it, or for
+// more than it.
+func (r *podLogs) keep(pod types.UID, m wire.Message) (key types.NamespacedName, wake bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -158,17 +183,19 @@ func (r *podLogs) keep(pod types.UID, m wire.Message) (key types.NamespacedName,
 		o.flips = o.flips[max(0, len(o.flips)-maxFlips):]
 		return o.key, true
 	case m.Record != nil:
-		return keepFor(r.owners, func(o *logOwner) bool { return fill(o.records, m.Record.ID, m.Record) })
+		return keepFor(r.owners, m.Record.ID, func(o *logOwner) bool { return fill(o.records, m.Record.ID, m.Record) })
 	default:
-		return keepFor(r.owners, func(o *logOwner) bool { return fill(o.reports, m.Report.ID, m.Report) })
+		return keepFor(r.owners, m.Report.ID, func(o *logOwner) bool { return fill(o.reports, m.Report.ID, m.Report) })
 	}
 }
 
-// keepFor returns the key of the owner that takes a message.
-func keepFor(owners map[types.UID]*logOwner, take func(*logOwner) bool) (key types.NamespacedName, ok bool) {
+// keepFor returns the key of the owner that takes an answer, and whether to wake it.
+func keepFor(owners map[types.UID]*logOwner, id string, take func(*logOwner) bool) (key types.NamespacedName, wake bool) {
 	for _, o := range owners {
 		if take(o) {
-			return o.key, true
+			awaited := o.awaited[id]
+			delete(o.awaited, id)
+			return o.key, !awaited || len(o.awaited) == 0
 		}
 	}
 	return key, false

@@ -89,6 +89,52 @@ func TestPodLogsAreFollowed(t *testing.T) {
 	})
 }
 
+// Of the answers that are awaited together, the last one wakes the expectation. Any other
+// wakes it, and so does the reader itself if all came before it said what it waits for.
+func TestLastAwaitedAnswerWakes(t *testing.T) {
+	exp := podExpectation()
+	r := newPodLogs(clock.RealClock{}, nil)
+	report := func(id string) { r.take(t.Context(), "pod-1", wire.Message{Report: &wire.Report{ID: id}}) }
+	record := func(id string) { r.take(t.Context(), "pod-2", wire.Message{Record: &wire.Record{ID: id}}) }
+	for _, id := range []string{"early", "a", "b", "lost", "stray"} {
+		r.expect(exp, id)
+	}
+	r.expectRecord(exp, "c")
+	for _, step := range []struct {
+		what string
+		do   func()
+		want int
+	}{
+		{"nothing is awaited", func() { report("early") }, 1},
+		{"the first of two", func() { r.await(exp.UID, []string{"early", "a", "b"}); report("a") }, 0},
+		{"one that comes twice", func() { report("a") }, 0},
+		{"one that is not awaited", func() { report("stray") }, 1},
+		{"the last of two", func() { report("b") }, 1},
+		{"a record beside a pod that was given up", func() {
+			r.await(exp.UID, []string{"lost", "c"})
+			r.await(exp.UID, []string{"c"})
+			record("c")
+		}, 1},
+	} {
+		step.do()
+		got := 0
+		for ; len(r.changed) > 0; got++ {
+			<-r.changed
+		}
+		if got != step.want {
+			t.Errorf("%s: woken %d times, want %d", step.what, got, step.want)
+		}
+	}
+	for _, tc := range []struct {
+		ids  []string
+		want bool
+	}{{nil, false}, {[]string{"lost"}, false}, {[]string{"a", "lost"}, false}, {[]string{"a", "b", "c"}, true}} {
+		if got := r.await(exp.UID, tc.ids); got != tc.want {
+			t.Errorf("all of %q have come: got %v, want %v", tc.ids, got, tc.want)
+		}
+	}
+}
+
 // unreadable cannot read the log of the pod pod-1, for this reason.
 func unreadable(t *testing.T, reason error) *podLogs {
 	t.Helper()

@@ -46,10 +46,18 @@ func (r *ExpectationReconciler) record(ctx context.Context, s *scope) (bool, err
 		unasked = append(unasked, x)
 	}
 	err := r.ask(ctx, s, unasked, pods)
+	var asked []string
+	var silent []*corev1.Pod
 	waiting := false
 	for x, pod := range pods {
 		if !x.done {
 			waiting = true
+			if !x.askedAt.IsZero() {
+				asked = append(asked, x.request)
+			}
+			if r.overdue(s, &x.podRun, pod, x.askedAt, recordDue) {
+				silent = append(silent, pod)
+			}
 			continue
 		}
 		if current.resident {
@@ -62,7 +70,8 @@ func (r *ExpectationReconciler) record(ctx context.Context, s *scope) (bool, err
 			s.over = append(s.over, pod)
 		}
 	}
-	return waiting, err
+	r.awaitAnswers(s, asked)
+	return waiting, errors.Join(err, r.nudge(ctx, s, silent))
 }
 
 // ask asks responders for their records, and is done with those that there is nothing to

@@ -72,6 +72,8 @@ type podRun struct {
 	addrs    []netip.Addr
 	// disruption is why the pod was asked to go, if it was.
 	disruption string
+	// nudgedAt is when the kubelet was last made to look at the pod again.
+	nudgedAt time.Time
 }
 
 type responderRun struct {

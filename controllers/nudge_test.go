@@ -1,0 +1,79 @@
+package controllers
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"github.com/pathproof/pathproof/plan"
+	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/probepod"
+)
+
+// A pod that runs and should have answered by now is changed, so that its kubelet looks at
+// it again: not before, and again only after the same time.
+func TestSilentPodsAreNudged(t *testing.T) {
+	exp := podExpectation()
+	epoch := time.Unix(1_700_000_000, 0)
+	running := corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
+		Name: probepod.ContainerName, Ready: true, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
+	}}}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: exp.Namespace, Name: "p", UID: "pod-1"}, Status: running}
+	r := &ExpectationReconciler{
+		logs:    readable(t, exp, "other", messageLine(t, wire.Message{Report: &wire.Report{Version: wire.Version, ID: "other"}})),
+		options: DefaultOptions(), client: fake.NewClientBuilder().WithObjects(pod).Build(),
+	}
+	if err := r.client.Get(t.Context(), client.ObjectKeyFromObject(pod), pod); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		probes     []*probeRun
+		responders []*responderRun
+		look       phase
+		due        time.Duration
+	}{
+		"a probe": {
+			probes: []*probeRun{{podRun: podRun{name: "p", uid: "pod-1", createdAt: epoch}, plan: wire.Plan{ID: "plan-1"}, armedAt: epoch}},
+			look:   r.collect, due: 3500 * time.Millisecond, // the warm-up, two attempts, and a second
+		},
+		"a responder": {
+			responders: []*responderRun{{podRun: podRun{name: "p", uid: "pod-1", createdAt: epoch}, request: "request-1", askedAt: epoch}},
+			look:       r.record, due: 2 * time.Second,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, p := range tc.probes {
+				p.Edges = []*plan.Edge{{}} // without one it would be a spare pod
+			}
+			track := &tracked{run: &run{resident: true, probes: tc.probes, responders: tc.responders}}
+			nudged := func() string {
+				got := &corev1.Pod{}
+				if err := r.client.Get(t.Context(), client.ObjectKeyFromObject(pod), got); err != nil {
+					t.Fatal(err)
+				}
+				return got.Annotations[nudgedAnnotation]
+			}
+			last := nudged()
+			for _, step := range []struct {
+				after time.Duration
+				want  bool
+			}{{0, false}, {tc.due - 1, false}, {tc.due, true}, {2*tc.due - 1, false}, {2 * tc.due, true}} {
+				s := &scope{now: epoch.Add(step.after), exp: exp, track: track, options: r.options, residents: map[string]*corev1.Pod{"p": pod}}
+				if waiting, err := tc.look(t.Context(), s); !waiting || err != nil {
+					t.Fatalf("after %s: got waiting=%v, %v", step.after, waiting, err)
+				}
+				if got := nudged(); (got != last) != step.want {
+					t.Errorf("after %s: nudged at %q and before at %q, want a change: %v", step.after, got, last, step.want)
+				}
+				last = nudged()
+				if s.requeue == 0 || s.requeue > tc.due {
+					t.Errorf("after %s: looks again after %s, want at most %s", step.after, s.requeue, tc.due)
+				}
+			}
+		})
+	}
+}
