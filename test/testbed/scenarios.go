@@ -8,8 +8,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/pathproof/pathproof/api/v1alpha1"
 )
 
 // Scenario is an expectation, all that it needs, and what is right to find of it while
@@ -237,6 +240,12 @@ func Namespaces() []string {
 // DeleteScenarios deletes the namespaces of all scenarios, with everything in them and
 // what belongs to them elsewhere, and waits until they are gone.
 func (b *Bed) DeleteScenarios(ctx context.Context) error {
+	// Where the kind was never installed, there is nothing of them, and kubectl would not know
+	// what to delete.
+	kind := v1alpha1.GroupVersion.WithKind("ConnectivityExpectation")
+	if _, err := b.Client.RESTMapper().RESTMapping(kind.GroupKind(), kind.Version); meta.IsNoMatchError(err) {
+		return nil
+	}
 	for _, s := range Scenarios {
 		if !s.Elsewhere {
 			continue

@@ -293,8 +293,9 @@ func (b *Bed) output(ctx context.Context, name string, args ...string) (string, 
 func (b *Bed) command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = b.root
-	// Static binaries: they run in images that hold nothing else.
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+b.kubeconfig, "CGO_ENABLED=0")
+	// Static binaries: they run in images that hold nothing else. And what kubectl knows of an
+	// earlier lab, which had the same address, is not true of this one.
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+b.kubeconfig, "KUBECACHEDIR="+b.path("kubectl-cache"), "CGO_ENABLED=0")
 	return cmd
 }
 
