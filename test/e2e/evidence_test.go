@@ -104,7 +104,7 @@ var _ = Describe("silence that proves nothing", Ordered, func() {
 		}, SpecTimeout(2*time.Minute))
 
 		It("where the connection tables are full", func(ctx SpecContext) {
-			fillTables()
+			fillTables(ctx)
 			inconclusive(probe(ctx, resident), "closed", "SourceCutOff", "nothing new gets in or out, as where a connection table is full")
 		}, SpecTimeout(2*time.Minute))
 

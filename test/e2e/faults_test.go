@@ -11,6 +11,10 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
@@ -123,11 +127,33 @@ func inNetns(ctx context.Context, netns, input string, command ...string) {
 }
 
 // fillTables makes every connection table too small for what it holds, on the whole
-// machine: it is one setting, and only the lab's nodes track connections.
-func fillTables() {
+// machine: it is one setting, and only the lab's nodes track connections. To a full table, the
+// kernel still adds a connection in place of one that is not established, if it comes upon one:
+// none is left.
+func fillTables(ctx context.Context) {
 	GinkgoHelper()
 	limit, err := os.ReadFile(tableLimit)
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() { Expect(os.WriteFile(tableLimit, limit, 0)).To(Succeed()) })
 	Expect(os.WriteFile(tableLimit, []byte("1"), 0)).To(Succeed())
+	for _, node := range nodeNames(ctx) {
+		ns, err := netns.GetFromPath(nodeNetns(node))
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(ns.Close)
+		tables, err := netlink.NewHandleAt(ns, unix.NETLINK_NETFILTER)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(tables.Close)
+		for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+			_, err := tables.ConntrackDeleteFilters(netlink.ConntrackTable, family, replaceable{})
+			Expect(err).NotTo(HaveOccurred())
+		}
+	}
+}
+
+// replaceable are the entries of a connection table that are of no established connection.
+type replaceable struct{}
+
+func (replaceable) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	tcp, ok := flow.ProtoInfo.(*netlink.ProtoInfoTCP)
+	return !ok || tcp.State != nl.TCP_CONNTRACK_ESTABLISHED
 }
