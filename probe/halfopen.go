@@ -147,26 +147,26 @@ var droppedCounters = map[flow.Protocol][]struct {
 	flow.UDP: {{"snmp", "Udp:", []string{"RcvbufErrors"}}, {"snmp6", "", []string{"Udp6RcvbufErrors"}}},
 }
 
-// dropped sums up the counters of a protocol.
-func (k kernelTable) dropped(p flow.Protocol) (uint64, error) {
-	var sum uint64
+// dropped returns the counters of a protocol, by name.
+func (k kernelTable) dropped(p flow.Protocol) (map[string]uint64, error) {
+	out := map[string]uint64{}
 	for _, c := range droppedCounters[p] {
 		counters, err := k.counters(c.file, c.group)
 		if c.file == "snmp6" && errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		for _, name := range c.names {
 			n, ok := counters[name]
 			if !ok {
-				return 0, fmt.Errorf("%s has no counter %s", filepath.Join(k.dir, c.file), name)
+				return nil, fmt.Errorf("%s has no counter %s", filepath.Join(k.dir, c.file), name)
 			}
-			sum += n
+			out[name] = n
 		}
 	}
-	return sum, nil
+	return out, nil
 }
 
 // counters reads a group of counters: of two lines, names and values, or, without a group,

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,6 +29,8 @@ const (
 	// handshakeAge is how long a handshake has to be under way to count as one whose answer
 	// was lost: those that will be completed are so in a round trip.
 	handshakeAge = 300 * time.Millisecond
+	// settleTries bounds how often the handshakes are looked at while some of them end.
+	settleTries = 5
 )
 
 // recorder notes what reaches a responder: requests by their nonce, and handshakes that
@@ -70,11 +73,11 @@ type handshake struct {
 	peer     netip.AddrPort
 }
 
-// begun is a handshake that was not completed. Of TCP, ended says that the kernel does not
-// list it any more.
+// begun is a handshake that was not completed. Of TCP, listed says that the kernel listed it
+// at the last look, and counted that it is among those that ended before their time.
 type begun struct {
-	first, last time.Time
-	ended       bool
+	first, last     time.Time
+	listed, counted bool
 }
 
 // mark is a moment in the life of a recorder.
@@ -82,8 +85,32 @@ type mark struct {
 	// answered is the ID of the request that was answered then.
 	answered string
 	at       time.Time
-	// untold is what had gone without a note, by the counters of kernel and recorder.
-	untold map[flow.Protocol]uint64
+	// untold is what had gone without a note.
+	untold map[flow.Protocol]tally
+}
+
+// tally counts what leaves no other trace than in the counters of the kernel.
+type tally struct {
+	kernel map[string]uint64
+	// lost is what the recorder had no room for, and noted what the counters have, and the
+	// recorder as well.
+	lost, noted uint64
+}
+
+// since returns what was added after an earlier tally, and says where it was counted.
+func (t tally) since(last tally) (more int64, what string) {
+	var names []string
+	if more = int64(t.lost - last.lost); more != 0 {
+		names = append(names, fmt.Sprintf("no room: %d", more))
+	}
+	more -= int64(t.noted - last.noted)
+	for _, name := range slices.Sorted(maps.Keys(t.kernel)) {
+		if n := int64(t.kernel[name] - last.kernel[name]); n != 0 {
+			more += n
+			names = append(names, fmt.Sprintf("%s: %d", name, n))
+		}
+	}
+	return more, strings.Join(names, ", ")
 }
 
 func newRecorder(logf func(string, ...any)) *recorder {
@@ -130,15 +157,25 @@ func (r *recorder) note(h handshake, now time.Time) {
 	if h.peer.Addr().IsLoopback() {
 		return // the responder's own self-test
 	}
-	if b := r.handshakes[h]; b != nil {
-		b.last, b.ended = now, false
-		return
+	b := r.handshakes[h]
+	switch {
+	case b == nil:
+		if !makeRoom(r.handshakes, func(b *begun) bool { return now.Sub(b.last) > recordMemory }) {
+			r.lost[h.protocol]++
+			return
+		}
+		b = &begun{first: now}
+		r.handshakes[h] = b
+	case !b.listed && now.Sub(b.first) > r.kernel.lifetime()+2*maxSampleInterval:
+		// The port of the peer is used again: no handshake lasts that long.
+		*b = begun{first: now}
+	case b.counted:
+		// A look at the table has missed it; or it is another one, and the counters, which
+		// have the end of the first, say so.
+		b.counted = false
+		r.ended--
 	}
-	if !makeRoom(r.handshakes, func(b *begun) bool { return now.Sub(b.last) > recordMemory }) {
-		r.lost[h.protocol]++
-		return
-	}
-	r.handshakes[h] = &begun{first: now, last: now}
+	b.last, b.listed = now, h.protocol == flow.TCP
 }
 
 // completed takes back a handshake: the answer was not lost.
@@ -212,43 +249,49 @@ func (r *recorder) sampleLocked(tcp []uint16) {
 			r.note(handshake{flow.TCP, h.port, unzoned(h.peer)}, now)
 		}
 	}
-	for h, b := range r.handshakes {
-		if h.protocol != flow.TCP || b.ended || b.last.Equal(now) {
+	for _, b := range r.handshakes {
+		if !b.listed || b.last.Equal(now) {
 			continue
 		}
 		// One whose time was up leaves no trace in the counters. The answer is repeated for the
 		// last time when half of it has passed, and it takes up to a sample to see the end.
-		if b.ended = true; now.Sub(b.first) < early {
+		if b.listed = false; now.Sub(b.first) < early {
+			b.counted = true
 			r.ended++
 		}
 	}
 }
 
 // untold counts what has gone without a note so far, with the lock held.
-func (r *recorder) untold() map[flow.Protocol]uint64 {
-	out := maps.Clone(r.lost)
+func (r *recorder) untold() map[flow.Protocol]tally {
+	out := map[flow.Protocol]tally{flow.SCTP: {lost: r.lost[flow.SCTP]}}
 	for _, p := range []flow.Protocol{flow.TCP, flow.UDP} {
-		n, err := r.kernel.dropped(p)
+		counters, err := r.kernel.dropped(p)
 		if err != nil && r.blind[p] == "" {
 			r.blind[p] = fmt.Sprintf("the kernel's counters cannot be read: %v", err)
 		}
-		out[p] += n
+		t := tally{kernel: counters, lost: r.lost[p]}
+		if p == flow.TCP {
+			t.noted = r.ended
+		}
+		out[p] = t
 	}
-	out[flow.TCP] -= r.ended
 	return out
 }
 
 // settle brings table and counters of the kernel together, with the lock held: a handshake
 // that ends between a look at one and at the other would count as one that was never noted.
-func (r *recorder) settle(tcp []uint16) map[flow.Protocol]uint64 {
-	for range 3 {
-		before, _ := r.kernel.dropped(flow.TCP)
+// What it returns was counted right before the last look, and was still so after it.
+func (r *recorder) settle(tcp []uint16) map[flow.Protocol]tally {
+	out := r.untold()
+	for range settleTries {
+		before := out
 		r.sampleLocked(tcp)
-		if after, _ := r.kernel.dropped(flow.TCP); after == before {
+		if out = r.untold(); maps.Equal(before[flow.TCP].kernel, out[flow.TCP].kernel) {
 			break
 		}
 	}
-	return r.untold()
+	return out
 }
 
 // answer returns the record for a request; nil if the owner has been answered already.
@@ -275,9 +318,9 @@ func (r *recorder) answer(ctx context.Context, owner string, request wire.Record
 	record.Requests = r.requestsOf(request)
 	untold := r.settle(tcp)
 	record.Unseen = maps.Clone(r.blind)
-	for p, n := range untold {
-		if more := int64(n - last.untold[p]); more > 0 && record.Unseen[p] == "" {
-			record.Unseen[p] = fmt.Sprintf("the responder's kernel dropped %d packets or handshakes without a trace", more)
+	for p, t := range untold {
+		if more, what := t.since(last.untold[p]); more > 0 && record.Unseen[p] == "" {
+			record.Unseen[p] = fmt.Sprintf("the responder dropped %d packets or handshakes without a trace (%s)", more, what)
 		}
 	}
 	r.marks[owner] = mark{request.ID, asked, untold}

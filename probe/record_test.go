@@ -130,7 +130,8 @@ func TestRecordSaysWhatItCannotTell(t *testing.T) {
 	}
 	plan.Checks[0].Port = 7
 	l.client.run(plan)
-	if got := recordOf(t, r, "rejected", nil); got.Unseen[flow.TCP] == "" {
+	dropped := fmt.Sprintf("dropped %[1]d packets or handshakes without a trace (ListenDrops: %[1]d)", plan.Attempts)
+	if got := recordOf(t, r, "rejected", nil); !strings.Contains(got.Unseen[flow.TCP], dropped) {
 		t.Errorf("got %+v, though handshakes were given up", got)
 	}
 	if got := recordOf(t, r, "later", nil); len(got.Unseen) != 0 {
@@ -159,13 +160,20 @@ func TestRecordKnowsHandshakesThatEndLate(t *testing.T) {
 	if got := recordOf(t, r, "lost", nil); len(got.Handshakes) != 2 || len(got.Unseen) != 0 {
 		t.Fatalf("got %+v, want the handshakes of two addresses", got)
 	}
-	before, err := r.record.kernel.dropped(flow.TCP)
-	if err != nil {
-		t.Fatal(err)
+	ends := func() (n uint64) {
+		counters, err := r.record.kernel.dropped(flow.TCP)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range counters {
+			n += c
+		}
+		return n
 	}
+	before := ends()
 	l.router.nft("flush ruleset")
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if now, err := r.record.kernel.dropped(flow.TCP); err != nil || now == before+4 {
+		if ends() == before+4 {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -174,6 +182,50 @@ func TestRecordKnowsHandshakesThatEndLate(t *testing.T) {
 	}
 	if got := recordOf(t, r, "healed", nil); len(got.Unseen)+len(got.Handshakes) != 0 {
 		t.Errorf("got %+v, though nothing new has happened", got)
+	}
+}
+
+// A client that lives long uses its ports again, and a look at the table can miss a line.
+func TestRecordOfAPortUsedAgain(t *testing.T) {
+	peer := netip.AddrPortFrom(clientV4, 40000)
+	start := time.Now()
+	for _, c := range []struct {
+		name     string
+		protocol flow.Protocol
+		// listed and counted are so before the second time.
+		listed, counted bool
+		after           time.Duration
+		want            int
+	}{
+		{"TCP, after days", flow.TCP, false, false, 72 * time.Hour, 1},
+		{"TCP, after days, where the first was reset", flow.TCP, false, true, 72 * time.Hour, 1},
+		{"TCP, still listed", flow.TCP, true, false, 66 * time.Hour, 0},
+		{"TCP, missed by one look", flow.TCP, false, true, 4 * time.Second, 0},
+		{"SCTP, after days", flow.SCTP, false, false, 72 * time.Hour, 1},
+		{"SCTP, repeated", flow.SCTP, false, false, 4 * time.Second, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRecorder(t.Logf)
+			h := handshake{c.protocol, 80, peer}
+			r.note(h, start)
+			r.handshakes[h].listed = c.listed
+			if r.handshakes[h].counted = c.counted; c.counted {
+				r.ended = 1
+			}
+			again := start.Add(c.after)
+			r.note(h, again)
+			got := 0
+			for _, h := range r.since(start, again) {
+				got += h.Count
+			}
+			if got != c.want {
+				t.Errorf("got %d handshakes that began later, want %d", got, c.want)
+			}
+			// What ended once has ended; what had only been missed has not.
+			if wantEnded := c.counted && c.want == 1; (r.ended == 1) != wantEnded {
+				t.Errorf("got %d that ended", r.ended)
+			}
+		})
 	}
 }
 
@@ -200,6 +252,9 @@ func TestRecordIsBounded(t *testing.T) {
 	r.began(flow.TCP, 80, netip.MustParseAddrPort("[::1]:9"))
 	if len(r.requests) != maxRecorded || len(r.handshakes) != maxRecorded || r.lost[flow.UDP] != 5 || r.lost[flow.TCP] != 5 {
 		t.Errorf("got %d requests, %d handshakes, lost %v", len(r.requests), len(r.handshakes), r.lost)
+	}
+	if got := recordOf(t, &Responder{record: r}, "full", nil); !strings.HasSuffix(got.Unseen[flow.UDP], "without a trace (no room: 5)") {
+		t.Errorf("got %v", got.Unseen)
 	}
 	r.completed(flow.TCP, 80, netip.AddrPortFrom(netip.AddrFrom16(clientV4.As16()), 7))
 	if len(r.handshakes) != maxRecorded-1 {

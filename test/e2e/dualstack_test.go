@@ -82,8 +82,7 @@ func expectIPv6LeftOpen(exp *v1alpha1.ConnectivityExpectation, broken string) {
 		want = append(want, "EnforcementMissing IPv6 stranger-to-responder node-a to dualstack/{app=responder} on node-b",
 			"EnforcementMissing IPv6 stranger-to-responder node-b to dualstack/{app=responder} on node-b")
 	}
-	slices.Sort(want)
-	Expect(places(exp)).To(Equal(want), describe(exp))
+	Expect(places(exp)).To(ConsistOf(want), describe(exp))
 	Expect(exp.Status.Summary.Met).To(Equal(int32(2*dualstackChecks-len(want))), "IPv4 and the other node are as they were")
 	Expect(testbed.Ready(exp).Reason).To(Equal("EnforcementMissing"))
 	for _, f := range exp.Status.Findings {
@@ -121,8 +120,7 @@ func expectAnswersLost(exp *v1alpha1.ConnectivityExpectation, broken string) {
 			}
 		}
 	}
-	slices.Sort(want)
-	Expect(places(exp)).To(Equal(want), describe(exp))
+	Expect(places(exp)).To(ConsistOf(want), describe(exp))
 }
 
 // responderIsOn tells whether something was found of the responder on a node.
@@ -142,6 +140,5 @@ func places(exp *v1alpha1.ConnectivityExpectation) []string {
 		}
 		out = append(out, s)
 	}
-	slices.Sort(out)
 	return out
 }

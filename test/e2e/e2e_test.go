@@ -50,9 +50,18 @@ var _ = ReportAfterSuite("failures", func(r Report) {
 		if !spec.Failed() {
 			continue
 		}
-		fmt.Printf("\n=== failed: %s, at %s\n%.3000s\n", spec.FullText(), spec.FailureLocation(), spec.FailureMessage())
+		fmt.Printf("\n=== failed: %s, at %s\n%s\n", spec.FullText(), spec.FailureLocation(), ends(spec.FailureMessage()))
 	}
 })
+
+// ends shortens a long message. Its end says what was expected, which is not to be left out.
+func ends(message string) string {
+	const first, last = 4000, 4000
+	if len(message) <= first+last {
+		return message
+	}
+	return message[:first] + "\n[...]\n" + message[len(message)-last:]
+}
 
 // within bounds the wait for one result: a run takes a few seconds, and the
 // machine may be busy.
