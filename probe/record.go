@@ -73,11 +73,12 @@ type handshake struct {
 	peer     netip.AddrPort
 }
 
-// begun is a handshake that was not completed. Of TCP, listed says that the kernel listed it
-// at the last look, and counted that it is among those that ended before their time.
+// begun is a handshake that was not completed. Of TCP, missed counts the looks since the
+// kernel last listed it, and counted says that it is among those that ended before their time.
 type begun struct {
-	first, last     time.Time
-	listed, counted bool
+	first, last time.Time
+	missed      int
+	counted     bool
 }
 
 // mark is a moment in the life of a recorder.
@@ -166,23 +167,27 @@ func (r *recorder) note(h handshake, now time.Time) {
 		}
 		b = &begun{first: now}
 		r.handshakes[h] = b
-	case !b.listed && now.Sub(b.first) > r.kernel.lifetime()+2*maxSampleInterval:
-		// The port of the peer is used again: no handshake lasts that long.
+	case b.missed > 1, h.protocol != flow.TCP && now.Sub(b.last) > r.kernel.lifetime():
+		// The first is over, and the peer uses its port again.
 		*b = begun{first: now}
 	case b.counted:
-		// A look at the table has missed it; or it is another one, and the counters, which
-		// have the end of the first, say so.
+		// One look at the table may have missed it. If it is another one after all, the
+		// counters, which have the end of the first, say that something was not noted.
 		b.counted = false
 		r.ended--
 	}
-	b.last, b.listed = now, h.protocol == flow.TCP
+	b.last, b.missed = now, 0
 }
 
 // completed takes back a handshake: the answer was not lost.
 func (r *recorder) completed(p flow.Protocol, port uint16, peer netip.AddrPort) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.handshakes, handshake{p, port, unzoned(peer)})
+	h := handshake{p, port, unzoned(peer)}
+	if b := r.handshakes[h]; b != nil && b.counted {
+		r.ended-- // it was not listed any more because it was complete
+	}
+	delete(r.handshakes, h)
 }
 
 func unzoned(p netip.AddrPort) netip.AddrPort {
@@ -249,13 +254,13 @@ func (r *recorder) sampleLocked(tcp []uint16) {
 			r.note(handshake{flow.TCP, h.port, unzoned(h.peer)}, now)
 		}
 	}
-	for _, b := range r.handshakes {
-		if !b.listed || b.last.Equal(now) {
+	for h, b := range r.handshakes {
+		if h.protocol != flow.TCP || b.last.Equal(now) {
 			continue
 		}
 		// One whose time was up leaves no trace in the counters. The answer is repeated for the
 		// last time when half of it has passed, and it takes up to a sample to see the end.
-		if b.listed = false; now.Sub(b.first) < early {
+		if b.missed++; b.missed == 1 && now.Sub(b.first) < early {
 			b.counted = true
 			r.ended++
 		}

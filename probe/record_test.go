@@ -192,23 +192,24 @@ func TestRecordOfAPortUsedAgain(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		protocol flow.Protocol
-		// listed and counted are so before the second time.
-		listed, counted bool
-		after           time.Duration
-		want            int
+		// missed and counted are so before the second time.
+		missed  int
+		counted bool
+		after   time.Duration
+		want    int
 	}{
-		{"TCP, after days", flow.TCP, false, false, 72 * time.Hour, 1},
-		{"TCP, after days, where the first was reset", flow.TCP, false, true, 72 * time.Hour, 1},
-		{"TCP, still listed", flow.TCP, true, false, 66 * time.Hour, 0},
-		{"TCP, missed by one look", flow.TCP, false, true, 4 * time.Second, 0},
-		{"SCTP, after days", flow.SCTP, false, false, 72 * time.Hour, 1},
-		{"SCTP, repeated", flow.SCTP, false, false, 4 * time.Second, 0},
+		{"TCP, after the first has expired", flow.TCP, 1000, false, 72 * time.Hour, 1},
+		{"TCP, after the first was reset", flow.TCP, 2, true, 10 * time.Second, 1},
+		{"TCP, still listed", flow.TCP, 0, false, 60 * time.Second, 0},
+		{"TCP, missed by one look", flow.TCP, 1, true, 4 * time.Second, 0},
+		{"SCTP, after days", flow.SCTP, 0, false, 72 * time.Hour, 1},
+		{"SCTP, repeated", flow.SCTP, 0, false, 4 * time.Second, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRecorder(t.Logf)
 			h := handshake{c.protocol, 80, peer}
 			r.note(h, start)
-			r.handshakes[h].listed = c.listed
+			r.handshakes[h].missed = c.missed
 			if r.handshakes[h].counted = c.counted; c.counted {
 				r.ended = 1
 			}
@@ -226,6 +227,18 @@ func TestRecordOfAPortUsedAgain(t *testing.T) {
 				t.Errorf("got %d that ended", r.ended)
 			}
 		})
+	}
+}
+
+// A handshake leaves the table when it is complete, and the responder may get to know later.
+func TestRecordTakesBackWhatIsCompleted(t *testing.T) {
+	r := newRecorder(t.Logf)
+	h := handshake{flow.TCP, 80, netip.AddrPortFrom(clientV4, 40000)}
+	r.note(h, time.Now())
+	r.handshakes[h].missed, r.handshakes[h].counted, r.ended = 1, true, 1
+	r.completed(h.protocol, h.port, h.peer)
+	if len(r.handshakes) != 0 || r.ended != 0 {
+		t.Errorf("got %d handshakes and %d that ended, want none", len(r.handshakes), r.ended)
 	}
 }
 
