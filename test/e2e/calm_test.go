@@ -218,7 +218,7 @@ func metricsAt(ctx context.Context, c *http.Client, addr, token string) (string,
 func sealedBy(exp *v1alpha1.ConnectivityExpectation, canary int32) {
 	GinkgoHelper()
 	expectAllMet(exp)
-	Expect(exp.Status.Summary.Checks).To(BeEquivalentTo(4)) // from two nodes, over two families
+	Expect(exp.Status.Summary.Checks).To(BeEquivalentTo(4), "from two nodes, over two families; probe pods: %+v", exp.Status.LastRun.ProbePods)
 	Expect(exp.Status.LastRun.CanaryEvidence).To(Equal(canary))
 }
 

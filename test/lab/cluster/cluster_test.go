@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
 	"sigs.k8s.io/yaml"
 )
 
@@ -30,6 +33,30 @@ func TestNodesHaveDistinctAddresses(t *testing.T) {
 		// The kernel allows a socket's path 107 bytes.
 		if len(n.containerd()+".ttrpc") > 107 {
 			t.Errorf("%s is too long for a socket", n.containerd())
+		}
+	}
+}
+
+func TestNodeIsReadyWhenItTakesPods(t *testing.T) {
+	ready := []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+	for _, c := range []struct {
+		name       string
+		conditions []corev1.NodeCondition
+		taints     []corev1.Taint
+		want       string // a part of the error
+	}{
+		{"new", nil, nil, "has not reported yet"},
+		{"lost", []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionUnknown, Message: "silent"}}, nil, "is not ready: silent"},
+		{"ready", ready, nil, ""},
+		{"ready, and still taken for lost", ready, []corev1.Taint{{Key: corev1.TaintNodeUnreachable, Effect: corev1.TaintEffectNoExecute}}, "has the taint node.kubernetes.io/unreachable:NoExecute"},
+		{"ready, with a taint of its owner", ready, []corev1.Taint{{Key: "example.com/gpu", Effect: corev1.TaintEffectNoSchedule}}, ""},
+	} {
+		client := fake.NewClientset(&corev1.Node{
+			ObjectMeta: metav1.ObjectMeta{Name: "node-a"}, Spec: corev1.NodeSpec{Taints: c.taints}, Status: corev1.NodeStatus{Conditions: c.conditions},
+		})
+		err := nodeReady(t.Context(), client, "node-a")
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
 		}
 	}
 }

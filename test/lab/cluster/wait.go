@@ -73,12 +73,18 @@ func (l *Lab) awaitNodes(ctx context.Context) error {
 	})
 }
 
-// nodeReady returns nil if a node is ready, or why it is not. A heartbeat from
-// before a repair does not count.
+// nodeReady returns nil if a node is ready and takes pods, or why not. The node controller
+// takes away its taints up to a minute later than the kubelet of the node has reported,
+// after an outage of the API server: it has to open its watches again.
 func nodeReady(ctx context.Context, client kubernetes.Interface, name string) error {
 	node, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		return err
+	}
+	for _, t := range node.Spec.Taints {
+		if t.Key == corev1.TaintNodeNotReady || t.Key == corev1.TaintNodeUnreachable {
+			return fmt.Errorf("%s has the taint %s", name, t.ToString())
+		}
 	}
 	for _, c := range node.Status.Conditions {
 		if c.Type == corev1.NodeReady {
