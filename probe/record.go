@@ -184,8 +184,10 @@ func (r *recorder) completed(p flow.Protocol, port uint16, peer netip.AddrPort) 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h := handshake{p, port, unzoned(peer)}
-	if b := r.handshakes[h]; b != nil && b.counted {
-		r.ended-- // it was not listed any more because it was complete
+	// One that was listed just now left the table because it was complete. What was there long
+	// before was another one from the same port, which has ended.
+	if b := r.handshakes[h]; b != nil && b.counted && time.Since(b.last) < 2*maxSampleInterval {
+		r.ended--
 	}
 	delete(r.handshakes, h)
 }
