@@ -25,7 +25,7 @@ const recordDue = 2 * time.Second
 
 // firstRound is the time after which the report of a probe is overdue whose attempts had
 // no reason to be repeated. One that repeats them is nudged in vain, which does no harm.
-func (r *ExpectationReconciler) firstRound(s *scope) time.Duration {
+func firstRound(s *scope) time.Duration {
 	return s.options.WarmUp + 2*timeout(s.exp.Spec.Probe) + time.Second
 }
 
@@ -52,7 +52,7 @@ func (r *ExpectationReconciler) overdue(s *scope, p *podRun, pod *corev1.Pod, si
 func (r *ExpectationReconciler) nudge(ctx context.Context, s *scope, pods []*corev1.Pod) error {
 	touched := map[string]any{"annotations": map[string]string{nudgedAnnotation: s.now.UTC().Format(time.RFC3339Nano)}}
 	var failed error
-	for i, err := range sideBySide(pods, func(pod *corev1.Pod) error { return r.patchResident(ctx, pod.DeepCopy(), maps.Clone(touched)) }) {
+	for i, err := range sideBySide(pods, func(pod *corev1.Pod) error { return r.patchMetadata(ctx, pod.DeepCopy(), maps.Clone(touched)) }) {
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			failed = errors.Join(failed, fmt.Errorf("nudging probe pod %s: %w", pods[i].Name, err))
 		}

@@ -65,7 +65,7 @@ func (r *ExpectationReconciler) reuse(ctx context.Context, s *scope, p *podRun) 
 		return true, r.deletePod(ctx, pod)
 	}
 	if !ownedByExpectation(pod, s.exp.Name, s.exp.UID) {
-		if err := r.patchResident(ctx, pod, map[string]any{"ownerReferences": []any{ownerReference(s.exp)}}); err != nil {
+		if err := r.patchMetadata(ctx, pod, map[string]any{"ownerReferences": []any{ownerReference(s.exp)}}); err != nil {
 			return false, err
 		}
 	}
@@ -73,9 +73,9 @@ func (r *ExpectationReconciler) reuse(ctx context.Context, s *scope, p *podRun) 
 	return true, nil
 }
 
-// patchResident changes the metadata of a pod that others may change at the same time: by
+// patchMetadata changes the metadata of a pod that others may change at the same time: by
 // a strategic merge, which merges owners by their UID.
-func (r *ExpectationReconciler) patchResident(ctx context.Context, pod *corev1.Pod, metadata map[string]any) error {
+func (r *ExpectationReconciler) patchMetadata(ctx context.Context, pod *corev1.Pod, metadata map[string]any) error {
 	metadata["uid"] = pod.UID
 	data, err := json.Marshal(map[string]any{"metadata": metadata})
 	if err != nil {
@@ -88,7 +88,7 @@ func (r *ExpectationReconciler) patchResident(ctx context.Context, pod *corev1.P
 func (r *ExpectationReconciler) armResident(ctx context.Context, s *scope, p *probeRun) error {
 	pod := &corev1.Pod{}
 	pod.Namespace, pod.Name, pod.UID = s.exp.Namespace, p.name, p.uid
-	return r.patchResident(ctx, pod, map[string]any{
+	return r.patchMetadata(ctx, pod, map[string]any{
 		"annotations":     map[string]string{wire.PlanKeyPrefix + string(s.exp.UID): probepod.EncodedPlan(p.plan)},
 		"ownerReferences": []any{ownerReference(s.exp)},
 	})
@@ -115,7 +115,7 @@ func (r *ExpectationReconciler) leave(ctx context.Context, pod *corev1.Pod, owne
 		return r.deleteResident(ctx, pod)
 	}
 	left := pod.DeepCopy()
-	err := r.patchResident(ctx, left, map[string]any{
+	err := r.patchMetadata(ctx, left, map[string]any{
 		"annotations":     map[string]any{wire.PlanKeyPrefix + string(owner): nil, wire.RecordKeyPrefix + string(owner): nil},
 		"ownerReferences": []any{map[string]any{"$patch": "delete", "uid": owner}},
 	})
