@@ -59,14 +59,8 @@ func (r *ExpectationReconciler) canaryExists(ctx context.Context) (bool, error) 
 
 // offPodNetwork tells whether the target of an edge is at another address than a pod's own.
 func (r *run) offPodNetwork(e *plan.Edge) bool {
-	switch e.Target.Kind {
-	case plan.TargetResponder:
-		return false
-	case plan.TargetPod:
-		return r.isNodeAddr(e.Target.Addr) // that of a host-network pod
-	case plan.TargetService, plan.TargetAddress, plan.TargetHost, plan.TargetNameserver:
-	}
-	return true
+	// Endpoints that no pod is named for may be at nodes, too.
+	return !e.OnPodNetwork() || (e.Target.Kind == plan.TargetPod && r.isNodeAddr(e.Target.Addr))
 }
 
 func (r *run) isNodeAddr(addr netip.Addr) bool {

@@ -259,14 +259,15 @@ func TestTargetsOffThePodNetwork(t *testing.T) {
 		target plan.Target
 		want   bool
 	}{
-		"a responder":            {plan.Target{Kind: plan.TargetResponder}, false},
-		"a pod":                  {plan.Target{Kind: plan.TargetPod, Addr: netip.MustParseAddr("10.0.0.1")}, false},
-		"a host-network pod":     {plan.Target{Kind: plan.TargetPod, Addr: netip.MustParseAddr("192.0.2.1")}, true},
-		"the same over IPv6":     {plan.Target{Kind: plan.TargetPod, Addr: netip.MustParseAddr("2001:db8::1")}, true},
-		"a Service":              {plan.Target{Kind: plan.TargetService}, true},
-		"an address":             {plan.Target{Kind: plan.TargetAddress, Addr: netip.MustParseAddr("10.0.0.1")}, true},
-		"a host":                 {plan.Target{Kind: plan.TargetHost}, true},
-		"a nameserver of a node": {plan.Target{Kind: plan.TargetNameserver}, true},
+		"a responder":               {plan.Target{Kind: plan.TargetResponder}, false},
+		"a pod":                     {plan.Target{Kind: plan.TargetPod, Addr: netip.MustParseAddr("10.0.0.1")}, false},
+		"one that is known as such": {plan.Target{Kind: plan.TargetPod, Addr: netip.MustParseAddr("10.0.0.1"), HostNetwork: true}, true},
+		"a host-network pod":        {plan.Target{Kind: plan.TargetPod, Addr: netip.MustParseAddr("192.0.2.1")}, true},
+		"the same over IPv6":        {plan.Target{Kind: plan.TargetPod, Addr: netip.MustParseAddr("2001:db8::1")}, true},
+		"a Service":                 {plan.Target{Kind: plan.TargetService}, true},
+		"an address":                {plan.Target{Kind: plan.TargetAddress, Addr: netip.MustParseAddr("10.0.0.1")}, true},
+		"a host":                    {plan.Target{Kind: plan.TargetHost}, true},
+		"a nameserver of a node":    {plan.Target{Kind: plan.TargetNameserver}, true},
 	} {
 		if got := r.offPodNetwork(&plan.Edge{Target: tc.target}); got != tc.want {
 			t.Errorf("%s: got %v, want %v", name, got, tc.want)

@@ -26,7 +26,7 @@ func (p *Predictor) Controls(namespace string, edges []*Edge) []*Edge {
 		sources[e.Source.Key] = e.Source
 		if e.isOpen() {
 			open[e.Listener()] = true
-			openPod = openPod || e.Target.Kind == TargetPod
+			openPod = openPod || (e.Target.Kind == TargetPod && e.OnPodNetwork())
 		}
 	}
 	var out []*Edge

@@ -100,6 +100,8 @@ func TestChunksHoldEveryEdgeOnce(t *testing.T) {
 func TestControlsOfTargetsThatNoPathMayReach(t *testing.T) {
 	const deny = "paths:\n- {name: p, expect: Deny, from: {identity: {labels: {app: stranger}}}, "
 	toDB := "to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 5432}]}\n"
+	const toNew, toDBAllowed = "to: {identity: {labels: {app: new}}}, ports: [{port: 1}]}\n",
+		"- {name: q, expect: Allow, from: {podSelector: {matchLabels: {app: web}}}, to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 5432}]}\n"
 	sealed := func(s *Snapshot) { s.NetworkPolicies = append(s.NetworkPolicies, ingressFrom("db", "db", "nobody")) }
 	noEgress := func(s *Snapshot) {
 		p := ingressFrom("egress", "stranger", "x")
@@ -117,7 +119,18 @@ func TestControlsOfTargetsThatNoPathMayReach(t *testing.T) {
 		"a path of the expectation is one":      {spec: deny + toDB + "- {name: q, expect: Allow, from: {podSelector: {matchLabels: {app: web}}}, " + toDB},
 		"a path to another port is none":        {spec: deny + toDB + "- {name: q, expect: Allow, from: {podSelector: {matchLabels: {app: web}}}, to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 1}]}\n", want: []string{"ns/{app=web} to ns/db-1"}},
 		"two closed paths share one":            {spec: deny + toDB + "- {name: q, expect: Deny, from: {identity: {labels: {app: x}}}, " + toDB, want: []string{"ns/{app=web} to ns/db-1"}},
-		"an open path needs none":               {spec: deny + "to: {podSelector: {matchLabels: {app: web}}}, ports: [{port: 80}]}"},
+		"a responder, beside a path to a pod": {spec: deny + toNew + toDBAllowed, change: func(s *Snapshot) {
+			s.NetworkPolicies = []*networkingv1.NetworkPolicy{ingressFrom("new", "new", "friend")}
+			s.Pods = append(s.Pods, pod("ns", "friend", "a", "10.0.3.1", "app=friend"))
+		}},
+		"a responder, beside a path to a pod at the address of its node": {spec: deny + toNew + toDBAllowed, change: func(s *Snapshot) {
+			s.NetworkPolicies = []*networkingv1.NetworkPolicy{ingressFrom("new", "new", "friend")}
+			for _, p := range s.Pods {
+				p.Spec.HostNetwork = p.Name == "db-1"
+			}
+			s.Pods = append(s.Pods, pod("ns", "friend", "a", "10.0.3.1", "app=friend"))
+		}, want: []string{"ns/{app=friend} to ns/{app=new}"}},
+		"an open path needs none": {spec: deny + "to: {podSelector: {matchLabels: {app: web}}}, ports: [{port: 80}]}"},
 		"silence of several endpoints is nothing": {spec: deny + "to: {service: {name: web}}, ports: [{port: 80}]}", change: func(s *Snapshot) {
 			s.NetworkPolicies = []*networkingv1.NetworkPolicy{ingressFrom("web", "web", "x")}
 		}},

@@ -146,13 +146,9 @@ type pathExtent struct {
 	targets map[string]string
 }
 
-// add notes what a path matches.
-func (x *Extent) add(path string, sources []*Source, targets map[string]string) {
-	p := &pathExtent{sources: map[string][]string{}, targets: targets}
-	for _, s := range sources {
-		p.sources[s.Name] = s.allNodes
-	}
-	x.paths[path] = p
+// add notes what a path matches: the nodes of each source, and the node of each target.
+func (x *Extent) add(path string, sources map[string][]string, targets map[string]string) {
+	x.paths[path] = &pathExtent{sources: sources, targets: targets}
 }
 
 // Counts returns the number of pairs, and that of pairs of nodes, path by path. A source

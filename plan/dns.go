@@ -200,6 +200,7 @@ func (r *resolver) clusterEndpoints(service partial) []partial {
 			Target: Target{
 				Kind: TargetPod, Key: flow.ID("pod", b.Endpoint.Namespace, b.Endpoint.Pod, b.Endpoint.Addr.String()),
 				Name: "cluster DNS endpoint " + b.Endpoint.String(), Addr: b.Endpoint.Addr, Node: b.node, Ready: true,
+				HostNetwork: r.onHostNetwork(b.Endpoint),
 			},
 			Via: service.edge.Via, Backends: []Backend{b.Backend}, Transport: service.edge.Transport, Port: b.Port,
 		}})

@@ -68,7 +68,7 @@ func Responders(edges []*Edge, nodes []*corev1.Node) []Responder {
 // the evidence that the node pair carries traffic.
 func responderNode(e *Edge, edges []*Edge, usable []string) string {
 	for _, other := range edges {
-		if other.Target.Kind == TargetPod && other.Target.Node != "" && other.Prediction.Verdict == evaluator.Allowed && slices.Contains(usable, other.Target.Node) {
+		if other.Target.Kind == TargetPod && other.OnPodNetwork() && other.Target.Node != "" && other.Prediction.Verdict == evaluator.Allowed && slices.Contains(usable, other.Target.Node) {
 			return other.Target.Node
 		}
 	}
@@ -184,7 +184,9 @@ func (p *placement) indexControls() {
 			continue
 		}
 		p.open[e.Listener()] = append(p.open[e.Listener()], e)
-		p.openOn[e.Target.Node] = append(p.openOn[e.Target.Node], e)
+		if e.OnPodNetwork() {
+			p.openOn[e.Target.Node] = append(p.openOn[e.Target.Node], e)
+		}
 	}
 }
 

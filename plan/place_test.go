@@ -159,10 +159,16 @@ func TestControlsOfResponders(t *testing.T) {
 	}
 	four, six := edge("web", "db", evaluator.Allowed, "c"), edge("web", "db6", evaluator.Allowed, "c")
 	six.Target.Addr = netip.MustParseAddr("fd00::1")
+	host, service := edge("web", "agent", evaluator.Allowed, "c"), edge("web", "service", evaluator.Allowed, "c")
+	host.Target.HostNetwork, service.Target.Kind = true, TargetService
 	cases := map[string]struct {
 		edges []*Edge
 		want  []string
 	}{
+		"what reaches the node, or goes by way of a proxy, is none": {
+			[]*Edge{to(edge("batch", "new", evaluator.Denied, "a"), "10.0.0.9"), host, service},
+			[]string{"batch on a: new", "web on c: agent service"},
+		},
 		"IPv4": {[]*Edge{to(edge("batch", "new", evaluator.Denied, "a"), "10.0.0.9"), four, six}, []string{"batch on a: new", "web on a: db", "web on c: db db6"}},
 		"IPv6": {[]*Edge{to(edge("batch", "new", evaluator.Denied, "a"), "fd00::9"), four, six}, []string{"batch on a: new", "web on a: db6", "web on c: db db6"}},
 		"the same listener comes first": {
@@ -205,6 +211,22 @@ func TestResponders(t *testing.T) {
 			t.Errorf("the edge to %s does not know its node", e.Target.Name)
 		}
 	}
+	t.Run("an open edge to a node is none to its pods", func(t *testing.T) {
+		s := cluster()
+		s.Nodes[1].Name, s.Nodes[0].Name = "d", "c" // no pod of the cluster is on either
+		for _, p := range s.Pods {
+			p.Spec.HostNetwork = p.Name == "db-1"
+			if p.Name == "db-1" {
+				p.Spec.NodeName = "c"
+			}
+		}
+		res := resolveInput(Input{Expectation: expectation(t, spec), Snapshot: s, ClusterDNS: dns})
+		predict(s, res.Edges)
+		want := pick([]string{"c", "d"}, flow.ID("responder", "ns", "app=new"))
+		if got := Responders(res.Edges, s.Nodes); got[0].Node != want {
+			t.Errorf("got node %q, want %q, as without the edge", got[0].Node, want)
+		}
+	})
 	t.Run("without an open edge, any usable node will do", func(t *testing.T) {
 		s := cluster()
 		s.Nodes[1].Spec.Unschedulable = true

@@ -80,7 +80,7 @@ type Source struct {
 	seen     map[string]bool
 	// Nodes are those that the workload's pods run on and that are probed from, in
 	// order of preference; empty for an identity that need not exist. allNodes are all
-	// that its pods run on, sorted.
+	// that its pods run on. Both are those of all paths.
 	Nodes    []string
 	allNodes []string
 	// kept are nodes that an identity has to be probed from.
@@ -123,6 +123,8 @@ type Target struct {
 	// empty when there is none or several.
 	Node  string
 	Ready bool
+	// HostNetwork says that the target is a pod at the address of its node.
+	HostNetwork bool
 	// Host is the name that a host target is resolved from.
 	Host string
 	// Labels are those of a responder.
@@ -168,6 +170,12 @@ type Edge struct {
 	// workload's pods are treated differently from the probe, it is the answer for
 	// those.
 	Prediction, Workload evaluator.Decision
+}
+
+// OnPodNetwork tells whether the edge goes from pod to pod. What is sent to a node may take
+// another way than that, and what is sent to a Service goes by way of a proxy.
+func (e *Edge) OnPodNetwork() bool {
+	return e.Target.Kind == TargetResponder || (e.Target.Kind == TargetPod && !e.Target.HostNetwork)
 }
 
 // ID identifies the edge over runs.

@@ -47,9 +47,11 @@ type resolver struct {
 	// other when several paths select the same pod.
 	sourcePods, targetPods, probedPods map[string]bool
 	// sourceTurns are, of the path that is being resolved, how many turns the nodes of
-	// each source take. matched are the target pods of that path and their nodes.
+	// each source take. matched are the target pods of that path and their nodes, sourceOn
+	// the nodes of its sources.
 	sourceTurns []int
 	matched     map[string]string
+	sourceOn    map[string][]string
 	// reaches tells whether a source of that path has an address of a target's family.
 	reaches func(netip.Addr) bool
 }
@@ -85,7 +87,7 @@ func (r *resolver) path(p *v1alpha1.Path) {
 		r.obstacle(p, SourceNamespaceRefused, fmt.Sprintf("from.namespace is %s: an expectation probes from its own namespace only; create it in %s instead", from, from), describeSource(from, p.From), "")
 		return
 	}
-	r.sourceTurns, r.matched, r.reaches = nil, map[string]string{}, nil
+	r.sourceTurns, r.matched, r.sourceOn, r.reaches = nil, map[string]string{}, map[string][]string{}, nil
 	sources, why := r.resolveSources(p)
 	if len(sources) == 0 {
 		r.obstacle(p, NoSourceMatched, why, describeSource(r.ns, p.From), "")
@@ -113,7 +115,7 @@ func (r *resolver) path(p *v1alpha1.Path) {
 			}
 		}
 	}
-	r.res.Extent.add(p.Name, sources, r.matched)
+	r.res.Extent.add(p.Name, r.sourceOn, r.matched)
 	r.edges(p, sources, targets)
 }
 
@@ -134,6 +136,7 @@ func (r *resolver) resolveSources(p *v1alpha1.Path) ([]*Source, string) {
 			}
 		}
 		slices.Sort(s.kept)
+		r.sourceOn[s.Name] = s.allNodes
 		return []*Source{s}, ""
 	}
 	selector, err := metav1.LabelSelectorAsSelector(p.From.PodSelector.AsMeta())
@@ -159,7 +162,10 @@ func (r *resolver) resolveSources(p *v1alpha1.Path) ([]*Source, string) {
 		pods := groups[key]
 		slices.SortFunc(pods, byName)
 		s := r.source(IdentityLabels(pods[0].Labels), pods[0])
-		s.Nodes, s.allNodes = r.sourceNodes(s, pods), sortedNodes(pods)
+		// Another path may select other pods of the identity, on other nodes.
+		s.Nodes = union(s.Nodes, r.sourceNodes(s, pods))
+		s.allNodes = union(s.allNodes, sortedNodes(pods))
+		r.sourceOn[s.Name] = sortedNodes(pods)
 		s.addVariants(pods)
 		out = append(out, s)
 	}
@@ -167,6 +173,17 @@ func (r *resolver) resolveSources(p *v1alpha1.Path) ([]*Source, string) {
 		return nil, fmt.Sprintf("only host-network pods match %s: they have no identity of their own that could be probed", describeSource(r.ns, p.From))
 	}
 	return out, "no running pod matches " + describeSource(r.ns, p.From)
+}
+
+// union returns the first list with what only the second has at its end.
+func union(a, b []string) []string {
+	out := slices.Clone(a)
+	for _, o := range b {
+		if !slices.Contains(out, o) {
+			out = append(out, o)
+		}
+	}
+	return out
 }
 
 // source returns the one Source of an identity. An existing workload and an

@@ -322,6 +322,27 @@ func TestResolveSourcesInDetail(t *testing.T) {
 	})
 }
 
+// Selectors of labels that controllers own may tell pods of one identity apart.
+func TestPathsFromDifferentPodsOfOneSource(t *testing.T) {
+	path := func(name, pod string) string {
+		return "- {name: " + name + ", expect: Deny, from: {podSelector: {matchLabels: {app: sts, statefulset.kubernetes.io/pod-name: " + pod + "}}}, to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 1}]}\n"
+	}
+	res := resolve(t, "paths:\n"+path("first", "sts-0")+path("second", "sts-1"), func(s *Snapshot) {
+		s.Pods = append(s.Pods, pod("ns", "sts-0", "a", "10.0.4.1", "app=sts", "statefulset.kubernetes.io/pod-name=sts-0"),
+			pod("ns", "sts-1", "b", "10.0.4.2", "app=sts", "statefulset.kubernetes.io/pod-name=sts-1"))
+	})
+	if len(res.Edges) != 2 || res.Edges[0].Source != res.Edges[1].Source {
+		t.Fatalf("got %d edges, %+v", len(res.Edges), res.Obstacles)
+	}
+	if diff := cmp.Diff([]string{"a", "b"}, res.Edges[0].Source.Nodes); diff != "" {
+		t.Errorf("nodes (-want +got):\n%s", diff)
+	}
+	name := res.Edges[0].Source.Name
+	if diff := cmp.Diff([]any{[]string{"a"}, []string{"b"}}, []any{res.Extent.paths["first"].sources[name], res.Extent.paths["second"].sources[name]}); diff != "" {
+		t.Errorf("what the paths match (-want +got):\n%s", diff)
+	}
+}
+
 // A probe pod that carried these would be adopted, or counted, by a controller.
 func TestIdentityLabels(t *testing.T) {
 	in := map[string]string{"app": "web", "app.kubernetes.io/name": "web", "statefulset.kubernetes.io/pod-name": "web-0"}

@@ -128,7 +128,7 @@ func (r *resolver) podPort(p *v1alpha1.Path, pod *corev1.Pod, source string, tra
 		out = append(out, partial{edge: Edge{
 			Target: Target{
 				Kind: TargetPod, Key: flow.ID("pod", pod.Namespace, pod.Name, addr.String()), Name: name,
-				Addr: addr, Node: pod.Spec.NodeName, Ready: IsReady(pod),
+				Addr: addr, Node: pod.Spec.NodeName, Ready: IsReady(pod), HostNetwork: pod.Spec.HostNetwork,
 			},
 			Backends:  []Backend{{Endpoint: flow.Endpoint{Namespace: pod.Namespace, Pod: pod.Name, Addr: addr}, Port: port}},
 			Transport: transport, Port: port,
@@ -280,7 +280,7 @@ func (r *resolver) servicePort(p *v1alpha1.Path, key types.NamespacedName, trans
 		return nil
 	}
 	if svc.Spec.ClusterIP == corev1.ClusterIPNone {
-		return headless(key, backends, transport)
+		return r.headless(key, backends, transport)
 	}
 	var out []partial
 	for _, ip := range svc.Spec.ClusterIPs {
@@ -313,13 +313,14 @@ func (r *resolver) servicePort(p *v1alpha1.Path, key types.NamespacedName, trans
 	return out
 }
 
-func headless(key types.NamespacedName, backends []endpoint, transport wire.Transport) []partial {
+func (r *resolver) headless(key types.NamespacedName, backends []endpoint, transport wire.Transport) []partial {
 	var out []partial
 	for _, b := range backends {
 		out = append(out, partial{edge: Edge{
 			Target: Target{
 				Kind: TargetPod, Key: flow.ID("pod", b.Endpoint.Namespace, b.Endpoint.Pod, b.Endpoint.Addr.String()),
 				Name: "Service " + key.String() + " endpoint " + b.Endpoint.String(), Addr: b.Endpoint.Addr, Node: b.node, Ready: true,
+				HostNetwork: r.onHostNetwork(b.Endpoint),
 			},
 			Backends: []Backend{b.Backend}, Transport: transport, Port: b.Port,
 		}})
@@ -333,6 +334,13 @@ func (r *resolver) service(key types.NamespacedName) *corev1.Service {
 		return nil
 	}
 	return r.in.Snapshot.Services[i]
+}
+
+// onHostNetwork tells whether an endpoint is known to be a pod at the address of its node.
+func (r *resolver) onHostNetwork(e flow.Endpoint) bool {
+	return slices.ContainsFunc(r.in.Snapshot.Pods, func(p *corev1.Pod) bool {
+		return p.Spec.HostNetwork && p.Namespace == e.Namespace && p.Name == e.Pod
+	})
 }
 
 // endpoint is a ready backend of a Service and the node it runs on.

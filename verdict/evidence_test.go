@@ -35,6 +35,7 @@ func ended(os ...wire.Outcome) func(*Check) {
 func responder(alive bool) func(*Check) {
 	return func(c *Check) { c.Responder, c.ListenerAlive, c.Recorded = true, alive, &Recorded{} }
 }
+func offPods(c *Check) { c.OffPodNetwork = true }
 func hindered(why Cause) func(*Check) {
 	return func(c *Check) { c.Obstacle, c.ObstacleDetail = why, "in words" }
 }
@@ -64,6 +65,14 @@ func TestInconclusiveReasons(t *testing.T) {
 		"the way back was used, not the way there": {
 			[]Check{silentDeny(), with(control(), fromNode("node-c")), with(control(), named("back"), toAddr(neighbour), func(c *Check) { c.SourceNode, c.TargetNode = "node-b", "node-a" })}, NoPositiveControl,
 			[]Check{silentDeny(), with(control(), fromNode("node-c")), with(control(), named("there"), toAddr(neighbour))}, Blocked,
+		},
+		"the node of the target was reached, and no pod on it": {
+			[]Check{silentDeny(), with(control(), fromNode("node-c")), with(control(), named("node"), toAddr(neighbour), offPods)}, NoPositiveControl,
+			[]Check{silentDeny(), with(control(), fromNode("node-c")), with(control(), named("pod"), toAddr(neighbour))}, Blocked,
+		},
+		"pods were reached, and the target is behind a Service": {
+			[]Check{with(silentDeny(), offPods), with(control(), offPods, fromNode("node-c")), with(control(), named("pod"), toAddr(neighbour))}, NoPositiveControl,
+			[]Check{with(silentDeny(), offPods), with(control(), offPods, fromNode("node-c")), with(control(), named("beside"), offPods)}, Blocked,
 		},
 		"the pair carried the other address family": {
 			[]Check{with(silentDeny(), toAddr(mongo6)), with(control(), toAddr(mongo6), fromNode("node-c")), with(control(), named("v4"))}, NoPositiveControl,

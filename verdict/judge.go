@@ -134,7 +134,8 @@ type evidence struct {
 	// fromNode holds the source nodes and listener addresses between which a
 	// protocol was carried.
 	fromNode map[nodeAddr]bool
-	// nodePair holds the node pairs that carried traffic.
+	// nodePair holds the node pairs that carried traffic between pods. What is sent to a node
+	// may go another way than that, and what is sent to a Service by way of a proxy.
 	nodePair map[nodePair]bool
 	// silentPair holds node pairs on which a path that policies allow was silent.
 	silentPair map[nodePair]bool
@@ -175,6 +176,10 @@ type nodePair struct {
 	protocol flow.Protocol
 }
 
+// showsPair tells whether the check goes the way that all traffic between pods of the two
+// nodes goes.
+func (c Check) showsPair() bool { return c.TargetNode != "" && !c.OffPodNetwork }
+
 func pairOf(c Check) nodePair {
 	return nodePair{from: c.SourceNode, to: c.TargetNode, is4: c.Addr.Unmap().Is4(), protocol: c.Transport.Protocol()}
 }
@@ -204,14 +209,14 @@ func gather(checks []Check) evidence {
 		pair := pairOf(c)
 		if c.Result.Outcomes.All(lost) {
 			ev.toNode[nodeAddrOf(c)] = true
-			ev.toPair[pair] = c.TargetNode != ""
+			ev.toPair[pair] = ev.toPair[pair] || c.showsPair()
 		}
 		switch {
 		case c.Result.Outcomes.All(reached(c)):
 			ev.answered[listenerOf(c)] = true
 			ev.fromNode[nodeAddrOf(c)] = true
 			ev.alivePod[c.Pod] = true
-			if c.TargetNode != "" {
+			if c.showsPair() {
 				ev.nodePair[pair] = true
 			}
 		case c.Prediction.Verdict == evaluator.Allowed && c.TargetNode != "" && (c.Result.Outcomes.All(silent) || c.Result.Outcomes.All(lost)):
@@ -372,9 +377,9 @@ func pathMissing(c Check, ev evidence) (Cause, string) {
 func pathEvidence(c Check, ev evidence) PathEvidence {
 	pair := pairOf(c)
 	switch {
-	case ev.fromNode[nodeAddrOf(c)] || (c.TargetNode != "" && ev.nodePair[pair]):
+	case ev.fromNode[nodeAddrOf(c)] || (c.showsPair() && ev.nodePair[pair]):
 		return ByControl
-	case c.Responder && c.Recorded != nil && (ev.toNode[nodeAddrOf(c)] || (c.TargetNode != "" && ev.toPair[pair])):
+	case c.Responder && c.Recorded != nil && (ev.toNode[nodeAddrOf(c)] || (c.showsPair() && ev.toPair[pair])):
 		// Its record would have the request, whether or not replies come back.
 		return ByControl
 	case onlyCanary(c) && !ev.silentPair[pair]:

@@ -37,8 +37,8 @@ func aCheck(t *rapid.T, id string) Check {
 		Addr:      rapid.SampledFrom([]netip.Addr{mongo, mongo, mongo6, {}}).Draw(t, "addr"), Port: rapid.SampledFrom([]uint16{53, 80}).Draw(t, "port"),
 		SourceProbed: rapid.Bool().Draw(t, "probed"), TargetReady: rapid.IntRange(0, 4).Draw(t, "ready") > 0,
 		Responder: rapid.IntRange(0, 3).Draw(t, "ours") == 0, ListenerAlive: rapid.Bool().Draw(t, "alive"),
-		OnSourceNode: rapid.IntRange(0, 5).Draw(t, "local") == 0,
-		Endpoints:    rapid.SampledFrom([]int{1, 1, 1, 2}).Draw(t, "endpoints"),
+		OnSourceNode: rapid.IntRange(0, 5).Draw(t, "local") == 0, OffPodNetwork: rapid.IntRange(0, 3).Draw(t, "no pod") == 0,
+		Endpoints: rapid.SampledFrom([]int{1, 1, 1, 2}).Draw(t, "endpoints"),
 	}
 	switch rapid.IntRange(0, 5).Draw(t, "recorded") {
 	case 0: // it left none
@@ -141,8 +141,10 @@ func proved(x Check, checks []Check) Observed {
 	listener, source, path := x.Responder && x.ListenerAlive, x.SourceProbed, false
 	for _, c := range checks {
 		c = delivered(c)
+		// What reaches a node, or a Service, says nothing about the way between pods of the nodes.
+		samePair := x.TargetNode != "" && c.TargetNode == x.TargetNode && c.Addr.Is4() == x.Addr.Is4() && !c.OffPodNetwork && !x.OffPodNetwork
 		if arrived(c) && c.Addr.IsValid() && x.Responder && x.Recorded != nil && c.SourceNode == x.SourceNode && c.Transport.Protocol() == x.Transport.Protocol() {
-			path = path || c.Addr == x.Addr || (x.TargetNode != "" && c.TargetNode == x.TargetNode && c.Addr.Is4() == x.Addr.Is4())
+			path = path || c.Addr == x.Addr || samePair
 		}
 		if !answered(c) || !c.Addr.IsValid() {
 			continue
@@ -153,7 +155,7 @@ func proved(x Check, checks []Check) Observed {
 		listener = listener || (!x.Responder && sameListener && c.Port == x.Port && c.Transport.Protocol() == x.Transport.Protocol())
 		source = source || c.Pod == x.Pod
 		sameProtocol := c.Transport.Protocol() == x.Transport.Protocol()
-		path = path || (c.SourceNode == x.SourceNode && sameProtocol && (sameAddr || (x.TargetNode != "" && c.TargetNode == x.TargetNode && c.Addr.Is4() == x.Addr.Is4())))
+		path = path || (c.SourceNode == x.SourceNode && sameProtocol && (sameAddr || samePair))
 	}
 	wrong := x.Declared == Allow && x.Prediction.Verdict == evaluator.Allowed
 	recorded := !x.Responder || wrong || (x.Recorded != nil && x.Recorded.Missing == "")

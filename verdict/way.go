@@ -64,7 +64,7 @@ func onlyCanary(c Check) bool {
 }
 
 // canaryCounts tells whether the way of the check is one that pods of the canary may take.
-func (c Check) canaryCounts() bool { return c.TargetNode != "" && !c.OnSourceNode && !c.OffPodNetwork }
+func (c Check) canaryCounts() bool { return c.showsPair() && !c.OnSourceNode }
 
 // canaryWords says what the canary adds to a path that no check of the run got through.
 func canaryWords(c Check) string {
