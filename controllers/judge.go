@@ -275,12 +275,12 @@ func (r *run) checkAt(p *probeRun, i int, e *plan.Edge, tried []netip.Addr) verd
 	if standIn, differs := r.predictor.StandInDiffers(e, from); differs && c.Obstacle == "" {
 		c.Obstacle = verdict.StandInRefused
 		c.ObstacleDetail = fmt.Sprintf("policies tell the stand-in at %s from the pod by its address, so that it would be %s and the pod %s: write to.via: Endpoint to probe the pod itself",
-			e.Target.Addr, standIn.Verdict, c.Prediction.Verdict)
+			e.Target.Addr, plan.Describe(standIn, c.Prediction), plan.Describe(c.Prediction, standIn))
 	}
 	if workload, diverges := r.predictor.Divergence(e, from, tried); diverges {
 		c.Obstacle = verdict.IdentityDivergence
 		c.ObstacleDetail = fmt.Sprintf("policies select by a label that only the workload's own controller may set, so that the probe would be %s and the workload %s",
-			c.Prediction.Verdict, workload.Verdict)
+			plan.Describe(c.Prediction, workload), plan.Describe(workload, c.Prediction))
 	}
 	return c
 }

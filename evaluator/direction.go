@@ -187,9 +187,9 @@ func (w doubt) explain(at string, other, to *view) (rule, reason string) {
 	case namespaceUnknown:
 		return RuleIncomplete, fmt.Sprintf("%s asks for labels of namespace %s, which is not in the snapshot", at, other.class.namespace.name)
 	case portsUnknown:
-		return ruleNamedPort, fmt.Sprintf("%s has a named port, and %s declares no ports", at, to.String())
+		return RuleNamedPort, fmt.Sprintf("%s has a named port, and %s declares no ports", at, to.String())
 	case portAmbiguous:
-		return ruleNamedPort, fmt.Sprintf("%s has a named port that %s declares with several numbers", at, to.String())
+		return RuleNamedPort, fmt.Sprintf("%s has a named port that %s declares with several numbers", at, to.String())
 	case addressUnknown:
 		return RuleIncomplete, fmt.Sprintf("%s asks for addresses, and %s has none yet", at, other.String())
 	case nodeUnknown:

@@ -98,7 +98,7 @@ func compareWithNaive(t *testing.T, flows int, count func(Decision)) {
 				t.Fatalf("%s: got %s, want %s\n%+v", f, d.Verdict, want, d)
 			}
 			if d.Verdict == Undefined && !slices.Contains([]string{
-				ruleNamedPort, ruleIPBlock, ruleHostNetwork, ruleOwnNode, rulePriority, ruleVersions, ruleNodes, RuleIncomplete,
+				RuleNamedPort, ruleIPBlock, ruleHostNetwork, ruleOwnNode, rulePriority, ruleVersions, ruleNodes, RuleIncomplete,
 			}, d.Rule) {
 				t.Fatalf("%s: got rule %q: %s", f, d.Rule, d.Reason)
 			}

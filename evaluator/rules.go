@@ -2,7 +2,6 @@ package evaluator
 
 // Numbers of the rules in docs/semantics.md that a Decision can name.
 const (
-	ruleNamedPort     = "S7"
 	ruleIPBlock       = "S10"
 	ruleHostNetwork   = "S13"
 	ruleOwnNode       = "S14"
@@ -16,6 +15,8 @@ const (
 	ruleVersions      = "S31"
 	ruleNodes         = "S34"
 
+	// RuleNamedPort marks an answer that depends on the ports that a pod declares by name.
+	RuleNamedPort = "S7"
 	// RuleInvalidPolicy marks an answer that depends on a policy with a Problem.
 	RuleInvalidPolicy = "X1"
 	// RuleIncomplete marks an answer that depends on something that the snapshot

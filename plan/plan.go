@@ -131,6 +131,8 @@ type Target struct {
 	Labels map[string]string
 	// StandsFor is the pod that a responder is a stand-in for; nil if it is for none.
 	StandsFor *corev1.Pod
+	// Twins are the others that have the same stand-in.
+	Twins []*corev1.Pod
 	// Range is what an address target stands for; zero when it stands for itself.
 	Range netip.Prefix
 }

@@ -46,25 +46,29 @@ type Predictor struct {
 func NewPredictor(engine *evaluator.Engine, s Snapshot) *Predictor {
 	pods := slices.Clone(s.Pods)
 	slices.SortFunc(pods, byName)
-	byController := slices.ContainsFunc(s.NetworkPolicies, selectsByController) ||
-		slices.ContainsFunc(clusterWidePolicies(s), func(w clusterWide) bool { return slices.ContainsFunc(w.pods, namesController) })
 	return &Predictor{
-		engine: engine, snapshot: s, pods: pods, byController: byController, byAddress: blocksTellPodsApart(s), nodeCaches: s.nodeCacheAddrs(),
+		engine: engine, snapshot: s, pods: pods, byController: s.selectsByController(), byAddress: blocksTellPodsApart(s), nodeCaches: s.nodeCacheAddrs(),
 		records: map[evaluator.Key]record{}, bases: map[*Source][]evaluator.Basis{},
 	}
+}
+
+// selectsByController tells whether any policy selects pods by a label that controllers own.
+func (s *Snapshot) selectsByController() bool {
+	return slices.ContainsFunc(s.NetworkPolicies, selectsByController) ||
+		slices.ContainsFunc(clusterWidePolicies(*s), func(w clusterWide) bool { return slices.ContainsFunc(w.pods, namesController) })
 }
 
 // blocksTellPodsApart tells whether an ipBlock may admit one pod of a workload, by
 // its address, and not another.
 func blocksTellPodsApart(s Snapshot) bool {
-	return s.Profile.IPBlockMatchesPods == evaluator.True && slices.ContainsFunc(s.NetworkPolicies, admitsBlocks)
+	return slices.ContainsFunc(s.NetworkPolicies, s.admitsPodsByBlock)
 }
 
-// admitsBlocks tells whether an ingress rule has an ipBlock: the address that is
-// asked for there is that of the source, and the probe has another than the
-// workload that it stands for.
-func admitsBlocks(p *networkingv1.NetworkPolicy) bool {
-	return slices.ContainsFunc(p.Spec.Ingress, func(r networkingv1.NetworkPolicyIngressRule) bool { return len(blocks(r.From)) > 0 })
+// admitsPodsByBlock tells whether an ingress rule has an ipBlock, and these may match pods:
+// the address that is asked for there is that of the source, and the probe has another than
+// the workload that it stands for.
+func (s *Snapshot) admitsPodsByBlock(p *networkingv1.NetworkPolicy) bool {
+	return s.Profile.IPBlockMatchesPods != evaluator.False && slices.ContainsFunc(p.Spec.Ingress, func(r networkingv1.NetworkPolicyIngressRule) bool { return len(blocks(r.From)) > 0 })
 }
 
 func selectsByController(p *networkingv1.NetworkPolicy) bool {
@@ -113,7 +117,7 @@ func (p *Predictor) Divergence(e *Edge, from netip.Addr, tried []netip.Addr) (ev
 		if len(l) == len(e.Source.Labels) {
 			continue
 		}
-		if d := p.decideAs(e, l, from, tried); d.Verdict != probe.Verdict {
+		if d := p.decideAs(e, l, from, tried); !alike(d, probe) {
 			return d, true
 		}
 	}
@@ -155,7 +159,23 @@ func (p *Predictor) likelyAddr(e *Edge) netip.Addr {
 
 // Diverges tells whether policies would treat the probe differently from the
 // workload that it stands for: then it proves nothing about the workload.
-func (e *Edge) Diverges() bool { return e.Workload.Verdict != e.Prediction.Verdict }
+func (e *Edge) Diverges() bool { return !alike(e.Workload, e.Prediction) }
+
+// alike tells whether two decisions are the same at each end. What is denied at both ends
+// for one, and at one of them for the other, is the same as long as policies are enforced,
+// and shows other faults of the enforcement.
+func alike(a, b evaluator.Decision) bool {
+	return a.Verdict == b.Verdict && a.Egress.Verdict == b.Egress.Verdict && a.Ingress.Verdict == b.Ingress.Verdict
+}
+
+// Describe says in words what was decided; at each end, where another decision differs in
+// that alone.
+func Describe(d, other evaluator.Decision) string {
+	if d.Verdict != other.Verdict {
+		return d.Verdict.String()
+	}
+	return fmt.Sprintf("%s (egress %s, ingress %s)", d.Verdict, d.Egress.Verdict, d.Ingress.Verdict)
+}
 
 // Decide predicts an edge from a probe pod at the given address (zero when it has
 // none yet). tried holds the addresses of a host that the probe has tried.
@@ -208,7 +228,7 @@ func (p *Predictor) decideAs(e *Edge, labels map[string]string, from netip.Addr,
 		return evaluator.Decision{Reason: fmt.Sprintf("%s is a Service without a ready endpoint for this port: write to.service instead", e.Target.Addr)}
 	}
 	source := flow.Endpoint{Namespace: e.Source.Namespace, Labels: labels, Addr: from}
-	d := p.decideFrom(e, source, backends)
+	d := p.overTwins(e, source, p.decideFrom(e, source, backends))
 	if p.byAddress && d.Verdict != evaluator.Undefined {
 		d = p.overAddresses(e, source, backends, d)
 	}
@@ -231,6 +251,10 @@ func (p *Predictor) decideFrom(e *Edge, from flow.Endpoint, backends []Backend) 
 // have any.
 func (p *Predictor) overAddresses(e *Edge, from flow.Endpoint, backends []Backend, d evaluator.Decision) evaluator.Decision {
 	if e.Source.Workload == nil {
+		if p.snapshot.Profile.IPBlockMatchesPods != evaluator.True {
+			// Any policy with a block would leave every identity open.
+			return d
+		}
 		from.Addr = netip.Addr{}
 		if other := p.decideFrom(e, from, backends); other.Verdict != d.Verdict {
 			return other
@@ -246,12 +270,36 @@ func (p *Predictor) overAddresses(e *Edge, from flow.Endpoint, backends []Backen
 		if slices.ContainsFunc(backends, func(b Backend) bool { return b.Endpoint.Addr == from.Addr }) {
 			continue
 		}
-		if other := p.decideFrom(e, from, backends); other.Verdict != d.Verdict {
+		other := p.decideFrom(e, from, backends)
+		switch {
+		case other.Verdict == evaluator.Undefined:
+			return other
+		case !alike(other, d):
 			return evaluator.Decision{Rule: "S10", Reason: fmt.Sprintf("policies treat the addresses of %s differently: %s is %s, %s is %s",
-				e.Source.Name, probe, d.Verdict, from.Addr, other.Verdict)}
+				e.Source.Name, probe, Describe(d, other), from.Addr, Describe(other, d))}
 		}
 	}
 	return d
+}
+
+// overTwins looks for a pod that policies treat differently from the one that a stand-in
+// was made for, although it is the same stand-in: by its address, by the numbers of its
+// ports, or by a label that controllers own.
+func (p *Predictor) overTwins(e *Edge, from flow.Endpoint, d evaluator.Decision) evaluator.Decision {
+	for _, twin := range e.Target.Twins {
+		if slices.Contains(podAddrs(twin), from.Addr) {
+			continue // a pod that talks to itself
+		}
+		if other := p.decideFrom(e, from, []Backend{twinBackend(twin, e.Port)}); !alike(other, d) {
+			return evaluator.Decision{Reason: fmt.Sprintf("policies treat pods that have one stand-in differently: %s is %s, %s/%s is %s (write to.via: Endpoint to probe the pods themselves)",
+				e.Target.Name, Describe(d, other), twin.Namespace, twin.Name, Describe(other, d))}
+		}
+	}
+	return d
+}
+
+func twinBackend(pod *corev1.Pod, port uint16) Backend {
+	return Backend{Endpoint: flow.Endpoint{Namespace: pod.Namespace, Pod: pod.Name}, Port: port}
 }
 
 // overRange looks for an address of the range that policies treat differently
@@ -389,6 +437,9 @@ func (s *Source) identities() []flow.Endpoint {
 // addresses that are asked for beside it.
 func (p *Predictor) targets(e *Edge, tried []netip.Addr) []Backend {
 	out := slices.Clone(p.Backends(e, tried))
+	for _, twin := range e.Target.Twins {
+		out = append(out, twinBackend(twin, e.Port))
+	}
 	if !e.Target.Range.IsValid() {
 		return out
 	}

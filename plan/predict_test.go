@@ -238,6 +238,42 @@ func TestLikelyAddress(t *testing.T) {
 	}
 }
 
+// What is denied at both ends for the probe, and at one of them for a workload, would show
+// less of the enforcement than there is to see.
+func TestDivergenceAtOneEnd(t *testing.T) {
+	byLabel := func(name, label string, egress ...networkingv1.NetworkPolicyEgressRule) *networkingv1.NetworkPolicy {
+		key, value, _ := strings.Cut(label, "=")
+		return &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name}, Spec: networkingv1.NetworkPolicySpec{
+			PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{key: value}}, PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, Egress: egress,
+		}}
+	}
+	for name, tc := range map[string]struct {
+		policies []*networkingv1.NetworkPolicy
+		want     bool
+	}{
+		"the same at both ends": {[]*networkingv1.NetworkPolicy{byLabel("none", "app=web"), ingressFrom("db", "db", "nobody")}, false},
+		"one pod may send, and is denied at the target": {
+			[]*networkingv1.NetworkPolicy{byLabel("none", "app=web"), byLabel("one", "pod-template-hash=1", networkingv1.NetworkPolicyEgressRule{}), ingressFrom("db", "db", "nobody")}, true,
+		},
+	} {
+		res := resolve(t, path(toDB), func(s *Snapshot) {
+			s.NetworkPolicies = tc.policies
+			s.Pods[0].Labels["pod-template-hash"] = "1"
+		})
+		e := res.Edges[0]
+		d, diverges := res.Predictor.Divergence(e, netip.MustParseAddr("10.0.1.200"), nil)
+		if e.Prediction.Verdict != evaluator.Denied || d.Verdict != evaluator.Denied {
+			t.Errorf("%s: got %s and %s, want both denied", name, e.Prediction.Verdict, d.Verdict)
+		}
+		if diverges != tc.want || e.Diverges() != tc.want {
+			t.Errorf("%s: diverges: %t and %t, want %t", name, diverges, e.Diverges(), tc.want)
+		}
+		if words := Describe(d, e.Prediction); tc.want && words != "Denied (egress Allowed, ingress Denied)" {
+			t.Errorf("%s: described as %q", name, words)
+		}
+	}
+}
+
 func portOf(n int32) *intstr.IntOrString { return ptr.To(intstr.FromInt32(n)) }
 
 func exceptHash() *networkingv1.NetworkPolicySpec {
@@ -262,13 +298,16 @@ func TestBlocksThatMatchPodsAreAskedForEveryAddressOfTheSource(t *testing.T) {
 		probe      string
 		want       evaluator.Verdict
 	}{
-		"a block that holds one pod of the workload": {workload, "10.0.1.1/32", evaluator.True, "10.0.9.9", evaluator.Undefined},
-		"the probe in its place":                     {workload, "10.0.9.9/32", evaluator.True, "10.0.9.9", evaluator.Undefined},
-		"a block that holds all of them":             {workload, "10.0.0.0/16", evaluator.True, "10.0.9.9", evaluator.Allowed},
-		"a block that holds none":                    {workload, "172.16.0.0/12", evaluator.True, "10.0.9.9", evaluator.Denied},
-		"blocks that match no pods":                  {workload, "10.0.1.1/32", evaluator.False, "10.0.9.9", evaluator.Denied},
-		"an identity could be in it or not":          {identity, "10.0.0.0/16", evaluator.True, "10.0.9.9", evaluator.Undefined},
-		"an identity, and blocks that match no pods": {identity, "10.0.0.0/16", evaluator.False, "10.0.9.9", evaluator.Denied},
+		"a block that holds one pod of the workload":            {workload, "10.0.1.1/32", evaluator.True, "10.0.9.9", evaluator.Undefined},
+		"the probe in its place":                                {workload, "10.0.9.9/32", evaluator.True, "10.0.9.9", evaluator.Undefined},
+		"a block that holds all of them":                        {workload, "10.0.0.0/16", evaluator.True, "10.0.9.9", evaluator.Allowed},
+		"a block that holds none":                               {workload, "172.16.0.0/12", evaluator.True, "10.0.9.9", evaluator.Denied},
+		"blocks that match no pods":                             {workload, "10.0.1.1/32", evaluator.False, "10.0.9.9", evaluator.Denied},
+		"a block that holds one pod, if it matches pods at all": {workload, "10.0.1.1/32", evaluator.Unset, "10.0.9.9", evaluator.Undefined},
+		"a block that holds none, if it matches pods at all":    {workload, "172.16.0.0/12", evaluator.Unset, "10.0.9.9", evaluator.Denied},
+		"an identity that is not in it, whatever it matches":    {identity, "10.0.0.0/24", evaluator.Unset, "10.0.9.9", evaluator.Denied},
+		"an identity could be in it or not":                     {identity, "10.0.0.0/16", evaluator.True, "10.0.9.9", evaluator.Undefined},
+		"an identity, and blocks that match no pods":            {identity, "10.0.0.0/16", evaluator.False, "10.0.9.9", evaluator.Denied},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := cluster()
@@ -293,11 +332,10 @@ func TestProvenanceHoldsTheAddressesThatBlocksTellApart(t *testing.T) {
 		}
 	}
 	for set, want := range map[evaluator.Setting]map[string]bool{
-		// The likely address of the probe decides whether the prediction is open.
-		evaluator.Unset: {"10.0.1.9": false, "10.0.3.1": true},
 		evaluator.False: {"10.0.1.9": false, "10.0.3.1": false},
-		// Every address counts.
-		evaluator.True: {"10.0.1.9": true, "10.0.3.1": true},
+		// Every address counts, or may count.
+		evaluator.Unset: {"10.0.1.9": true, "10.0.3.1": true},
+		evaluator.True:  {"10.0.1.9": true, "10.0.3.1": true},
 	} {
 		before := resolve(t, path(toDB), blocked(set, "10.0.1.1")).Provenance
 		for addr, want := range want {

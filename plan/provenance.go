@@ -172,7 +172,7 @@ func (p *Predictor) record(key evaluator.Key) record {
 		case *networkingv1.NetworkPolicy:
 			text = specText(o.Spec)
 			r.byController = r.byController || selectsByController(o)
-			r.byAddress = r.byAddress || (p.snapshot.Profile.IPBlockMatchesPods == evaluator.True && admitsBlocks(o))
+			r.byAddress = r.byAddress || p.snapshot.admitsPodsByBlock(o)
 		case clusterWide:
 			text = specText(o.spec)
 			r.byController = r.byController || slices.ContainsFunc(o.pods, namesController)

@@ -65,7 +65,7 @@ func (s *Snapshot) refuseStandIn(namespace string, pod *corev1.Pod) string {
 		return fmt.Sprintf("node %s of pod %s takes no new pods%s", pod.Spec.NodeName, name, instead)
 	case owner != "":
 		return fmt.Sprintf("the %s of pod %s would adopt a pod with the same labels, and delete one in its place%s, or to.identity with other labels", owner, name, instead)
-	case len(identity) < len(pod.Labels) && slices.ContainsFunc(s.NetworkPolicies, selectsByController):
+	case len(identity) < len(pod.Labels) && s.selectsByController():
 		return fmt.Sprintf("policies select by labels that only workload controllers set, which pod %s has and its stand-in would not%s", name, instead)
 	}
 	for _, svc := range s.Services {
@@ -101,7 +101,7 @@ func standInTarget(pod *corev1.Pod, port uint16) (Target, []Backend) {
 	return Target{
 		Kind: TargetResponder, Key: flow.ID("stand-in", pod.Namespace, flow.FormatLabels(identity), pod.Spec.ServiceAccountName, pod.Spec.NodeName),
 		Name: pod.Namespace + "/" + pod.Name, Node: pod.Spec.NodeName, Ready: true, Labels: identity, StandsFor: pod,
-	}, []Backend{{Endpoint: flow.Endpoint{Namespace: pod.Namespace, Pod: pod.Name}, Port: port}}
+	}, []Backend{twinBackend(pod, port)}
 }
 
 // StandInDiffers tells whether policies treat a stand-in at its address differently from the
@@ -111,8 +111,13 @@ func (p *Predictor) StandInDiffers(e *Edge, from netip.Addr) (evaluator.Decision
 	if e.Target.StandsFor == nil || !e.Target.Addr.IsValid() {
 		return evaluator.Decision{}, false
 	}
-	standIn := *e
+	pod, standIn := *e, *e
+	pod.Target.Twins, standIn.Target.Twins = nil, nil
 	standIn.Backends = []Backend{{Endpoint: flow.Endpoint{Namespace: e.Target.StandsFor.Namespace, Labels: e.Target.Labels, Addr: e.Target.Addr}, Port: e.Backends[0].Port}}
-	its, pods := p.Decide(&standIn, from, nil), p.Decide(e, from, nil)
-	return its, its.Verdict != evaluator.Undefined && pods.Verdict != evaluator.Undefined && its.Verdict != pods.Verdict
+	its, pods := p.Decide(&standIn, from, nil), p.Decide(&pod, from, nil)
+	differs := func(its, pods evaluator.DirectionDecision) bool {
+		named := its.Verdict == evaluator.Undefined && its.Rule == evaluator.RuleNamedPort
+		return !named && its.Verdict != pods.Verdict
+	}
+	return its, differs(its.Egress, pods.Egress) || differs(its.Ingress, pods.Ingress)
 }

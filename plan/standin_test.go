@@ -141,6 +141,7 @@ func TestRefusedStandIns(t *testing.T) {
 		"a Service that publishes others": {db, func(s *Snapshot) {
 			s.Services[1].Spec.PublishNotReadyAddresses, s.Services[1].Spec.Selector = true, map[string]string{"app": "web"}
 		}, ""},
+		"a cluster-wide policy that selects by a hash": {"podSelector: {matchLabels: {app: web}}", withClusterWide(t, "cnp", "{tier: Admin, priority: 1, subject: {pods: {podSelector: {matchLabels: {pod-template-hash: '1'}}}}}"), "labels that only workload controllers set"},
 		"policies that select by a hash": {"podSelector: {matchLabels: {app: web}}", func(s *Snapshot) {
 			s.NetworkPolicies[0].Spec.PodSelector.MatchLabels["pod-template-hash"] = "1"
 		}, "labels that only workload controllers set"},
@@ -192,6 +193,60 @@ func TestStandInsArePredictedAsTheirPods(t *testing.T) {
 	}
 }
 
+// Pods that share a stand-in are predicted one by one: policies may tell them apart by what
+// the stand-in does not have.
+func TestTwinsThatPoliciesTellApart(t *testing.T) {
+	twin := func(s *Snapshot) { s.Pods = append(s.Pods, pod("ns", "db-2", "b", "10.0.2.3", "app=db")) }
+	toBlock := func(cidr string) func(*Snapshot) {
+		return func(s *Snapshot) {
+			twin(s)
+			s.Profile.IPBlockMatchesPods = evaluator.True
+			s.NetworkPolicies = []*networkingv1.NetworkPolicy{{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "out"}, Spec: networkingv1.NetworkPolicySpec{
+				PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}, PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress},
+				Egress: []networkingv1.NetworkPolicyEgressRule{{To: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: cidr}}}}},
+			}}}
+		}
+	}
+	byPort := func(number int32) func(*Snapshot) {
+		return func(s *Snapshot) {
+			twin(s)
+			s.NetworkPolicies[0].Spec.Ingress[0].Ports = []networkingv1.NetworkPolicyPort{{Port: ptr.To(intstr.FromString("main"))}}
+			s.Pods[len(s.Pods)-1].Spec.Containers[0].Ports[0].ContainerPort = number
+		}
+	}
+	for name, tc := range map[string]struct {
+		change func(*Snapshot)
+		want   evaluator.Verdict
+	}{
+		"all the same":                 {twin, evaluator.Allowed},
+		"a block that holds the other": {toBlock("10.0.2.3/32"), evaluator.Undefined},
+		"a block that holds the first": {toBlock("10.0.2.2/32"), evaluator.Undefined},
+		"a block that holds both":      {toBlock("10.0.2.0/24"), evaluator.Allowed},
+		"a block that holds neither":   {toBlock("203.0.113.0/24"), evaluator.Denied},
+		"the other has another port":   {byPort(9090), evaluator.Undefined},
+		"the other has the same port":  {byPort(8080), evaluator.Allowed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			res := resolve(t, path("to: {podSelector: {matchLabels: {app: db}}, via: StandIn}, ports: [{port: 8080}]"), tc.change)
+			if len(res.Edges) != 1 || len(res.Edges[0].Target.Twins) != 1 {
+				t.Fatalf("got %d edges, want one with a twin: %+v", len(res.Edges), res.Obstacles)
+			}
+			d := res.Edges[0].Prediction
+			if d.Verdict != tc.want || (d.Verdict == evaluator.Undefined && !strings.Contains(d.Reason, "have one stand-in")) {
+				t.Errorf("got %s (%s), want %s", d.Verdict, d.Reason, tc.want)
+			}
+			before := res.Provenance
+			after := resolve(t, path("to: {podSelector: {matchLabels: {app: db}}, via: StandIn}, ports: [{port: 8080}]"), func(s *Snapshot) {
+				tc.change(s)
+				s.Pods[len(s.Pods)-1].UID = "another"
+			}).Provenance
+			if before == after {
+				t.Error("another pod in the place of the twin leaves the provenance as it was")
+			}
+		})
+	}
+}
+
 // A policy may know the pod by its address, which the stand-in does not have.
 func TestStandInsThatPoliciesTellFromTheirPods(t *testing.T) {
 	standIn, probe := netip.MustParseAddr("10.0.2.99"), netip.MustParseAddr("10.0.1.77")
@@ -202,6 +257,28 @@ func TestStandInsThatPoliciesTellFromTheirPods(t *testing.T) {
 				PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}, PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress},
 				Egress: []networkingv1.NetworkPolicyEgressRule{{To: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: cidr}}}}},
 			}}}
+		}
+	}
+	deny := func(s *Snapshot) { s.NetworkPolicies = append(s.NetworkPolicies, ingressFrom("db", "db", "nobody")) }
+	open := func(s *Snapshot) { s.Profile.IPBlockMatchesPods = evaluator.Unset }
+	for name, tc := range map[string]struct {
+		cidr   string
+		change func(*Snapshot)
+		want   bool
+	}{
+		"denied at the target, too":          {"10.0.2.2/32", deny, true},
+		"open for the stand-in":              {"10.0.2.99/32", open, true},
+		"open for both":                      {"10.0.2.0/24", open, false},
+		"in no block, whatever that matches": {"203.0.113.0/24", open, false},
+	} {
+		to := toAddress(tc.cidr)
+		res := resolve(t, path("to: {podSelector: {matchLabels: {app: db}}, via: StandIn}, ports: [{port: 8080}]"), func(s *Snapshot) {
+			to(s)
+			tc.change(s)
+		})
+		res.Edges[0].Target.Addr = standIn
+		if _, differs := res.Predictor.StandInDiffers(res.Edges[0], probe); differs != tc.want {
+			t.Errorf("%s: the stand-in is told from its pod: %v, want %v", name, differs, tc.want)
 		}
 	}
 	for cidr, want := range map[string]bool{"10.0.2.2/32": true, "10.0.2.99/32": true, "10.0.2.0/24": false, "203.0.113.0/24": false} {

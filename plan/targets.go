@@ -83,17 +83,18 @@ func (r *resolver) podTargets(p *v1alpha1.Path) []partial {
 	for _, pod := range pods {
 		r.matched[pod.Namespace+"/"+pod.Name] = pod.Spec.NodeName
 	}
-	standIns := map[string]bool{}
+	standIns := map[string]int{}
 	for _, pod := range r.chosenTargets(p, pods) {
 		r.probedPods[pod.Namespace+"/"+pod.Name] = true
 		for _, t := range r.onePod(p, pod, source) {
 			if t.edge.Target.StandsFor != nil {
 				// Pods of one identity on one node share a stand-in.
 				listener := t.edge.Listener()
-				if standIns[listener] {
+				if i, ok := standIns[listener]; ok {
+					out[i].edge.Target.Twins = append(out[i].edge.Target.Twins, pod)
 					continue
 				}
-				standIns[listener] = true
+				standIns[listener] = len(out)
 			}
 			out = append(out, t)
 		}
