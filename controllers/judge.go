@@ -258,7 +258,7 @@ func (r *run) checkAt(p *probeRun, i int, e *plan.Edge, tried []netip.Addr) verd
 	if r.predictor.OnOwnNode(e, tried) {
 		c.OnSourceNode, c.TargetNode = true, c.SourceNode
 	}
-	c.Endpoints = len(r.predictor.Backends(e, tried))
+	c.Endpoints = r.predictor.Endpoints(e, tried)
 	from := sameFamily(p.addrs, target)
 	if e.Target.Kind == plan.TargetResponder {
 		x := r.responderOf(e)
@@ -303,6 +303,7 @@ func edgeCheck(e *plan.Edge) verdict.Check {
 		Source: e.Source.Name, Target: e.Target.Name, TargetNode: e.Target.Node, Transport: e.Transport,
 		Addr: e.Target.Addr, Port: e.Port, TargetReady: e.Target.Ready, Endpoints: len(e.Backends),
 		Question: e.Question(), Answer: e.Answer, Via: e.Via,
+		Twins: e.Target.TwinNames(),
 	}
 }
 

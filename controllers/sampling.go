@@ -69,15 +69,17 @@ func conclusions(verdicts []verdict.Verdict) []plan.Pair {
 	var order []plan.Pair
 	for _, v := range verdicts {
 		c := v.Check
-		p := plan.Pair{Path: c.Path, Source: c.Source, SourceNode: c.SourceNode, Target: c.Target, TargetNode: c.TargetNode}
-		if c.Question != "" {
-			// All resolvers together are the target.
-			p.Target, p.TargetNode = c.Question, ""
+		for _, target := range append([]string{c.Target}, c.Twins...) {
+			p := plan.Pair{Path: c.Path, Source: c.Source, SourceNode: c.SourceNode, Target: target, TargetNode: c.TargetNode}
+			if c.Question != "" {
+				// All resolvers together are the target.
+				p.Target, p.TargetNode = c.Question, ""
+			}
+			if _, ok := open[p]; !ok {
+				order = append(order, p)
+			}
+			open[p] = open[p] || v.Observed == verdict.Inconclusive
 		}
-		if _, ok := open[p]; !ok {
-			order = append(order, p)
-		}
-		open[p] = open[p] || v.Observed == verdict.Inconclusive
 	}
 	return slices.DeleteFunc(order, func(p plan.Pair) bool { return open[p] })
 }

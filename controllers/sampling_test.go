@@ -272,6 +272,14 @@ func TestConclusions(t *testing.T) {
 	if diff := cmp.Diff([]plan.Pair{{Path: "p", Source: "s", SourceNode: "a", Target: "y"}}, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+	both, one := check("x", 1, verdict.Blocked), check("x", 1, verdict.Inconclusive)
+	both.Check.Twins, one.Check.Twins = []string{"twin"}, []string{"twin"}
+	if got := conclusions([]verdict.Verdict{both}); len(got) != 2 || got[1].Target != "twin" {
+		t.Errorf("what a stand-in shows is so of all its pods: got %+v", got)
+	}
+	if got := conclusions([]verdict.Verdict{check("twin", 2, verdict.Open), one}); len(got) != 0 {
+		t.Errorf("what a stand-in does not show is known of none of its pods: got %+v", got)
+	}
 	for _, tc := range []struct{ part, whole, want int }{{0, 0, 0}, {1, 3, 33}, {2, 3, 66}, {3, 3, 100}, {999, 1000, 99}} {
 		if got := percent(tc.part, tc.whole); int(got) != tc.want {
 			t.Errorf("%d of %d are %d percent, want %d", tc.part, tc.whole, got, tc.want)

@@ -229,6 +229,7 @@ func (p *Predictor) decideAs(e *Edge, labels map[string]string, from netip.Addr,
 	}
 	source := flow.Endpoint{Namespace: e.Source.Namespace, Labels: labels, Addr: from}
 	d := p.overTwins(e, source, p.decideFrom(e, source, backends))
+	d = p.overBehind(e, source, tried, d)
 	if p.byAddress && d.Verdict != evaluator.Undefined {
 		d = p.overAddresses(e, source, backends, d)
 	}
@@ -436,7 +437,7 @@ func (s *Source) identities() []flow.Endpoint {
 // targets lists what an edge is predicted to end at: its backends, and of a range the
 // addresses that are asked for beside it.
 func (p *Predictor) targets(e *Edge, tried []netip.Addr) []Backend {
-	out := slices.Clone(p.Backends(e, tried))
+	out := slices.Concat(p.Backends(e, tried), p.behind(e, tried))
 	for _, twin := range e.Target.Twins {
 		out = append(out, twinBackend(twin, e.Port))
 	}

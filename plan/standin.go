@@ -121,3 +121,12 @@ func (p *Predictor) StandInDiffers(e *Edge, from netip.Addr) (evaluator.Decision
 	}
 	return its, differs(its.Egress, pods.Egress) || differs(its.Ingress, pods.Ingress)
 }
+
+// TwinNames are those of the other pods that have the same stand-in.
+func (t *Target) TwinNames() []string {
+	var out []string
+	for _, pod := range t.Twins {
+		out = append(out, pod.Namespace+"/"+pod.Name)
+	}
+	return out
+}

@@ -306,7 +306,8 @@ func (r *resolver) servicePort(p *v1alpha1.Path, key types.NamespacedName, trans
 			}
 			continue
 		}
-		if len(e.Backends) > 1 {
+		if local := svc.Spec.InternalTrafficPolicy; len(e.Backends) > 1 || (local != nil && *local == corev1.ServiceInternalTrafficPolicyLocal) {
+			// From other nodes than its own, an endpoint may not be found at all.
 			e.Target.Node = ""
 		}
 		out = append(out, partial{edge: e})

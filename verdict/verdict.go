@@ -218,7 +218,9 @@ type Check struct {
 	// SourceNode and TargetNode are the nodes of the two ends. TargetNode is empty
 	// for targets without one (Services with several endpoints, addresses, hosts).
 	SourceNode, TargetNode string
-	Transport              wire.Transport
+	// Twins are the names of other targets that the same responder stands for.
+	Twins     []string
+	Transport wire.Transport
 	// Addr is the address that was probed; it is zero for a host that did not
 	// resolve.
 	Addr netip.Addr
