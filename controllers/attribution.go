@@ -148,7 +148,7 @@ func (r *ExpectationReconciler) followUp(ctx context.Context, s *scope) bool {
 		s.track.attribution = nil
 		return false
 	}
-	s.track.run = newFollowUp(s, s.resolution.Predictor.HalfPaths(s.exp.Namespace, a.suspects, s.snapshot.Nodes))
+	s.track.begin(newFollowUp(s, s.resolution.Predictor.HalfPaths(s.exp.Namespace, a.suspects, s.snapshot.Nodes)))
 	ctrl.LoggerFrom(ctx).V(1).Info("Starting run", "run", s.track.run.id, "trigger", triggerAttribution, "violations", len(a.suspects))
 	return true
 }
@@ -211,7 +211,8 @@ func (r *ExpectationReconciler) attribute(ctx context.Context, s *scope) (bool, 
 		}
 	}
 	r.metrics.Ran(triggerAttribution, s.now.Sub(current.startedAt))
-	s.track.run, s.track.attribution = nil, nil
+	s.track.begin(nil)
+	s.track.attribution = nil
 	s.track.inFlight.Store(int32(len(s.residents)))
 	s.again(nextRunAt(s).Sub(s.now))
 	if trigger, _ := due(s); trigger != "" {

@@ -193,7 +193,7 @@ func (r *CanaryReconciler) handOut(ctx context.Context, s *canaryScope, p *canar
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Pod.Namespace, Name: p.Pod.Name}}
 	err = r.client.Patch(ctx, pod, client.RawPatch(types.StrategicMergePatchType, data))
 	switch {
-	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+	case podGone(err), apierrors.IsConflict(err):
 		// The pod has gone, or another one has its name: the cache will say so.
 		s.again(canaryRetry)
 	case err != nil:

@@ -145,9 +145,11 @@ func (r *ExpectationReconciler) arm(ctx context.Context, s *scope, probes []*pro
 		switch p := probes[i]; {
 		case err == nil:
 			p.armedAt = s.now
-		case apierrors.IsNotFound(err):
+		case podGone(err):
 			p.obstacle, p.detail, p.done = verdict.ProbeFailed, "the probe pod was deleted by somebody else", true
 			s.track.inFlight.Add(-1)
+		case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
+			p.obstacle, p.detail, p.done = verdict.ProbeRefused, fmt.Sprintf("the API server refused to give the probe pod its plan: %v", err), true
 		default:
 			failed = errors.Join(failed, fmt.Errorf("giving its plan to probe pod %s: %w", p.name, err))
 		}
@@ -219,7 +221,7 @@ func (r *ExpectationReconciler) ensure(ctx context.Context, s *scope, p *podRun,
 		s.again(writeRetry) // until the cache has it
 		return nil
 	case err == nil, apierrors.IsAlreadyExists(err):
-		p.createdAt, p.uid = s.now, pod.UID
+		p.createdAt, p.uid, p.young = s.now, pod.UID, true
 		s.track.inFlight.Add(1)
 		return nil
 	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
@@ -239,6 +241,14 @@ func (r *ExpectationReconciler) observeResponder(s *scope, resp *responderRun) {
 	pod := r.observePod(s, &resp.podRun)
 	switch {
 	case pod != nil && containerReady(pod) && len(resp.addrs) > 0:
+		if resp.readyAt.IsZero() {
+			resp.readyAt = s.now
+		}
+		// Nodes take a moment to learn of a pod. One-shot probes wait for it themselves.
+		if left := r.until(s, resp.readyAt.Add(s.options.WarmUp)); s.track.run.resident && resp.young && left > 0 && !resp.ready {
+			s.again(left)
+			return
+		}
 		resp.ready = true
 	case resp.ready:
 		// Whether it is still alive is asked for at the end of the run.
@@ -268,7 +278,7 @@ func (r *ExpectationReconciler) observePod(s *scope, p *podRun) *corev1.Pod {
 	if pod == nil || (p.uid != "" && pod.UID != p.uid) {
 		return nil
 	}
-	p.seen = true
+	p.seen, p.labels = true, pod.Labels
 	if pod.Spec.NodeName != "" {
 		p.node = pod.Spec.NodeName
 	}

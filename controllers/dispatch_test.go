@@ -1,12 +1,98 @@
 package controllers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/pathproof/pathproof/probe/wire"
+	"github.com/pathproof/pathproof/probepod"
+	"github.com/pathproof/pathproof/verdict"
 )
+
+// A node may not yet know of a pod that has just started: silence would be its ignorance, and
+// no policy. Probes that have just started, too, wait for it themselves.
+func TestYoungRespondersWarmUp(t *testing.T) {
+	ready := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "p", UID: "pod-1"},
+		Status: corev1.PodStatus{PodIP: "10.0.0.1", PodIPs: []corev1.PodIP{{IP: "10.0.0.1"}}, ContainerStatuses: []corev1.ContainerStatus{{
+			Name: probepod.ContainerName, Ready: true, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
+		}}},
+	}
+	for name, tc := range map[string]struct {
+		resident, young bool
+		after           time.Duration // the second look, after the first
+		want            [2]bool
+	}{
+		"a resident one that was there": {resident: true, want: [2]bool{true, true}},
+		"one that is for this run":      {young: true, want: [2]bool{true, true}},
+		"a young one, too early":        {resident: true, young: true, after: 4999 * time.Millisecond, want: [2]bool{false, false}},
+		"a young one, in time":          {resident: true, young: true, after: 5 * time.Second, want: [2]bool{false, true}},
+	} {
+		r := &ExpectationReconciler{options: DefaultOptions()}
+		x := &responderRun{podRun: podRun{name: "p", uid: "pod-1", createdAt: epoch, young: tc.young}}
+		pods := map[string]*corev1.Pod{"p": ready}
+		s := &scope{
+			now: epoch, exp: podExpectation(), track: &tracked{run: &run{resident: tc.resident, responders: []*responderRun{x}}},
+			options: Options{WarmUp: 5 * time.Second}, pods: pods, residents: pods,
+		}
+		var got [2]bool
+		r.observeResponder(s, x)
+		got[0] = x.ready
+		if !x.ready && s.requeue != 5*time.Second {
+			t.Errorf("%s: looks again after %s", name, s.requeue)
+		}
+		s.now = epoch.Add(tc.after)
+		r.observeResponder(s, x)
+		if got[1] = x.ready; got != tc.want || x.obstacle != "" {
+			t.Errorf("%s: ready %v, want %v (%s)", name, got, tc.want, x.detail)
+		}
+	}
+}
+
+// What refuses a plan for good ends the run. A pod that another one has taken the place of
+// is refused with its UID, as any API server does it.
+func TestPlansThatCannotBeGiven(t *testing.T) {
+	kind := schema.GroupKind{Kind: "Pod"}
+	uid := apierrors.NewInvalid(kind, "p", field.ErrorList{field.Invalid(field.NewPath("metadata", "uid"), "a", "field is immutable")})
+	long := apierrors.NewInvalid(kind, "p", field.ErrorList{field.TooLong(field.NewPath("metadata", "annotations"), "", 262144)})
+	for name, tc := range map[string]struct {
+		err  error
+		want verdict.Cause // empty if it is tried again
+	}{
+		"it was deleted":           {apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, "p"), verdict.ProbeFailed},
+		"another one has its name": {uid, verdict.ProbeFailed},
+		"a plan too long":          {long, verdict.ProbeRefused},
+		"a webhook refuses it":     {apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "p", errors.New("no")), verdict.ProbeRefused},
+		"the API server is away":   {apierrors.NewServiceUnavailable("away"), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			refuses := interceptor.Funcs{Patch: func(context.Context, client.WithWatch, client.Object, client.Patch, ...client.PatchOption) error {
+				return tc.err
+			}}
+			r := &ExpectationReconciler{client: fake.NewClientBuilder().WithInterceptorFuncs(refuses).Build(), logs: newPodLogs(clock.RealClock{}, nil)}
+			p := &probeRun{podRun: podRun{name: "p", uid: "pod-1"}, plan: wire.Plan{ID: "plan-1"}}
+			s := &scope{now: epoch, exp: podExpectation(), track: &tracked{run: &run{resident: true}}}
+			err := r.arm(t.Context(), s, []*probeRun{p})
+			if (err != nil) != (tc.want == "") || p.obstacle != tc.want || p.done != (tc.want != "") {
+				t.Errorf("got %v, obstacle %q (%s), done %v, want %q", err, p.obstacle, p.detail, p.done, tc.want)
+			}
+		})
+	}
+}
 
 func TestWritesGoSideBySide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

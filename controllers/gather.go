@@ -35,6 +35,7 @@ func (r *ExpectationReconciler) gather(ctx context.Context, s *scope) (bool, err
 	if err != nil {
 		return false, err
 	}
+	s.track.takePolicyChange()
 	snapshot, err := r.snapshot(ctx, reach)
 	if err != nil {
 		return false, err
@@ -230,7 +231,8 @@ func (r *ExpectationReconciler) reachOf(ctx context.Context, exp *v1alpha1.Conne
 		if err := r.client.Get(ctx, key, &svc); client.IgnoreNotFound(err) != nil {
 			return out, fmt.Errorf("reading Service %s: %w", key, err)
 		}
-		out.everywhere = svc.Spec.Type == corev1.ServiceTypeExternalName
+		// Of a Service without a selector, anything may be an endpoint.
+		out.everywhere = svc.Spec.Type == corev1.ServiceTypeExternalName || (svc.UID != "" && len(svc.Spec.Selector) == 0)
 	}
 	return out, nil
 }

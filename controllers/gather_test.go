@@ -7,7 +7,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
+	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/evaluator"
 	"github.com/pathproof/pathproof/plan"
 )
@@ -85,5 +87,32 @@ func TestRunsAreResolvedAnewWhenSomethingChanges(t *testing.T) {
 				t.Error("nothing changed after the run, and it was resolved anew")
 			}
 		})
+	}
+}
+
+// What a Service leads to may be anywhere, unless its endpoints are pods that it selects.
+func TestReachOfServices(t *testing.T) {
+	service := func(spec corev1.ServiceSpec) *corev1.Service {
+		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "s", UID: "u"}, Spec: spec}
+	}
+	for name, tc := range map[string]struct {
+		service *corev1.Service
+		want    bool
+	}{
+		"one that selects pods":   {service(corev1.ServiceSpec{Selector: map[string]string{"app": "a"}}), false},
+		"one without a selector":  {service(corev1.ServiceSpec{}), true},
+		"an alias":                {service(corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "example.org"}), true},
+		"one that does not exist": {nil, false},
+	} {
+		b := fake.NewClientBuilder()
+		if tc.service != nil {
+			b = b.WithObjects(tc.service)
+		}
+		exp := podExpectation()
+		exp.Spec.Paths = []v1alpha1.Path{{Name: "p", To: &v1alpha1.Target{Service: &v1alpha1.ServiceReference{Name: "s"}}}}
+		got, err := (&ExpectationReconciler{client: b.Build()}).reachOf(t.Context(), exp)
+		if err != nil || got.everywhere != tc.want || !got.namespaces["shop"] {
+			t.Errorf("%s: got %+v, %v, want everywhere: %v", name, got, err, tc.want)
+		}
 	}
 }

@@ -24,7 +24,7 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 		return r.attribute(ctx, s)
 	}
 	checks, moved := current.checks(s.resolution.Predictor)
-	overtaken := current.provenance != s.resolution.Provenance
+	overtaken := current.overtakenBy(s.resolution.Provenance)
 	if overtaken {
 		// schedule has repeated the run as often as it may.
 		for i := range checks {
@@ -38,7 +38,11 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 	s.track.learned = current.learned()
 	s.track.refusing = current.refusing(s.track)
 	same := maps.EqualFunc(s.track.learned, s.input.Learned, slices.Equal[[]netip.Addr]) && maps.Equal(s.track.refusing, s.input.Refusing)
-	if !overtaken && !moved && !same {
+	switch {
+	case overtaken && current.provenance == s.resolution.Provenance:
+		// What changed is as it was. What was measured in between is no result of that.
+		current.provenance = flow.ID("overtaken", current.id)
+	case !overtaken && !moved && !same:
 		// From here on, the results rest on what is at the addresses that hosts had, too. And
 		// that the next run will take stand-ins where nothing listens is no change.
 		s.input.Learned, s.input.Refusing = s.track.learned, s.track.refusing
@@ -62,7 +66,8 @@ func (r *ExpectationReconciler) judge(ctx context.Context, s *scope) (bool, erro
 	if s.track.latency != nil {
 		s.track.latency.rewatch(current.probes)
 	}
-	s.track.run, s.track.attribution = nil, current.attribution(s.verdicts)
+	s.track.begin(nil)
+	s.track.attribution = current.attribution(s.verdicts)
 	s.track.inFlight.Store(int32(len(s.residents)))
 	r.logs.forgetReports(s.exp.UID)
 	s.again(nextRunAt(s).Sub(s.now))
@@ -271,6 +276,9 @@ func (r *run) checkAt(p *probeRun, i int, e *plan.Edge, tried []netip.Addr) verd
 	if c.Obstacle == "" && len(p.addrs) > 0 && target.IsValid() && !from.IsValid() {
 		c.Obstacle = verdict.NoSharedFamily
 		c.ObstacleDetail = fmt.Sprintf("the probe pod has no %s address", plan.FamilyOf(target))
+	}
+	if made := r.predictor.Unlike(e, p.labels, r.responderOf(e).labels, from, tried); made != "" && c.Obstacle == "" {
+		c.Obstacle, c.ObstacleDetail = verdict.IdentityDivergence, made
 	}
 	if standIn, differs := r.predictor.StandInDiffers(e, from); differs && c.Obstacle == "" {
 		c.Obstacle = verdict.StandInRefused

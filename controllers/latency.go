@@ -141,8 +141,8 @@ func (r *ExpectationReconciler) measure(_ context.Context, s *scope) (bool, erro
 		s.track.latency = &latency{expected: map[string]*expectedFlip{}, watched: map[watchedCheck]string{}}
 	}
 	at := s.now
-	if ns := s.track.policyAt.Swap(0); ns != 0 {
-		at = time.Unix(0, ns)
+	if !s.track.changedPolicyAt.IsZero() {
+		at, s.track.changedPolicyAt = s.track.changedPolicyAt, time.Time{}
 	}
 	s.track.latency.predict(s.resolution.Edges, at)
 	for _, m := range s.track.latency.measure(r.logs.takeFlips(s.exp.UID), s.now) {

@@ -72,6 +72,32 @@ func TestLatencyExplainsFlips(t *testing.T) {
 
 // Each address of a target is predicted for itself: what a policy does to one is no change
 // of the other, now or later.
+// A change that comes while predictions are made is not in them.
+func TestPolicyChangesCountForThePredictionsThatHaveThem(t *testing.T) {
+	exp := podExpectation()
+	tr := newTracker()
+	track := tr.get(exp)
+	first, second, third := epoch, epoch.Add(time.Second), epoch.Add(2*time.Second)
+	tr.policyChanged(exp, first)
+	tr.policyChanged(exp, second)
+	track.takePolicyChange()
+	tr.policyChanged(exp, third)
+	if got := track.changedPolicyAt; !got.Equal(first) {
+		t.Errorf("got %s, want the first that was not yet taken into account, %s", got, first)
+	}
+	// Where nothing came of it, as in a reconcile that failed, it still counts.
+	track.takePolicyChange()
+	if got := track.changedPolicyAt; !got.Equal(first) {
+		t.Errorf("after another look: got %s, want %s", got, first)
+	}
+	track.changedPolicyAt = time.Time{}
+	tr.policyChanged(exp, third)
+	track.takePolicyChange()
+	if got := track.changedPolicyAt; !got.Equal(third) {
+		t.Errorf("got %s, want %s", got, third)
+	}
+}
+
 func TestLatencyKeepsFamiliesApart(t *testing.T) {
 	start := time.Unix(1_700_000_000, 0)
 	edges := func(v4, v6 evaluator.Verdict) []*plan.Edge {

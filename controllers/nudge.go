@@ -53,7 +53,7 @@ func (r *ExpectationReconciler) nudge(ctx context.Context, s *scope, pods []*cor
 	touched := map[string]any{"annotations": map[string]string{nudgedAnnotation: s.now.UTC().Format(time.RFC3339Nano)}}
 	var failed error
 	for i, err := range sideBySide(pods, func(pod *corev1.Pod) error { return r.patchMetadata(ctx, pod.DeepCopy(), maps.Clone(touched)) }) {
-		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		if err != nil && !podGone(err) && !apierrors.IsConflict(err) {
 			failed = errors.Join(failed, fmt.Errorf("nudging probe pod %s: %w", pods[i].Name, err))
 		}
 	}

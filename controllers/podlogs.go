@@ -60,7 +60,7 @@ func newPodLogs(c clock.WithTicker, logs podlog.Reader) *podLogs {
 func (r *podLogs) expect(exp *v1alpha1.ConnectivityExpectation, plan string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.owner(exp).reports[plan] = nil
+	expected(r.owner(exp).reports, plan)
 }
 
 // expectRecord says that a responder is about to be asked for its record, which is to wake
@@ -68,7 +68,7 @@ func (r *podLogs) expect(exp *v1alpha1.ConnectivityExpectation, plan string) {
 func (r *podLogs) expectRecord(exp *v1alpha1.ConnectivityExpectation, request string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.owner(exp).records[request] = nil
+	expected(r.owner(exp).records, request)
 }
 
 // await says that an expectation can do nothing before the answers to all of these plans or
@@ -199,6 +199,14 @@ func keepFor(owners map[types.UID]*logOwner, id string, take func(*logOwner) boo
 		}
 	}
 	return key, false
+}
+
+// expected says that a message is to come. A write that is tried again may have reached the pod
+// before, and the answer be there.
+func expected[T any](waiting map[string]*T, id string) {
+	if _, known := waiting[id]; !known {
+		waiting[id] = nil
+	}
 }
 
 // fill keeps a message if it is waited for and has not come yet.

@@ -125,6 +125,9 @@ func TestLastAwaitedAnswerWakes(t *testing.T) {
 			t.Errorf("%s: woken %d times, want %d", step.what, got, step.want)
 		}
 	}
+	// As where a write is tried again whose answer was lost.
+	r.expect(exp, "a")
+	r.expectRecord(exp, "c")
 	for _, tc := range []struct {
 		ids  []string
 		want bool

@@ -98,7 +98,7 @@ func (r *ExpectationReconciler) ask(ctx context.Context, s *scope, responders []
 		case err == nil:
 			x.askedAt = s.now
 			s.again(recordWait)
-		case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+		case podGone(err), apierrors.IsConflict(err):
 			x.unrecorded, x.done = "the responder was deleted by somebody else", true
 		default:
 			failed = errors.Join(failed, fmt.Errorf("asking responder %s: %w", x.name, err))

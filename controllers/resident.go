@@ -3,11 +3,14 @@ package controllers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -19,9 +22,16 @@ import (
 	"github.com/pathproof/pathproof/verdict"
 )
 
-// residentAge is the age at which a resident pod is replaced, at the next run. One that is
-// twice as old is ended by the kubelet: then nobody is left to replace it.
-const residentAge = time.Hour
+const (
+	// residentAge is the age at which a resident pod is replaced, at the next run. One that is
+	// twice as old is ended by the kubelet: then nobody is left to replace it.
+	residentAge = time.Hour
+	// sharedAge is that of a pod that another run needs just now.
+	sharedAge = residentAge + residentAge/2
+	// youngAge is the age below which nodes may not yet know of a pod. It is longer than any
+	// warm-up by more than the clocks of two machines usually differ.
+	youngAge = 15 * time.Second
+)
 
 // A resident pod is named by what it is made of. Expectations of a namespace that need the
 // same pod share one, and one that would be made differently today is not found.
@@ -55,7 +65,8 @@ func (r *ExpectationReconciler) reuse(ctx context.Context, s *scope, p *podRun) 
 		p.detail = fmt.Sprintf("pod %s is there, and none of ours: delete it", p.name)
 		return true, nil
 	}
-	if ended || s.now.Sub(pod.CreationTimestamp.Time) > residentAge {
+	age := s.now.Sub(pod.CreationTimestamp.Time)
+	if ended || age > sharedAge || (age > residentAge && !r.tracker.needs(pod, s.exp)) {
 		if deadline := s.track.run.startedAt.Add(r.options.StartTimeout); !s.now.Before(deadline) {
 			p.obstacle, p.done = verdict.SourceNotReady, true
 			p.detail = fmt.Sprintf("the probe pod of earlier runs did not end within %s", r.options.StartTimeout)
@@ -69,7 +80,7 @@ func (r *ExpectationReconciler) reuse(ctx context.Context, s *scope, p *podRun) 
 			return false, err
 		}
 	}
-	p.createdAt, p.uid = s.now, pod.UID
+	p.createdAt, p.uid, p.young = s.now, pod.UID, age < youngAge
 	return true, nil
 }
 
@@ -82,6 +93,20 @@ func (r *ExpectationReconciler) patchMetadata(ctx context.Context, pod *corev1.P
 		return fmt.Errorf("building patch of pod %s: %w", pod.Name, err)
 	}
 	return r.client.Patch(ctx, pod, client.RawPatch(types.StrategicMergePatchType, data))
+}
+
+// podGone tells whether a write says that the pod has gone, or that another one has its name:
+// then its UID would have to change, which an API server refuses as it would another field
+// that cannot be changed.
+func podGone(err error) bool {
+	if apierrors.IsNotFound(err) {
+		return true
+	}
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || !apierrors.IsInvalid(err) || status.Status().Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(status.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
 }
 
 // armResident gives a resident pod the plan of this run.
@@ -120,7 +145,7 @@ func (r *ExpectationReconciler) leave(ctx context.Context, pod *corev1.Pod, owne
 		"ownerReferences": []any{map[string]any{"$patch": "delete", "uid": owner}},
 	})
 	switch {
-	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+	case podGone(err), apierrors.IsConflict(err):
 		return nil
 	case err != nil:
 		return fmt.Errorf("leaving probe pod %s: %w", pod.Name, err)

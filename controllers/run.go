@@ -24,6 +24,8 @@ type run struct {
 	generation           int64
 	provenance           string
 	startedAt            time.Time
+	// overtaken is set once the configuration was seen to be another one.
+	overtaken bool
 	// reportedAt is when all reports were in; zero until then, and unless the canary is
 	// asked.
 	reportedAt time.Time
@@ -74,6 +76,10 @@ type podRun struct {
 	disruption string
 	// nudgedAt is when the kubelet was last made to look at the pod again.
 	nudgedAt time.Time
+	// labels are those that the pod turned out to have; nil until it was seen.
+	labels map[string]string
+	// young is set if the pod was made for this run, or just before it.
+	young bool
 }
 
 type responderRun struct {
@@ -82,6 +88,8 @@ type responderRun struct {
 	// ready is set once the kubelet saw all ports listen; alive says that it still
 	// did when the last report had come in.
 	ready, alive bool
+	// readyAt is when it was first seen so.
+	readyAt time.Time
 	// request is the ID of the request for its record, and askedAt when it was made.
 	request string
 	askedAt time.Time
@@ -129,6 +137,13 @@ func startRun(s *scope, trigger string) *run {
 		provenance: s.resolution.Provenance, predictor: s.resolution.Predictor, nodes: s.snapshot.Nodes,
 		foreseen: s.foreseen,
 	}
+}
+
+// overtakenBy tells whether the configuration has been another one than the run measures, at
+// any time since it began.
+func (r *run) overtakenBy(provenance string) bool {
+	r.overtaken = r.overtaken || r.provenance != provenance
+	return r.overtaken
 }
 
 // listenOn sets the responders.
@@ -313,7 +328,8 @@ func (r *ExpectationReconciler) endRun(ctx context.Context, s *scope) error {
 			return err
 		}
 	}
-	s.track.run, s.track.attribution = nil, nil
+	s.track.begin(nil)
+	s.track.attribution = nil
 	s.track.inFlight.Store(int32(len(s.residents)))
 	r.logs.forgetReports(s.exp.UID)
 	return nil

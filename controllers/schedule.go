@@ -49,9 +49,8 @@ func (r *ExpectationReconciler) schedule(ctx context.Context, s *scope) (bool, e
 	r.noteChange(s)
 	s.markStale()
 	if s.track.run != nil {
-		overtaken := s.track.run.generation != s.exp.Generation ||
-			(s.track.run.provenance != s.resolution.Provenance && s.track.repeats < maxRepeats)
-		if !overtaken {
+		changed := s.track.run.overtakenBy(s.resolution.Provenance)
+		if s.track.run.generation == s.exp.Generation && (!changed || s.track.repeats >= maxRepeats) {
 			return false, nil
 		}
 		if s.track.run.generation == s.exp.Generation {
@@ -72,7 +71,8 @@ func (r *ExpectationReconciler) schedule(ctx context.Context, s *scope) (bool, e
 		return !r.followUp(ctx, s), nil
 	}
 	r.resample(s, trigger)
-	s.track.run, s.track.attribution = newRun(s, trigger, r.ways.witnesses()), nil
+	s.track.attribution = nil
+	s.track.begin(newRun(s, trigger, r.ways.witnesses()))
 	s.track.changedAt, s.track.changedTo = time.Time{}, ""
 	if trigger != triggerInterval && trigger != triggerRequested {
 		setPending(s, "a run is under way: "+trigger)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/plan"
+	"github.com/pathproof/pathproof/verdict"
 )
 
 var epoch = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -108,6 +109,50 @@ func TestNoteChange(t *testing.T) {
 	r.noteChange(s)
 	if !s.track.changedAt.IsZero() {
 		t.Error("a change that was taken back still counts")
+	}
+}
+
+// What changed and changed back has changed all the same: what was measured in between is no
+// result. A run that may not be repeated says so, and the next one starts at once.
+func TestChangeThatIsUndoneDuringTheLastRun(t *testing.T) {
+	r := &ExpectationReconciler{logs: newPodLogs(nil, nil), ways: NewCanaryWays()}
+	for name, tc := range map[string]struct {
+		seen []string
+		want string
+	}{
+		"nothing changes":       {[]string{"p", "p"}, "p"},
+		"it changes":            {[]string{"p", "q"}, ""},
+		"it changes, and back":  {[]string{"q", "p"}, ""},
+		"it changed for a look": {[]string{"p", "q", "p"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := scheduled(20*time.Second, nil)
+			s.resolution.Extent = &plan.Extent{}
+			current := &run{id: "run", provenance: "p", generation: 2, startedAt: s.now}
+			s.track.repeats = maxRepeats
+			s.track.begin(current)
+			for _, provenance := range tc.seen {
+				s.resolution.Provenance = provenance
+				if _, err := r.schedule(t.Context(), s); err != nil {
+					t.Fatal(err)
+				}
+				if s.track.run != current {
+					t.Fatalf("at %s: the run was given up once more", provenance)
+				}
+			}
+			current.obstacles = []plan.Obstacle{{Path: "p", Reason: plan.NoTargetMatched, Message: "in words"}}
+			if _, err := r.judge(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			overtaken := tc.want == ""
+			if got := s.verdicts[0].Inconclusive == verdict.ChangedDuringProbe; got != overtaken {
+				t.Errorf("judged as %s", s.verdicts[0].Inconclusive)
+			}
+			s.now = s.now.Add(time.Second)
+			if r.noteChange(s); s.track.changedAt.IsZero() == overtaken {
+				t.Errorf("that it changed is noted: %v, want %v", !s.track.changedAt.IsZero(), overtaken)
+			}
+		})
 	}
 }
 

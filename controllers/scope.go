@@ -109,6 +109,11 @@ type tracked struct {
 	// since 1970: the first one since predictions were last made; 0 for none. Watches set
 	// it.
 	policyAt atomic.Int64
+	// changedPolicyAt is the same, as of the objects that predictions are made from: what comes
+	// while they are made counts for the next ones.
+	changedPolicyAt time.Time
+	// running tells other workers that a run is under way.
+	running atomic.Bool
 	// kept are the resident pods that the last run needed; nil while that is not known.
 	kept map[string]bool
 	// inFlight is the number of pods of the run that exist, and of those that stay. Other
@@ -135,6 +140,12 @@ type tracked struct {
 	// outlook is what the last reconcile predicted; nil while that is not certain.
 	// Watches read it.
 	outlook atomic.Pointer[outlook]
+}
+
+// begin makes a run the one that is under way; nil ends it.
+func (t *tracked) begin(r *run) {
+	t.run = r
+	t.running.Store(r != nil)
 }
 
 type lastRun struct {
@@ -199,6 +210,27 @@ func (t *tracker) policyChanged(exp *v1alpha1.ConnectivityExpectation, at time.T
 	defer t.mu.Unlock()
 	if e, ok := t.m[client.ObjectKeyFromObject(exp)]; ok && e.uid == exp.UID {
 		e.policyAt.CompareAndSwap(0, at.UnixNano())
+	}
+}
+
+// needs tells whether another expectation than the given one has a run under way that may use
+// a pod.
+func (t *tracker) needs(pod *corev1.Pod, exp *v1alpha1.ConnectivityExpectation) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, o := range pod.OwnerReferences {
+		if e := t.m[types.NamespacedName{Namespace: pod.Namespace, Name: o.Name}]; plan.IsExpectationRef(o) && o.UID != exp.UID && e != nil && e.running.Load() {
+			return true
+		}
+	}
+	return false
+}
+
+// takePolicyChange notes when the first policy changed that the predictions to be made now
+// have and the last ones had not.
+func (t *tracked) takePolicyChange() {
+	if ns := t.policyAt.Swap(0); ns != 0 && t.changedPolicyAt.IsZero() {
+		t.changedPolicyAt = time.Unix(0, ns)
 	}
 }
 

@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -111,15 +112,43 @@ func (p *Predictor) StandInDiffers(e *Edge, from netip.Addr) (evaluator.Decision
 	if e.Target.StandsFor == nil || !e.Target.Addr.IsValid() {
 		return evaluator.Decision{}, false
 	}
-	pod, standIn := *e, *e
-	pod.Target.Twins, standIn.Target.Twins = nil, nil
-	standIn.Backends = []Backend{{Endpoint: flow.Endpoint{Namespace: e.Target.StandsFor.Namespace, Labels: e.Target.Labels, Addr: e.Target.Addr}, Port: e.Backends[0].Port}}
-	its, pods := p.Decide(&standIn, from, nil), p.Decide(&pod, from, nil)
+	pod, standIn := *e, e.toResponder(e.Target.Labels)
+	pod.Target.Twins = nil
+	its, pods := p.Decide(standIn, from, nil), p.Decide(&pod, from, nil)
 	differs := func(its, pods evaluator.DirectionDecision) bool {
 		named := its.Verdict == evaluator.Undefined && its.Rule == evaluator.RuleNamedPort
 		return !named && its.Verdict != pods.Verdict
 	}
 	return its, differs(its.Egress, pods.Egress) || differs(its.Ingress, pods.Ingress)
+}
+
+// toResponder returns the edge as it is to its responder, which has some labels.
+func (e *Edge) toResponder(labels map[string]string) *Edge {
+	out := *e
+	out.Target.Twins = nil
+	out.Backends = []Backend{{Endpoint: flow.Endpoint{Namespace: e.Source.Namespace, Labels: labels, Addr: e.Target.Addr}, Port: e.Backends[0].Port}}
+	return &out
+}
+
+// Unlike says in words how policies treat the pods of an edge differently with the labels
+// that they turned out to have than with those that they were made with, which somebody has
+// changed; empty if they do not. Labels are nil of a pod that is none of ours.
+func (p *Predictor) Unlike(e *Edge, source, responder map[string]string, from netip.Addr, tried []netip.Addr) string {
+	if source != nil && !maps.Equal(source, e.Source.Labels) {
+		made := p.Decide(e, from, tried)
+		if is := p.decideAs(e, source, from, tried); !alike(is, made) {
+			return fmt.Sprintf("somebody, or a webhook, changed the labels of the probe pod to %s: with these the path would be %s, and with those of %s %s",
+				flow.FormatLabels(source), Describe(is, made), e.Source.Name, Describe(made, is))
+		}
+	}
+	if responder != nil && e.Target.Kind == TargetResponder && !maps.Equal(responder, e.Target.Labels) {
+		made := p.Decide(e.toResponder(e.Target.Labels), from, nil)
+		if is := p.Decide(e.toResponder(responder), from, nil); !alike(is, made) {
+			return fmt.Sprintf("somebody, or a webhook, changed the labels of the responder to %s: with these the path would be %s, and with those of %s %s",
+				flow.FormatLabels(responder), Describe(is, made), e.Target.Name, Describe(made, is))
+		}
+	}
+	return ""
 }
 
 // TwinNames are those of the other pods that have the same stand-in.

@@ -298,6 +298,38 @@ func TestStandInsThatPoliciesTellFromTheirPods(t *testing.T) {
 	}
 }
 
+// Who changes the labels of a probe, or of a responder, makes another pod of it. That counts
+// where policies tell the two apart.
+func TestPodsWhoseLabelsWereChanged(t *testing.T) {
+	web, strange := map[string]string{"app": "web"}, map[string]string{"app": "web", "injected": "x"}
+	byLabel := func(s *Snapshot) {
+		s.NetworkPolicies[0].Spec.Ingress[0].From[0].PodSelector.MatchLabels = map[string]string{"injected": "x"}
+	}
+	byOther := func(s *Snapshot) { s.NetworkPolicies = append(s.NetworkPolicies, ingressFrom("new", "new", "nobody")) }
+	to := func(target string) string { return path("to: {" + target + "}, ports: [{port: 8080}]") }
+	db, responder := to("podSelector: {matchLabels: {app: db}}"), to("identity: {labels: {app: new}}")
+	for name, tc := range map[string]struct {
+		spec              string
+		change            func(*Snapshot)
+		source, responder map[string]string
+		want              string
+	}{
+		"as they were made":                           {db, byLabel, web, nil, ""},
+		"not seen yet":                                {db, byLabel, nil, nil, ""},
+		"a label that no policy asks for":             {db, nil, strange, nil, ""},
+		"a label that a policy asks for":              {db, byLabel, strange, nil, "the probe pod to app=web,injected=x: with these the path would be Allowed, and with those of ns/{app=web} Denied"},
+		"a responder as it was made":                  {responder, byOther, web, map[string]string{"app": "new"}, ""},
+		"a responder that no policy selects any more": {responder, byOther, web, map[string]string{"app": "old"}, "the responder to app=old: with these the path would be Allowed"},
+		"labels of what is no responder":              {db, byLabel, web, map[string]string{"app": "old"}, ""},
+	} {
+		res := resolve(t, tc.spec, tc.change)
+		got := res.Predictor.Unlike(res.Edges[0], tc.source, tc.responder, netip.MustParseAddr("10.0.1.77"), nil)
+		if (got == "") != (tc.want == "") || !strings.Contains(got, tc.want) {
+			t.Errorf("%s: got %q, want %q", name, got, tc.want)
+		}
+	}
+}
+
 // Nothing else on its node vouches for the path to a stand-in, so that it gets a control
 // of its own.
 func TestStandInsGetControls(t *testing.T) {
