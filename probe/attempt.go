@@ -45,6 +45,16 @@ type span struct {
 	heard time.Time
 }
 
+// silent is the outcome of an attempt that nothing answered until its deadline. It says
+// nothing about the path when the probe itself was held up: then its packet left too late to
+// be answered, or not at all.
+func (s *span) silent(deadline time.Time) error {
+	if timeout := deadline.Sub(s.opened); s.sent.IsZero() || deadline.Sub(s.sent) < timeout/2 {
+		return &outcomeError{wire.ProbeError, "held up: the time to answer was over before the packet had left"}
+	}
+	return &outcomeError{outcome: wire.TimedOut}
+}
+
 // outcomeError is an error that already knows which outcome it is.
 type outcomeError struct {
 	outcome wire.Outcome

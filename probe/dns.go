@@ -26,7 +26,8 @@ import (
 // ask makes one attempt of a DNS check: one query, or one for each name that the search
 // list makes, as glibc does (resolver(3), res_search): the next name is asked for when
 // one does not exist, has no record of the type, or its server fails; whatever else
-// comes is the result. All of it takes one timeout at most.
+// comes is the result. All of it takes one timeout at most. Once the server has answered
+// about one name, silence about the next one is none of the path.
 func (s *session) ask(ctx context.Context, c *wire.Check, server netip.AddrPort) attempt {
 	names := []string{dns.Fqdn(c.QueryName)}
 	if c.Search {
@@ -38,10 +39,14 @@ func (s *session) ask(ctx context.Context, c *wire.Check, server netip.AddrPort)
 	}
 	deadline := time.Now().Add(s.timeout)
 	var last, failure attempt
-	for _, name := range names {
+	for i, name := range names {
 		left := time.Until(deadline)
 		if left < time.Millisecond {
-			return attempt{outcome: wire.TimedOut, detail: "no time left to ask for " + name}
+			if i == 0 {
+				return attempt{outcome: wire.ProbeError, detail: "held up: no time left to ask"}
+			}
+			last.outcome, last.detail = wire.Unanswered, "no time left to ask for "+name
+			return last
 		}
 		a, m := s.query(ctx, c.Transport, server, name, c.QueryType, left)
 		if m != nil {
@@ -49,6 +54,12 @@ func (s *session) ask(ctx context.Context, c *wire.Check, server netip.AddrPort)
 		}
 		if c.Search {
 			a.detail = strings.TrimSuffix(name+" "+a.detail, " ")
+		}
+		if i > 0 && a.outcome.Closed() {
+			// What answered before is not out of reach. A server that asks others may be slow to
+			// say that it has no answer.
+			last.outcome, last.detail = wire.Unanswered, a.detail+" "+a.outcome.String()+", after an answer about another name"
+			return last
 		}
 		switch last = a; a.outcome {
 		case wire.NameNotFound:
@@ -150,11 +161,12 @@ const ignored = "ignored an answer to another question"
 func (s *stack) queryUDP(ctx context.Context, server netip.AddrPort, q *dns.Msg, packed []byte, timeout time.Duration) (attempt, *dns.Msg) {
 	var (
 		answer *dns.Msg
+		broken error
 		rtt    time.Duration
 		stray  bool
 	)
 	at, err := s.converse(ctx, server, packed, timeout, func(c *conn, b []byte) bool {
-		if answer = parseAnswer(q, b); answer == nil {
+		if answer, broken = parseAnswer(q, b); answer == nil {
 			// Forged or late: RFC 5452, section 9.1, says to wait for the right one.
 			stray = true
 			return false
@@ -169,6 +181,9 @@ func (s *stack) queryUDP(ctx context.Context, server netip.AddrPort, q *dns.Msg,
 		}
 		a.span = at
 		return a, nil
+	}
+	if broken != nil {
+		return attempt{outcome: wire.Unanswered, detail: "an answer that cannot be read: " + broken.Error(), rtt: rtt, span: at}, nil
 	}
 	a := judge(q, answer)
 	a.rtt, a.span = rtt, at
@@ -250,8 +265,8 @@ func (c *conn) exchangeDNS(q *dns.Msg, packed []byte) (*dns.Msg, error) {
 		if _, err := io.ReadFull(c, in); err != nil {
 			return nil, err
 		}
-		if answer := parseAnswer(q, in); answer != nil {
-			return answer, nil
+		if answer, err := parseAnswer(q, in); answer != nil {
+			return answer, err
 		}
 	}
 }
@@ -260,23 +275,28 @@ func (c *conn) exchangeDNS(q *dns.Msg, packed []byte) (*dns.Msg, error) {
 // anything else. Some servers leave the question out of an error; that is
 // accepted, since the id still matches and only a success could mislead. So is a
 // truncated message that ends in the middle of a record: what it says is that the answer
-// has to be had over TCP.
-func parseAnswer(q *dns.Msg, b []byte) *dns.Msg {
+// has to be had over TCP. Of any other message that answers the question and has a record
+// that cannot be read, the error says why: it is no silence.
+func parseAnswer(q *dns.Msg, b []byte) (*dns.Msg, error) {
 	m := new(dns.Msg)
-	if err := m.Unpack(b); (err != nil && !m.Truncated) || !m.Response || m.Id != q.Id {
-		return nil
+	err := m.Unpack(b)
+	if m.Truncated {
+		err = nil
+	}
+	if !m.Response || m.Id != q.Id {
+		return nil, nil
 	}
 	switch {
-	case len(m.Question) == 0 && m.Rcode != dns.RcodeSuccess:
-		return m
+	case len(m.Question) == 0 && m.Rcode != dns.RcodeSuccess && err == nil:
+		return m, nil
 	case len(m.Question) != 1:
-		return nil
+		return nil, nil
 	}
 	got, want := m.Question[0], q.Question[0]
 	if !strings.EqualFold(got.Name, want.Name) || got.Qtype != want.Qtype || got.Qclass != want.Qclass {
-		return nil
+		return nil, nil
 	}
-	return m
+	return m, err
 }
 
 // judge names the outcome of an answer (RFC 1035, section 4.1.1; NOERROR without

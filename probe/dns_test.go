@@ -97,6 +97,14 @@ func misbehave(t *testing.T, label string, w dns.ResponseWriter, m *dns.Msg) boo
 		}
 		_, _ = w.Write(b[:len(b)-7])
 		return false
+	case "torn":
+		answer(t, m, "10.0.0.1", "10.0.0.2")
+		b, err := m.Pack()
+		if err != nil {
+			t.Error(err)
+		}
+		_, _ = w.Write(b[:len(b)-7])
+		return false
 	case "otherid":
 		m.Id++
 		answer(t, m, "10.6.6.6")
@@ -147,6 +155,7 @@ func TestOutcomesOfDNS(t *testing.T) {
 	l.server.nameserver(serverV4, true, zone(t))
 	l.server.nameserver(serverV6, true, zone(t))
 	const none = "NOERROR without a record of the type"
+	torn := "dns: overflow unpacking uint32"
 	cases := map[string]struct {
 		name, qtype string
 		want        wire.Outcome
@@ -169,6 +178,7 @@ func TestOutcomesOfDNS(t *testing.T) {
 		"an answer to another question is no answer":      {"otherquestion.test.", "A", wire.TimedOut, ignored, "tcp connected, no answer: silence"},
 		"a forged answer before the right one is ignored": {"forged.test.", "A", wire.Connected, "NOERROR 10.0.0.1", "NOERROR 10.0.0.1"},
 		"garbage is no answer":                            {"garbage.test.", "A", wire.TimedOut, ignored, "tcp connected, no answer: silence"},
+		"one that cannot be read is no silence":           {"torn.test.", "A", wire.Unanswered, "an answer that cannot be read: " + torn, "tcp connected, no answer: " + torn},
 		"an unknown type is the probe's error":            {"a.test.", "WAT", wire.ProbeError, "unknown query type WAT", "unknown query type WAT"},
 	}
 	var r rows
@@ -323,8 +333,11 @@ func FuzzParseAnswer(f *testing.F) {
 	f.Add(good)
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m := parseAnswer(q, b)
-		if m == nil {
+		m, err := parseAnswer(q, b)
+		if m == nil && err != nil {
+			t.Errorf("%v of what answers nothing", err)
+		}
+		if m == nil || err != nil {
 			return
 		}
 		if m.Id != q.Id || !m.Response {

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -147,6 +149,40 @@ func TestSearchThatFoundNothingAndAFailure(t *testing.T) {
 		Transport: wire.DNSUDP, Nameserver: 1, Port: dnsPort, QueryName: "x", QueryType: "A", Search: true, Answer: wire.Answer{NotFound: true},
 	}))[0]
 	assertOutcome(t, got, wire.ServerFailure, "x.wrong.test. SERVFAIL")
+}
+
+// A server that has answered about one name is not out of reach when it says nothing about the
+// next: it may ask others, who are. Silence about all names is silence.
+func TestSearchThatMeetsSilence(t *testing.T) {
+	l := newLab(t)
+	var silentAbout atomic.Value // the end of the names that it says nothing about
+	l.server.nameserver(serverV4, true, func(w dns.ResponseWriter, q *dns.Msg) {
+		if strings.HasSuffix(q.Question[0].Name, silentAbout.Load().(string)) {
+			return
+		}
+		m := new(dns.Msg).SetReply(q)
+		m.Rcode = dns.RcodeNameError
+		_ = w.WriteMsg(m) // a client that gave up is no matter
+	})
+	conf := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(conf, []byte("search ns.test corp.test other.test\noptions ndots:2\nnameserver 10.91.2.2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for silent, want := range map[string]map[wire.Transport]wire.Outcome{
+		"corp.test.": {wire.DNSUDP: wire.Unanswered, wire.DNSTCP: wire.Unanswered},
+		"none.":      {wire.DNSUDP: wire.NameNotFound, wire.DNSTCP: wire.NameNotFound},
+		"ns.test.":   {wire.DNSUDP: wire.TimedOut, wire.DNSTCP: wire.Unanswered},
+	} {
+		silentAbout.Store(silent)
+		for transport, outcome := range want {
+			got := l.client.runWith(&Runner{ResolvConf: conf}, planOf(wire.Check{
+				Transport: transport, Nameserver: 1, Port: dnsPort, QueryName: "db", QueryType: "A", Search: true,
+			}))[0]
+			if !got.Outcomes.All(func(o wire.Outcome) bool { return o == outcome }) {
+				t.Errorf("silent about %s, over %s: got %s (%s), want %s", silent, transport, got.Outcomes, got.Detail, outcome)
+			}
+		}
+	}
 }
 
 func TestNameserversOfThePod(t *testing.T) {

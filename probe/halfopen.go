@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/probe/sctp"
 )
 
 // kernelTable reads what the kernel tells anybody about the sockets of a network namespace
@@ -147,9 +148,15 @@ var droppedCounters = map[flow.Protocol][]struct {
 	flow.UDP: {{"snmp", "Udp:", []string{"RcvbufErrors"}}, {"snmp6", "", []string{"Udp6RcvbufErrors"}}},
 }
 
-// dropped returns the counters of a protocol, by name.
+// dropped returns the counters of a protocol, by name. SCTP has none of its own: what is seen
+// of it, raw sockets see.
 func (k kernelTable) dropped(p flow.Protocol) (map[string]uint64, error) {
 	out := map[string]uint64{}
+	if p == flow.SCTP {
+		n, err := k.rawDrops(sctp.Protocol)
+		out["drops of raw sockets"] = n
+		return out, err
+	}
 	for _, c := range droppedCounters[p] {
 		counters, err := k.counters(c.file, c.group)
 		if c.file == "snmp6" && errors.Is(err, fs.ErrNotExist) {
@@ -167,6 +174,33 @@ func (k kernelTable) dropped(p flow.Protocol) (map[string]uint64, error) {
 		}
 	}
 	return out, nil
+}
+
+// rawDrops counts the packets for which raw sockets of an IP protocol had no room. They are
+// listed with the protocol in place of a port, and their drops in the last column.
+func (k kernelTable) rawDrops(protocol int) (n uint64, err error) {
+	local := fmt.Sprintf(":%04X", protocol)
+	for _, name := range []string{"raw", "raw6"} {
+		f, err := os.Open(filepath.Join(k.dir, name))
+		if name == "raw6" && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		err = eachLine(f, func(fields []string) error {
+			if len(fields) < 4 || !strings.HasSuffix(fields[1], local) {
+				return nil
+			}
+			drops, err := strconv.ParseUint(fields[len(fields)-1], 10, 64)
+			n += drops
+			return err
+		})
+		if err != nil {
+			return 0, fmt.Errorf("reading %s: %w", f.Name(), err)
+		}
+	}
+	return n, nil
 }
 
 // counters reads a group of counters: of two lines, names and values, or, without a group,

@@ -6,6 +6,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -113,6 +114,7 @@ func TestNeedsEvidence(t *testing.T) {
 		"a refusal may come from a filter":       {[]string{"FF"}, true},
 		"silence, but another check had answers": {[]string{"TT", "RR"}, false},
 		"one answer of many attempts is enough":  {[]string{"TT", "TC"}, false},
+		"a name that is not found, and silence":  {[]string{"XX", "TT"}, true},
 		"nothing but local errors":               {[]string{"NN", "PP", "AA", "EE"}, false},
 	}
 	for name, tc := range cases {
@@ -123,7 +125,8 @@ func TestNeedsEvidence(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if got := needsEvidence(results); got != tc.want {
+			checks := slices.Repeat([]wire.Check{{Transport: wire.TCP, Host: "a.test."}}, len(results))
+			if got := needsEvidence(checks, results); got != tc.want {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})
@@ -133,7 +136,8 @@ func TestNeedsEvidence(t *testing.T) {
 // Of a run without an answer, the report says what is wrong with the pod's own network.
 func TestTroubleIsLookedForWhenNothingAnswered(t *testing.T) {
 	for outcome, want := range map[wire.Outcome]string{
-		wire.TimedOut: "eth0 is down", wire.NoRoute: "eth0 is down", wire.Rejected: "eth0 is down", wire.Replied: "", wire.NameNotFound: "",
+		wire.TimedOut: "eth0 is down", wire.NoRoute: "eth0 is down", wire.Rejected: "eth0 is down", wire.Replied: "",
+		wire.NameNotFound: "eth0 is down", // of a host, which was not tried
 	} {
 		r := &Runner{
 			try:  func(context.Context, *wire.Check) attempt { return attempt{outcome: outcome} },

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/probe/sctp"
 	"github.com/pathproof/pathproof/probe/wire"
 )
 
@@ -106,6 +107,62 @@ func TestLateIsNotSilent(t *testing.T) {
 			err = c.receive(func([]byte) { t.Error("something was read") })
 			if got := outcome(c.explainDatagram(t.Context(), err)); got != tc.want {
 				t.Errorf("got %s, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
+// So it is with SCTP over a raw socket, which all attempts to an address share.
+func TestLateIsNotSilentOfRawSCTP(t *testing.T) {
+	now := time.Now()
+	address := netip.MustParseAddr("10.0.0.1")
+	for name, tc := range map[string]struct {
+		answered bool
+		sent     time.Duration // after it was opened; 0 for not at all
+		want     wire.Outcome  // 0 if the handshake goes on
+	}{
+		"an answer that was there":      {true, time.Millisecond, 0},
+		"a packet that had its time":    {false, time.Millisecond, wire.TimedOut},
+		"one that left at the very end": {false, 59 * time.Second, wire.ProbeError},
+		"one that was never sent":       {false, 0, wire.ProbeError},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// What the kernel has got, and nobody has read.
+			far, err := net.ListenPacket("udp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = far.Close() }()
+			near, err := newStack(nil).open(t.Context(), flow.UDP, netip.MustParseAddrPort(far.LocalAddr().String()), time.Hour)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer near.close()
+			if err := near.connect(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			peer := &rawPeer{file: near.file, raw: near.raw, v6: true, waiting: map[rawPorts]chan<- rawEvent{}}
+			ports := rawPorts{40000, 9000}
+			events, err := peer.join(ports)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := &rawConn{peer: peer, events: events, client: sctp.NewClient(ports.source, ports.destination), timer: time.NewTimer(0)}
+			c.opened, c.deadline = now.Add(-time.Minute), now
+			if tc.sent > 0 {
+				c.sent = c.opened.Add(tc.sent)
+			}
+			host := sctp.NewHost(func(uint16, netip.Addr, []byte) []byte { return nil })
+			host.Listen(ports.destination)
+			if ack := host.Receive(now, address, netip.MustParseAddr("10.0.0.2"), c.client.Init()); tc.answered {
+				if _, err := far.WriteTo(ack, net.UDPAddrFromAddrPort(netip.AddrPortFrom(near.local(), localPort(t, near)))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err = c.await(t.Context(), func() bool { return c.client.State() == sctp.CookieEchoed })
+			var oe *outcomeError
+			if errors.As(err, &oe); (err == nil) != (tc.want == 0) || (err != nil && oe.outcome != tc.want) {
+				t.Errorf("got %v, want %s", err, tc.want)
 			}
 		})
 	}

@@ -23,8 +23,6 @@ type rawHost struct {
 	conn *net.IPConn
 	v6   bool
 	host *sctp.Host
-	// silent is set where the kernel answers, and the host only sees what arrives.
-	silent bool
 }
 
 // openRaw opens a port of SCTP on the raw socket of its address family. unsupported is
@@ -64,7 +62,9 @@ func (r *Responder) rawHost(v6, silent bool) (*rawHost, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &rawHost{conn: c, v6: v6, silent: silent, host: sctp.NewHost(r.answerRaw)}
+	h := &rawHost{conn: c, v6: v6, host: sctp.NewHost(r.answerRaw)}
+	// Where the kernel answers, the host only sees what arrives.
+	h.host.Silent = silent
 	h.host.Began = func(port uint16, peer netip.AddrPort) { r.record.began(flow.SCTP, port, peer) }
 	h.host.Completed = func(port uint16, peer netip.AddrPort) { r.record.completed(flow.SCTP, port, peer) }
 	r.raw[v6] = h
@@ -127,7 +127,7 @@ func (h *rawHost) serve() {
 		}
 		addr, _ := netip.AddrFromSlice(from.IP)
 		out := h.host.Receive(time.Now(), addr.Unmap().WithZone(from.Zone), destination(oob[:oobn]), payload(in[:n], h.v6))
-		if out != nil && !h.silent {
+		if out != nil {
 			_, _, _ = h.conn.WriteMsgIP(out, replySource(oob[:oobn]), from)
 		}
 	}

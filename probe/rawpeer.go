@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -171,10 +172,30 @@ func (p *rawPeer) receive() {
 			p.fail(remoteError(err))
 			return
 		}
-		packet := payload(in[:n], p.v6)
-		if h, ok := sctp.Quoted(packet); ok {
-			p.deliver(rawPorts{h.Destination, h.Source}, rawEvent{packet: append([]byte(nil), packet...)})
+		p.handOut(in[:n])
+	}
+}
+
+// catchUp hands out all that has arrived, whether or not receive has had the time for it.
+func (p *rawPeer) catchUp() {
+	p.drain()
+	in := make([]byte, maxDatagram)
+	_ = p.raw.Control(func(fd uintptr) {
+		for {
+			n, _, err := unix.Recvfrom(int(fd), in, unix.MSG_DONTWAIT)
+			if err != nil {
+				return
+			}
+			p.handOut(in[:n])
 		}
+	})
+}
+
+// handOut gives a packet to the attempt that it is for.
+func (p *rawPeer) handOut(packet []byte) {
+	packet = payload(packet, p.v6)
+	if h, ok := sctp.Quoted(packet); ok {
+		p.deliver(rawPorts{h.Destination, h.Source}, rawEvent{packet: slices.Clone(packet)})
 	}
 }
 

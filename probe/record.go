@@ -271,8 +271,8 @@ func (r *recorder) sampleLocked(tcp []uint16) {
 
 // untold counts what has gone without a note so far, with the lock held.
 func (r *recorder) untold() map[flow.Protocol]tally {
-	out := map[flow.Protocol]tally{flow.SCTP: {lost: r.lost[flow.SCTP]}}
-	for _, p := range []flow.Protocol{flow.TCP, flow.UDP} {
+	out := map[flow.Protocol]tally{}
+	for _, p := range []flow.Protocol{flow.TCP, flow.UDP, flow.SCTP} {
 		counters, err := r.kernel.dropped(p)
 		if err != nil && r.blind[p] == "" {
 			r.blind[p] = fmt.Sprintf("the kernel's counters cannot be read: %v", err)

@@ -4,6 +4,7 @@ package probe
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/pathproof/pathproof/flow"
+	"github.com/pathproof/pathproof/probe/sctp"
 	"github.com/pathproof/pathproof/probe/wire"
 )
 
@@ -293,5 +295,61 @@ func TestParseKernelAddr(t *testing.T) {
 		if got, err := parseKernelAddr(text); err == nil {
 			t.Errorf("%q is taken for %v", text, got)
 		}
+	}
+}
+
+// A raw socket without room drops what arrives, and so its record has a hole.
+func TestRecordCountsWhatRawSocketsDrop(t *testing.T) {
+	n := newNamespace(t)
+	var (
+		conn *net.IPConn
+		err  error
+	)
+	n.do(func() { conn, err = listenRaw(false) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetReadBuffer(1); err != nil { // the kernel's least
+		t.Fatal(err)
+	}
+	drops := func() (got uint64) {
+		n.do(func() { got, err = kernelTable{dir: "/proc/thread-self/net"}.rawDrops(sctp.Protocol) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	if got := drops(); got != 0 {
+		t.Fatalf("got %d drops before anything was sent", got)
+	}
+	const sent = 100
+	n.do(func() {
+		var from net.PacketConn
+		if from, err = net.ListenPacket("ip4:132", "127.0.0.1"); err != nil {
+			return
+		}
+		defer func() { _ = from.Close() }()
+		for range sent {
+			if _, err = from.WriteTo(sctp.NewClient(40000, 9000).Init(), &net.IPAddr{IP: net.IPv4(127, 0, 0, 1)}); err != nil {
+				return
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	read, in := 0, make([]byte, maxDatagram)
+	if err := conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, _, err := conn.ReadFrom(in); err != nil {
+			break
+		}
+		read++
+	}
+	if got := drops(); got == 0 || int(got)+read != sent {
+		t.Errorf("got %d drops, want those of %d packets that %d reads did not get", got, sent, read)
 	}
 }

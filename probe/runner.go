@@ -114,12 +114,12 @@ func (r *Runner) Run(ctx context.Context, plan wire.Plan) wire.Report {
 	}
 	wg.Wait()
 	if r.Kubelet != nil {
-		if needsEvidence(report.Results) {
+		if needsEvidence(plan.Checks, report.Results) {
 			r.Kubelet.await(ctx, before)
 		}
 		report.KubeletProbes = r.Kubelet.Count() - before
 	}
-	if !answered(report.Results) {
+	if !answered(plan.Checks, report.Results) {
 		report.Trouble = r.trouble()
 	}
 	report.ElapsedMilliseconds = int(time.Since(start).Milliseconds())
@@ -134,16 +134,21 @@ func (r *Runner) trouble() string {
 	return r.look()
 }
 
-// answered tells whether a run got an answer at all.
-func answered(results []wire.Result) bool {
-	return slices.ContainsFunc(results, func(r wire.Result) bool { return r.Outcomes.Any(wire.Outcome.Answered) })
+// answered tells whether a target of a run answered at all.
+func answered(checks []wire.Check, results []wire.Result) bool {
+	for i, r := range results {
+		if r.Outcomes.Any(func(o wire.Outcome) bool { return o.AnsweredOver(checks[i].Transport) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // needsEvidence tells whether a run met silence or rejections and not one answer.
 // It proves something about the paths only if the pod's own interface is known
 // to work.
-func needsEvidence(results []wire.Result) bool {
-	return !answered(results) && slices.ContainsFunc(results, func(r wire.Result) bool { return r.Outcomes.Any(wire.Outcome.Closed) })
+func needsEvidence(checks []wire.Check, results []wire.Result) bool {
+	return !answered(checks, results) && slices.ContainsFunc(results, func(r wire.Result) bool { return r.Outcomes.Any(wire.Outcome.Closed) })
 }
 
 // session is the state of one run.
@@ -240,7 +245,7 @@ func (s *session) ended(ctx context.Context, x *course) {
 	*x.result = summarize(slices.Concat(x.attempts...))
 	x.result.Rounds = x.number
 	x.result.SettledMilliseconds = int(x.began.Milliseconds())
-	if met(x.check.Goal, x.result.Outcomes) || time.Since(s.warm)+roundPause >= s.settle || !sleep(ctx, roundPause) {
+	if met(&x.check, x.result.Outcomes) || time.Since(s.warm)+roundPause >= s.settle || !sleep(ctx, roundPause) {
 		x.done()
 		return
 	}
@@ -248,12 +253,14 @@ func (s *session) ended(ctx context.Context, x *course) {
 }
 
 // met tells whether a round reached what the check waits for.
-func met(g wire.Goal, os wire.Outcomes) bool {
-	switch g {
+func met(c *wire.Check, os wire.Outcomes) bool {
+	switch c.Goal {
 	case wire.GoalOpen:
 		// A resolver that is too busy to answer, or that answers some attempts only, may do
 		// better in a later round.
-		return os.All(func(o wire.Outcome) bool { return o.Answered() && o != wire.Unanswered && o == os[0] })
+		return os.All(func(o wire.Outcome) bool {
+			return o.AnsweredOver(c.Transport) && o != wire.Unanswered && o == os[0]
+		})
 	case wire.GoalClosed:
 		return os.All(wire.Outcome.Closed)
 	case wire.GoalNone:

@@ -68,7 +68,7 @@ func TestRoundsRepeatUntilTheGoalIsMet(t *testing.T) {
 		"a refusal is closed: verdict needs evidence":   {wire.GoalClosed, 5000, "RRFF", "FF", 2, 700},
 		"a resolver that is too busy for an answer":     {wire.GoalOpen, 5000, "CHCC", "CC", 2, 700},
 		"a resolver that never answers":                 {wire.GoalOpen, 1000, "H", "HH", 2, 700},
-		"a name that is not found is an answer: open":   {wire.GoalOpen, 5000, "XX", "XX", 1, 0},
+		"a host whose name is not found was not tried":  {wire.GoalOpen, 1000, "X", "XX", 2, 700},
 		"a silent resolver closes the path of a host":   {wire.GoalClosed, 5000, "OO", "OO", 1, 0},
 		"an unsupported protocol is tried to the end":   {wire.GoalOpen, 1000, "P", "PP", 2, 700},
 		"one answer of two does not make an open path":  {wire.GoalOpen, 5000, "RTRR", "RR", 2, 700},
@@ -421,18 +421,25 @@ func TestRoundsWaitForAnswersThatAgree(t *testing.T) {
 	for name, tc := range map[string]struct {
 		goal wire.Goal
 		os   wire.Outcomes
+		host bool
 		want bool
 	}{
-		"all answered":          {wire.GoalOpen, wire.Outcomes{wire.Connected, wire.Connected}, true},
-		"no record, each time":  {wire.GoalOpen, wire.Outcomes{wire.NameNotFound, wire.NameNotFound}, true},
-		"answered and failed":   {wire.GoalOpen, wire.Outcomes{wire.Connected, wire.ServerFailure}, false},
-		"answered and silent":   {wire.GoalOpen, wire.Outcomes{wire.Connected, wire.TimedOut}, false},
-		"closed in either way":  {wire.GoalClosed, wire.Outcomes{wire.TimedOut, wire.Rejected}, true},
-		"closed and answered":   {wire.GoalClosed, wire.Outcomes{wire.TimedOut, wire.Connected}, false},
-		"nothing is waited for": {wire.GoalNone, wire.Outcomes{wire.ProbeError}, true},
+		// Of a resolver, that is an answer. A host was not even tried.
+		"no name, each time":    {wire.GoalOpen, wire.Outcomes{wire.NameNotFound, wire.NameNotFound}, true, false},
+		"all answered":          {wire.GoalOpen, wire.Outcomes{wire.Connected, wire.Connected}, false, true},
+		"no record, each time":  {wire.GoalOpen, wire.Outcomes{wire.NameNotFound, wire.NameNotFound}, false, true},
+		"answered and failed":   {wire.GoalOpen, wire.Outcomes{wire.Connected, wire.ServerFailure}, false, false},
+		"answered and silent":   {wire.GoalOpen, wire.Outcomes{wire.Connected, wire.TimedOut}, false, false},
+		"closed in either way":  {wire.GoalClosed, wire.Outcomes{wire.TimedOut, wire.Rejected}, false, true},
+		"closed and answered":   {wire.GoalClosed, wire.Outcomes{wire.TimedOut, wire.Connected}, false, false},
+		"nothing is waited for": {wire.GoalNone, wire.Outcomes{wire.ProbeError}, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := met(tc.goal, tc.os); got != tc.want {
+			transport := wire.DNSUDP
+			if tc.host {
+				transport = wire.TCP
+			}
+			if got := met(&wire.Check{Goal: tc.goal, Transport: transport}, tc.os); got != tc.want {
 				t.Errorf("got %t, want %t", got, tc.want)
 			}
 		})

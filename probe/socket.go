@@ -322,15 +322,8 @@ func (c *conn) explain(ctx context.Context, err error) error {
 	return remoteError(err)
 }
 
-// silence is the outcome of an attempt that nothing answered in its time. It says nothing
-// about the path when the probe itself was held up: then its packet left too late to be
-// answered, or not at all.
-func (c *conn) silence() error {
-	if timeout := c.deadline.Sub(c.opened); c.sent.IsZero() || c.deadline.Sub(c.sent) < timeout/2 {
-		return &outcomeError{wire.ProbeError, "held up: the time to answer was over before the packet had left"}
-	}
-	return &outcomeError{outcome: wire.TimedOut}
-}
+// silence is the outcome of an attempt that nothing answered in its time.
+func (c *conn) silence() error { return c.silent(c.deadline) }
 
 // local returns the address that the socket sends from.
 func (c *conn) local() (addr netip.Addr) {

@@ -90,6 +90,9 @@ func (s *session) watch(ctx context.Context, c *wire.Check, every time.Duration,
 		mu.Unlock()
 		underWay.Go(func() {
 			a := agreed(s.attempts(ctx, c))
+			if a.outcome.OfName() && !c.Transport.IsDNS() {
+				a.outcome = wire.ProbeError // the target was never tried
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			t.note(a, time.Now())

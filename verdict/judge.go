@@ -236,23 +236,8 @@ func silent(o wire.Outcome) bool { return o == wire.TimedOut }
 // the target was never tried. Of a responder of ours, only its echo proves it.
 func reached(c Check) func(wire.Outcome) bool {
 	return func(o wire.Outcome) bool {
-		switch {
-		case nameOutcome(o) && !c.Transport.IsDNS(), c.Responder && o == wire.Connected:
-			return false
-		}
-		return o.Answered()
+		return o.AnsweredOver(c.Transport) && !(c.Responder && o == wire.Connected)
 	}
-}
-
-func nameOutcome(o wire.Outcome) bool {
-	switch o {
-	case wire.NameNotFound, wire.ServerFailure, wire.DNSRefused, wire.DNSTimedOut, wire.Truncated, wire.AnswerDiffers, wire.Unanswered:
-		return true
-	case wire.Replied, wire.Connected, wire.Refused, wire.Rejected, wire.TimedOut, wire.Delivered, wire.NoRoute,
-		wire.AddressUnavailable, wire.Unsupported, wire.ProbeError:
-		return false
-	}
-	return false
 }
 
 // observe turns the outcomes of a check into an observation, its reason when it
@@ -300,7 +285,7 @@ func unusable(c Check) (Cause, string) {
 		return Unsupported, fmt.Sprintf("the kernel of node %s has no %s sockets", c.SourceNode, c.Transport) + detail(c)
 	case !c.Transport.IsDNS() && outcomes.All(func(o wire.Outcome) bool { return o == wire.DNSTimedOut }):
 		return ResolverSilent, "no resolver answered inside the probe pod, so that the target was never tried" + detail(c)
-	case !c.Transport.IsDNS() && outcomes.Any(nameOutcome):
+	case !c.Transport.IsDNS() && outcomes.Any(wire.Outcome.OfName):
 		return NameNotResolved, "the name did not resolve inside the probe pod, so that the target was never tried" + detail(c)
 	case !outcomes.All(func(o wire.Outcome) bool { return o.Answered() || o.Closed() || lost(o) }):
 		return ProbeFailed, "an attempt tells nothing about the path" + detail(c)

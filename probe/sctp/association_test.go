@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 )
@@ -319,4 +320,40 @@ func FuzzReceive(f *testing.F) {
 			t.Errorf("kept %d bytes", len(established.Received()))
 		}
 	})
+}
+
+// Where another host answers, what is seen of a handshake is its first packet, and that its
+// answer was echoed: by the order of the two, and with any cookie.
+func TestSilentHostsWatch(t *testing.T) {
+	now := time.Now()
+	from, to := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	answering, watching := NewHost(func(uint16, netip.Addr, []byte) []byte { return nil }), NewHost(nil)
+	var got []string
+	note := func(what string) func(uint16, netip.AddrPort) {
+		return func(port uint16, peer netip.AddrPort) { got = append(got, fmt.Sprint(what, " ", port, " ", peer)) }
+	}
+	watching.Silent, watching.Began, watching.Completed = true, note("began"), note("completed")
+	answering.Listen(9000)
+	answering.Listen(9001)
+	watching.Listen(9000)
+	for _, port := range []uint16{9000, 9001} {
+		c := NewClient(40000, port)
+		packet := c.Init()
+		for packet != nil {
+			if out := watching.Receive(now, from, to, packet); out != nil {
+				t.Fatalf("it answers with %x", out)
+			}
+			answer := answering.Receive(now, from, to, packet)
+			if answer == nil {
+				break
+			}
+			packet = c.Receive(answer)
+		}
+		if c.State() != Established {
+			t.Fatalf("port %d: the handshake ended in state %v", port, c.State())
+		}
+	}
+	if want := []string{"began 9000 10.0.0.1:40000", "completed 9000 10.0.0.1:40000"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
 }

@@ -29,6 +29,9 @@ type Host struct {
 	// Began is told of every INIT for a port that is listened on, and Completed of every
 	// peer that has proved that it got the answer. nil ignores it.
 	Began, Completed func(port uint16, peer netip.AddrPort)
+	// Silent says that another host answers: then a peer has got the answer when it echoes
+	// any cookie, since this host cannot read that of the other.
+	Silent bool
 
 	// respond returns the answer to a message, or nil.
 	respond func(port uint16, from netip.Addr, message []byte) []byte
@@ -74,9 +77,13 @@ func (h *Host) Receive(now time.Time, from, to netip.Addr, packet []byte) []byte
 		return nil
 	}
 	p := pair{peer: netip.AddrPortFrom(from, header.Source), local: netip.AddrPortFrom(to, header.Destination)}
-	if first := chunks[0]; first.Type == Init {
+	switch first := chunks[0]; {
+	case h.Silent:
+		h.watch(p, header, first)
+		return nil
+	case first.Type == Init:
 		return h.init(now, p, header, first)
-	} else if first.Type == CookieEcho {
+	case first.Type == CookieEcho:
 		return h.cookieEcho(now, p, header, chunks)
 	}
 	a := h.alive(now, p)
@@ -86,6 +93,19 @@ func (h *Host) Receive(now time.Time, from, to netip.Addr, packet []byte) []byte
 		return nil
 	}
 	return answer(header, a.peerTag, h.run(p, a, header, chunks))
+}
+
+// watch tells of what another host answers.
+func (h *Host) watch(p pair, header Header, first Chunk) {
+	switch {
+	case !h.ports[header.Destination]:
+	case first.Type == Init && h.Began != nil:
+		if _, ok := parseInitiation(first.Value); ok && header.Tag == 0 {
+			h.Began(header.Destination, p.peer)
+		}
+	case first.Type == CookieEcho && h.Completed != nil:
+		h.Completed(header.Destination, p.peer)
+	}
 }
 
 func unicast(a netip.Addr) bool {

@@ -46,7 +46,8 @@ const (
 	// AnswerDiffers: the resolver answered with records, and they are not those that
 	// the check asks for.
 	AnswerDiffers Outcome = 'M'
-	// Unanswered: the resolver completed a TCP handshake and gave no answer. The path
+	// Unanswered: the resolver completed a TCP handshake and gave no answer, or answered
+	// with what cannot be read, or not all names of a search list. The path
 	// is open.
 	Unanswered Outcome = 'H'
 	// Unsupported: the kernel has no such protocol (EPROTONOSUPPORT), and the probe may
@@ -108,6 +109,22 @@ func (o Outcome) Answered() bool {
 	}
 	return false
 }
+
+// OfName tells whether the outcome is about a name: of a check by host, it says that the
+// target was never tried.
+func (o Outcome) OfName() bool {
+	switch o {
+	case NameNotFound, ServerFailure, DNSRefused, DNSTimedOut, Truncated, AnswerDiffers, Unanswered:
+		return true
+	case Replied, Connected, Refused, Rejected, TimedOut, Delivered, NoRoute, AddressUnavailable, Unsupported, ProbeError:
+		return false
+	}
+	return false
+}
+
+// AnsweredOver tells whether the target of a check over a transport answered: that of
+// one by host did not if its name was all that was asked for.
+func (o Outcome) AnsweredOver(t Transport) bool { return o.Answered() && (t.IsDNS() || !o.OfName()) }
 
 // Closed tells whether the outcome is one that a policy can cause: silence or a
 // refusal by a filter. A refusal is ambiguous (a filter may send RST, too) and
