@@ -141,20 +141,28 @@ func (r *ExpectationReconciler) arm(ctx context.Context, s *scope, probes []*pro
 		}
 	}
 	var failed error
-	for i, err := range sideBySide(probes, func(p *probeRun) error { return give(ctx, s, p) }) {
-		switch p := probes[i]; {
-		case err == nil:
-			p.armedAt = s.now
-		case podGone(err):
-			p.obstacle, p.detail, p.done = verdict.ProbeFailed, "the probe pod was deleted by somebody else", true
-			s.track.inFlight.Add(-1)
-		case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
-			p.obstacle, p.detail, p.done = verdict.ProbeRefused, fmt.Sprintf("the API server refused to give the probe pod its plan: %v", err), true
-		default:
-			failed = errors.Join(failed, fmt.Errorf("giving its plan to probe pod %s: %w", p.name, err))
-		}
+	errs := sideBySide(probes, func(p *probeRun) error { return give(ctx, s, p) })
+	for i, p := range probes {
+		failed = errors.Join(failed, s.armed(p, errs[i]))
 	}
 	return failed
+}
+
+// armed notes whether a pod was given its plan, or never will be. The error is one that may
+// pass.
+func (s *scope) armed(p *probeRun, err error) error {
+	switch {
+	case err == nil:
+		p.armedAt = s.now
+	case podGone(err):
+		p.obstacle, p.detail, p.done = verdict.ProbeFailed, "the probe pod was deleted by somebody else", true
+		s.track.inFlight.Add(-1)
+	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
+		p.obstacle, p.detail, p.done = verdict.ProbeRefused, fmt.Sprintf("the API server refused to give the probe pod its plan: %v", err), true
+	default:
+		return fmt.Errorf("giving its plan to probe pod %s: %w", p.name, err)
+	}
+	return nil
 }
 
 // maxWrites bounds the writes of a reconcile that are under way at a time. Each waits for
@@ -241,15 +249,7 @@ func (r *ExpectationReconciler) observeResponder(s *scope, resp *responderRun) {
 	pod := r.observePod(s, &resp.podRun)
 	switch {
 	case pod != nil && containerReady(pod) && len(resp.addrs) > 0:
-		if resp.readyAt.IsZero() {
-			resp.readyAt = s.now
-		}
-		// Nodes take a moment to learn of a pod. One-shot probes wait for it themselves.
-		if left := r.until(s, resp.readyAt.Add(s.options.WarmUp)); s.track.run.resident && resp.young && left > 0 && !resp.ready {
-			s.again(left)
-			return
-		}
-		resp.ready = true
+		resp.ready = resp.ready || r.warm(s, resp)
 	case resp.ready:
 		// Whether it is still alive is asked for at the end of the run.
 	case pod != nil && containerTerminated(pod) != nil && containerTerminated(pod).ExitCode == probepod.ExitUnsupported:
@@ -267,6 +267,20 @@ func (r *ExpectationReconciler) observeResponder(s *scope, resp *responderRun) {
 		resp.obstacle = verdict.TargetNotListening
 		resp.detail = fmt.Sprintf("the responder was not ready after %s: %s", r.options.StartTimeout, truncate(probepod.Waiting(pod), maxWaiting))
 	}
+}
+
+// warm tells whether nodes have had the time to learn of a responder that is ready. One-shot
+// probes give it to them by themselves.
+func (r *ExpectationReconciler) warm(s *scope, resp *responderRun) bool {
+	if resp.readyAt.IsZero() {
+		resp.readyAt = s.now
+	}
+	left := r.until(s, resp.readyAt.Add(s.options.WarmUp))
+	if !s.track.run.resident || !resp.young || left <= 0 {
+		return true
+	}
+	s.again(left)
+	return false
 }
 
 // observePod returns the pod if the cache has it, and notes what it learned.

@@ -236,7 +236,10 @@ func silent(o wire.Outcome) bool { return o == wire.TimedOut }
 // the target was never tried. Of a responder of ours, only its echo proves it.
 func reached(c Check) func(wire.Outcome) bool {
 	return func(o wire.Outcome) bool {
-		return o.AnsweredOver(c.Transport) && !(c.Responder && o == wire.Connected)
+		if c.Responder && o == wire.Connected {
+			return false
+		}
+		return o.AnsweredOver(c.Transport)
 	}
 }
 
