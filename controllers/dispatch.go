@@ -155,8 +155,9 @@ func (s *scope) armed(p *probeRun, err error) error {
 	case err == nil:
 		p.armedAt = s.now
 	case podGone(err):
-		p.obstacle, p.detail, p.done = verdict.ProbeFailed, "the probe pod was deleted by somebody else", true
-		s.track.inFlight.Add(-1)
+		// The cache will say so, too. Then one that was to stay is replaced, and another has
+		// failed.
+		p.addrs = nil
 	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
 		p.obstacle, p.detail, p.done = verdict.ProbeRefused, fmt.Sprintf("the API server refused to give the probe pod its plan: %v", err), true
 	default:

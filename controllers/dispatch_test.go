@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
+	"github.com/pathproof/pathproof/plan"
 	"github.com/pathproof/pathproof/probe/wire"
 	"github.com/pathproof/pathproof/probepod"
 	"github.com/pathproof/pathproof/verdict"
@@ -68,13 +70,14 @@ func TestYoungRespondersWarmUp(t *testing.T) {
 func TestPlansThatCannotBeGiven(t *testing.T) {
 	kind := schema.GroupKind{Kind: "Pod"}
 	uid := apierrors.NewInvalid(kind, "p", field.ErrorList{field.Invalid(field.NewPath("metadata", "uid"), "a", "field is immutable")})
+	const gone verdict.Cause = "gone"
 	long := apierrors.NewInvalid(kind, "p", field.ErrorList{field.TooLong(field.NewPath("metadata", "annotations"), "", 262144)})
 	for name, tc := range map[string]struct {
 		err  error
-		want verdict.Cause // empty if it is tried again
+		want verdict.Cause // empty if it is tried again, gone if the pod has to be looked for
 	}{
-		"it was deleted":           {apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, "p"), verdict.ProbeFailed},
-		"another one has its name": {uid, verdict.ProbeFailed},
+		"it was deleted":           {apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, "p"), gone},
+		"another one has its name": {uid, gone},
 		"a plan too long":          {long, verdict.ProbeRefused},
 		"a webhook refuses it":     {apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "p", errors.New("no")), verdict.ProbeRefused},
 		"the API server is away":   {apierrors.NewServiceUnavailable("away"), ""},
@@ -84,9 +87,16 @@ func TestPlansThatCannotBeGiven(t *testing.T) {
 				return tc.err
 			}}
 			r := &ExpectationReconciler{client: fake.NewClientBuilder().WithInterceptorFuncs(refuses).Build(), logs: newPodLogs(clock.RealClock{}, nil)}
-			p := &probeRun{podRun: podRun{name: "p", uid: "pod-1"}, plan: wire.Plan{ID: "plan-1"}}
+			p := &probeRun{podRun: podRun{name: "p", uid: "pod-1", addrs: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}, plan: wire.Plan{ID: "plan-1", Checks: make([]wire.Check, 1)}}
+			p.Edges = []*plan.Edge{{}} // without one it would be a spare pod
 			s := &scope{now: epoch, exp: podExpectation(), track: &tracked{run: &run{resident: true}}}
 			err := r.arm(t.Context(), s, []*probeRun{p})
+			if tc.want == gone {
+				if err != nil || p.done || p.obstacle != "" || p.wantsPlan() {
+					t.Errorf("got %v, obstacle %q, done %v, wants its plan %v: a pod that has gone is to be found missing", err, p.obstacle, p.done, p.wantsPlan())
+				}
+				return
+			}
 			if (err != nil) != (tc.want == "") || p.obstacle != tc.want || p.done != (tc.want != "") {
 				t.Errorf("got %v, obstacle %q (%s), done %v, want %q", err, p.obstacle, p.detail, p.done, tc.want)
 			}
