@@ -256,7 +256,7 @@ func (r *Row) compare(e *plan.Edge) {
 	case e.Diverges():
 		// Neither answer is that of all pods that the path is about.
 		r.Predicted, r.Result = evaluator.Undefined.String(), Undetermined
-		r.Why = fmt.Sprintf("policies select by labels that controllers set, and treat pods of %s differently: %s and %s", e.Source.Name, d.Verdict, e.Workload.Verdict)
+		r.Why = fmt.Sprintf("policies select by labels that controllers set, and treat pods of %s differently: %s and %s", e.Source.Name, plan.Describe(d, e.Workload), plan.Describe(e.Workload, d))
 	case d.Verdict == evaluator.Undefined:
 		r.Result = Undetermined
 	case d.Verdict == want:

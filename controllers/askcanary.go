@@ -3,13 +3,11 @@ package controllers
 import (
 	"context"
 	"fmt"
-	"net/netip"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pathproof/pathproof/api/v1alpha1"
-	"github.com/pathproof/pathproof/plan"
 	"github.com/pathproof/pathproof/verdict"
 )
 
@@ -55,26 +53,6 @@ func (r *ExpectationReconciler) canaryExists(ctx context.Context) (bool, error) 
 		return false, fmt.Errorf("reading canary: %w", err)
 	}
 	return c.DeletionTimestamp == nil, nil
-}
-
-// offPodNetwork tells whether the target of an edge is at another address than a pod's own.
-func (r *run) offPodNetwork(e *plan.Edge) bool {
-	// Endpoints that no pod is named for may be at nodes, too.
-	return !e.OnPodNetwork() || (e.Target.Kind == plan.TargetPod && r.isNodeAddr(e.Target.Addr))
-}
-
-func (r *run) isNodeAddr(addr netip.Addr) bool {
-	if r.nodeAddrs == nil {
-		r.nodeAddrs = map[netip.Addr]bool{}
-		for _, n := range r.nodes {
-			for _, a := range n.Status.Addresses {
-				if addr, err := netip.ParseAddr(a.Address); err == nil {
-					r.nodeAddrs[addr] = true
-				}
-			}
-		}
-	}
-	return r.nodeAddrs[addr]
 }
 
 // byCanary counts the verdicts whose path evidence is the canary's.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
@@ -16,7 +15,6 @@ import (
 	"github.com/pathproof/pathproof/api/v1alpha1"
 	"github.com/pathproof/pathproof/canary"
 	"github.com/pathproof/pathproof/evaluator"
-	"github.com/pathproof/pathproof/plan"
 	"github.com/pathproof/pathproof/probe/wire"
 	"github.com/pathproof/pathproof/verdict"
 )
@@ -246,32 +244,6 @@ func TestTheRunWaitsForTheCanary(t *testing.T) {
 	answered.ID, answered.Result = "y", &wire.Result{Outcomes: wire.Outcomes{wire.Replied}}
 	if waits, err := r.askCanary(t.Context(), &scope{track: &tracked{run: &run{}}}, append(silent(), answered)); waits || err != nil {
 		t.Errorf("waits %v (%v) for what is known", waits, err)
-	}
-}
-
-// Pods of the canary go from pod to pod. What goes to a Service or to a node goes elsewhere.
-func TestTargetsOffThePodNetwork(t *testing.T) {
-	node := &corev1.Node{Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
-		{Type: corev1.NodeHostName, Address: "a"}, {Type: corev1.NodeInternalIP, Address: "192.0.2.1"}, {Type: corev1.NodeInternalIP, Address: "2001:db8::1"},
-	}}}
-	r := &run{nodes: []*corev1.Node{node}}
-	for name, tc := range map[string]struct {
-		target plan.Target
-		want   bool
-	}{
-		"a responder":               {plan.Target{Kind: plan.TargetResponder}, false},
-		"a pod":                     {plan.Target{Kind: plan.TargetPod, Addr: netip.MustParseAddr("10.0.0.1")}, false},
-		"one that is known as such": {plan.Target{Kind: plan.TargetPod, Addr: netip.MustParseAddr("10.0.0.1"), HostNetwork: true}, true},
-		"a host-network pod":        {plan.Target{Kind: plan.TargetPod, Addr: netip.MustParseAddr("192.0.2.1")}, true},
-		"the same over IPv6":        {plan.Target{Kind: plan.TargetPod, Addr: netip.MustParseAddr("2001:db8::1")}, true},
-		"a Service":                 {plan.Target{Kind: plan.TargetService}, true},
-		"an address":                {plan.Target{Kind: plan.TargetAddress, Addr: netip.MustParseAddr("10.0.0.1")}, true},
-		"a host":                    {plan.Target{Kind: plan.TargetHost}, true},
-		"a nameserver of a node":    {plan.Target{Kind: plan.TargetNameserver}, true},
-	} {
-		if got := r.offPodNetwork(&plan.Edge{Target: tc.target}); got != tc.want {
-			t.Errorf("%s: got %v, want %v", name, got, tc.want)
-		}
 	}
 }
 

@@ -31,9 +31,12 @@ func (r *ExpectationReconciler) collect(ctx context.Context, s *scope) (bool, er
 			continue
 		}
 		pod := r.observePod(s, &p.podRun)
-		if p.spare() {
+		switch {
+		case p.obstacle != "": // it was refused its plan
+			p.done = true
+		case p.spare():
 			r.discard(s, p, pod)
-		} else {
+		default:
 			r.read(s, p, pod)
 		}
 		if !p.done {

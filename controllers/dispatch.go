@@ -124,7 +124,7 @@ func (r *ExpectationReconciler) launch(ctx context.Context, s *scope, p *probeRu
 // a kubelet that is short of processor time may take longer than the settle window until it
 // says it.
 func (p *probeRun) wantsPlan() bool {
-	return len(p.plan.Checks) > 0 && !p.spare() && len(p.addrs) > 0 && !p.done && p.armedAt.IsZero()
+	return len(p.plan.Checks) > 0 && !p.spare() && len(p.addrs) > 0 && !p.done && p.obstacle == "" && p.armedAt.IsZero()
 }
 
 // arm gives probe pods their plans: the kubelet projects the annotation into the file
@@ -159,7 +159,8 @@ func (s *scope) armed(p *probeRun, err error) error {
 		// failed.
 		p.addrs = nil
 	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
-		p.obstacle, p.detail, p.done = verdict.ProbeRefused, fmt.Sprintf("the API server refused to give the probe pod its plan: %v", err), true
+		// There is a pod all the same, which collect is done with.
+		p.obstacle, p.detail = verdict.ProbeRefused, fmt.Sprintf("the API server refused to give the probe pod its plan: %v", err)
 	default:
 		return fmt.Errorf("giving its plan to probe pod %s: %w", p.name, err)
 	}

@@ -97,8 +97,19 @@ func TestPlansThatCannotBeGiven(t *testing.T) {
 				}
 				return
 			}
-			if (err != nil) != (tc.want == "") || p.obstacle != tc.want || p.done != (tc.want != "") {
-				t.Errorf("got %v, obstacle %q (%s), done %v, want %q", err, p.obstacle, p.detail, p.done, tc.want)
+			if (err != nil) != (tc.want == "") || p.obstacle != tc.want || p.wantsPlan() != (tc.want == "") {
+				t.Errorf("got %v, obstacle %q (%s), wants its plan %v, want %q", err, p.obstacle, p.detail, p.wantsPlan(), tc.want)
+			}
+			if tc.want == "" {
+				return
+			}
+			// The pod is there, takes a place, and is of no use any more.
+			s.track.run.resident, s.pods = false, map[string]*corev1.Pod{"p": {ObjectMeta: metav1.ObjectMeta{Name: "p", UID: "pod-1"}}}
+			s.track.run.probes = []*probeRun{p}
+			s.track.inFlight.Store(1)
+			p.createdAt = epoch
+			if waiting, err := r.collect(t.Context(), s); waiting || err != nil || !p.done || len(s.over) != 1 || s.track.inFlight.Load() != 0 {
+				t.Errorf("the run waits: %v, %v; %d pods are over, %d in flight", waiting, err, len(s.over), s.track.inFlight.Load())
 			}
 		})
 	}

@@ -248,7 +248,7 @@ func hostCheckID(id string, addr netip.Addr) string { return flow.ID(id, addr.St
 func (r *run) checkAt(p *probeRun, i int, e *plan.Edge, tried []netip.Addr) verdict.Check {
 	c := edgeCheck(e)
 	c.ID = flow.ID(c.ID, p.Node)
-	c.SourceNode, c.Pod, c.OffPodNetwork = p.node, p.name, r.offPodNetwork(e)
+	c.SourceNode, c.Pod, c.OffPodNetwork = p.node, p.name, !e.OnPodNetwork()
 	switch {
 	case p.obstacle != "":
 		c.Obstacle, c.ObstacleDetail = p.obstacle, p.detail

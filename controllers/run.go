@@ -40,8 +40,6 @@ type run struct {
 	// predictor answers over the snapshot that the run was planned on.
 	predictor *plan.Predictor
 	nodes     []*corev1.Node
-	// nodeAddrs are their addresses; nil until one is asked for.
-	nodeAddrs map[netip.Addr]bool
 	edges     []*plan.Edge
 	obstacles []plan.Obstacle
 	// coverage counts what the paths match.

@@ -26,6 +26,9 @@ func TestAddressesThatLeadToServices(t *testing.T) {
 	balanced := expose(func(s *corev1.Service) {
 		s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{Hostname: "lb.example.org"}, {IP: outside}}
 	})
+	proxied := expose(func(s *corev1.Service) {
+		s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: outside, IPMode: ptr.To(corev1.LoadBalancerIPModeProxy)}}
+	})
 	external := expose(func(s *corev1.Service) { s.Spec.ExternalIPs = []string{outside} })
 	none := expose(func(*corev1.Service) {})
 	onlyPods := &networkingv1.NetworkPolicySpec{
@@ -46,6 +49,7 @@ func TestAddressesThatLeadToServices(t *testing.T) {
 		"a load balancer":                         {spec: to(outside, "80"), change: balanced, endpoints: 2, want: evaluator.Allowed},
 		"a load balancer, by name":                {spec: path("to: {host: lb.example.org}, ports: [{port: 80}]"), change: balanced, tried: outside, endpoints: 2, want: evaluator.Allowed},
 		"a load balancer, and another port":       {spec: to(outside, "81"), change: balanced, endpoints: 1, want: evaluator.Allowed},
+		"one that nodes leave to it, by policies": {spec: to(outside, "80"), policy: onlyPods, change: proxied, endpoints: 2, want: evaluator.Denied},
 		"an external address":                     {spec: to(outside, "80"), change: external, endpoints: 2, want: evaluator.Allowed},
 		"another address":                         {spec: to(other, "80"), change: external, endpoints: 1, want: evaluator.Allowed},
 		"a node port":                             {spec: to("192.0.2.1", "30080"), change: none, endpoints: 2, want: evaluator.Allowed},
@@ -78,6 +82,44 @@ func TestAddressesThatLeadToServices(t *testing.T) {
 			t.Error("another pod leaves it as it was")
 		}
 	})
+}
+
+// The pods behind such an address are predicted for every pod of the source, and count for
+// what stands of a host.
+func TestPodsBehindAddressesCount(t *testing.T) {
+	const outside = "203.0.113.7"
+	behind := func(cidr string) func(*Snapshot) {
+		return func(s *Snapshot) {
+			s.Profile.IPBlockMatchesPods = evaluator.True
+			s.Services[1].Spec.ExternalIPs = []string{outside}
+			s.Pods = append(s.Pods, pod("ns", "batch-1", "a", "10.0.1.11", "app=batch"), pod("ns", "batch-2", "a", "10.0.1.12", "app=batch"))
+			policy := ingressFrom("web", "web", "x")
+			policy.Spec.Ingress[0].From = []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: cidr}}}
+			s.NetworkPolicies = []*networkingv1.NetworkPolicy{policy}
+		}
+	}
+	from := func(to string) string {
+		return "paths: [{name: p, expect: Allow, from: {podSelector: {matchLabels: {app: batch}}}, to: {" + to + "}, ports: [{port: 80}]}]"
+	}
+	tried := []netip.Addr{netip.MustParseAddr(outside)}
+	grounds := map[string]string{}
+	for cidr, want := range map[string]evaluator.Verdict{"10.0.0.0/16": evaluator.Allowed, "10.0.1.12/31": evaluator.Undefined} {
+		for _, to := range []string{"address: {ips: ['" + outside + "']}", "host: example.org"} {
+			res := resolve(t, from(to), behind(cidr))
+			e := res.Edges[0]
+			at := tried
+			if !e.Learns() {
+				at = nil
+			}
+			if d := res.Predictor.Decide(e, netip.MustParseAddr("10.0.1.13"), at); d.Verdict != want {
+				t.Errorf("%s, %s: got %s (%s), want %s", cidr, to, d.Verdict, d.Reason, want)
+			}
+			grounds[to+cidr] = res.Predictor.Grounds(e, at)
+		}
+	}
+	if to := "host: example.org"; grounds[to+"10.0.0.0/16"] == grounds[to+"10.0.1.12/31"] {
+		t.Error("another policy for the pods behind a host leaves what its predictions rest on as it was")
+	}
 }
 
 // A node may send nothing to an endpoint of another one.

@@ -508,3 +508,43 @@ func TestProvenanceTellsObstaclesApart(t *testing.T) {
 		t.Error("a target that is gone and one that is pending have the same provenance")
 	}
 }
+
+// Pods of the canary go from pod to pod, as controls of responders have to. What goes to a
+// Service or to a node goes elsewhere.
+func TestEdgesOnThePodNetwork(t *testing.T) {
+	const node, agent = "192.0.2.1", "10.0.9.1"
+	for name, tc := range map[string]struct {
+		to   string
+		want bool
+	}{
+		"a pod":                          {"to: {podSelector: {matchLabels: {app: db}}}, ports: [{port: 1}]", true},
+		"a responder":                    {"to: {identity: {labels: {app: new}}}, ports: [{port: 1}]", true},
+		"a host-network pod":             {"to: {podSelector: {matchLabels: {app: agent}}}, ports: [{port: 1}]", false},
+		"a Service":                      {"to: {service: {name: web}}, ports: [{port: 80}]", false},
+		"pods of a headless Service":     {"to: {service: {name: headless}}, ports: [{port: 80}]", true},
+		"host-network pods of another":   {"to: {service: {name: agents}}, ports: [{port: 80}]", false},
+		"nodes that are endpoints":       {"to: {service: {name: nodes}}, ports: [{port: 80}]", false},
+		"what is elsewhere, and no node": {"to: {service: {name: outside}}, ports: [{port: 80}]", true},
+		"an address":                     {"to: {address: {ips: ['10.0.2.2']}}, ports: [{port: 1}]", false},
+		"a host":                         {"to: {host: example.org}, ports: [{port: 1}]", false},
+	} {
+		res := resolve(t, path(tc.to), func(s *Snapshot) {
+			s.Nodes[0].Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: "a"}, {Type: corev1.NodeInternalIP, Address: node}}
+			p := pod("ns", "agent", "a", agent, "app=agent")
+			p.Spec.HostNetwork = true
+			s.Pods = append(s.Pods, p)
+			for name, endpoint := range map[string]string{"agents": "agent/a/" + agent, "nodes": "/a/" + node, "outside": "/a/203.0.113.1"} {
+				s.Services = append(s.Services, service("ns", name, []string{"None"}, corev1.ServicePort{Name: "http", Port: 80}))
+				s.EndpointSlices = append(s.EndpointSlices, slice("ns", name, "http", corev1.ProtocolTCP, 8080, endpoint))
+			}
+		})
+		if len(res.Edges) == 0 {
+			t.Errorf("%s: no edges: %+v", name, res.Obstacles)
+		}
+		for _, e := range res.Edges {
+			if got := e.OnPodNetwork(); got != tc.want {
+				t.Errorf("%s: got %v, want %v", name, got, tc.want)
+			}
+		}
+	}
+}

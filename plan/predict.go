@@ -228,10 +228,12 @@ func (p *Predictor) decideAs(e *Edge, labels map[string]string, from netip.Addr,
 		return evaluator.Decision{Reason: fmt.Sprintf("%s is a Service without a ready endpoint for this port: write to.service instead", e.Target.Addr)}
 	}
 	source := flow.Endpoint{Namespace: e.Source.Namespace, Labels: labels, Addr: from}
-	d := p.overTwins(e, source, p.decideFrom(e, source, backends))
-	d = p.overBehind(e, source, tried, d)
+	decide := func(from flow.Endpoint) evaluator.Decision {
+		return p.overBehind(e, from, tried, p.overTwins(e, from, p.decideFrom(e, from, backends)))
+	}
+	d := decide(source)
 	if p.byAddress && d.Verdict != evaluator.Undefined {
-		d = p.overAddresses(e, source, backends, d)
+		d = p.overAddresses(e, source, backends, tried, d, decide)
 	}
 	if p.OnOwnNode(e, tried) {
 		d = p.atOwnNode(backends[0].Endpoint.Addr, d)
@@ -250,28 +252,35 @@ func (p *Predictor) decideFrom(e *Edge, from flow.Endpoint, backends []Backend) 
 // overAddresses looks for a pod of the source that policies treat differently from
 // the probe, by its address alone (rule S10). An identity that need not exist could
 // have any.
-func (p *Predictor) overAddresses(e *Edge, from flow.Endpoint, backends []Backend, d evaluator.Decision) evaluator.Decision {
+func (p *Predictor) overAddresses(e *Edge, from flow.Endpoint, backends []Backend, tried []netip.Addr, d evaluator.Decision, decide func(flow.Endpoint) evaluator.Decision) evaluator.Decision {
 	if e.Source.Workload == nil {
 		if p.snapshot.Profile.IPBlockMatchesPods != evaluator.True {
 			// Any policy with a block would leave every identity open.
 			return d
 		}
 		from.Addr = netip.Addr{}
-		if other := p.decideFrom(e, from, backends); other.Verdict != d.Verdict {
+		if other := decide(from); other.Verdict != d.Verdict {
 			return other
 		}
 		return d
+	}
+	// A pod that is the target would be one that talks to itself.
+	var itself []netip.Addr
+	for _, b := range slices.Concat(backends, p.behind(e, tried, translated)) {
+		itself = append(itself, b.Endpoint.Addr)
+	}
+	for _, twin := range e.Target.Twins {
+		itself = append(itself, podAddrs(twin)...)
 	}
 	probe := from.Addr
 	for _, from.Addr = range e.Source.addrs {
 		if probe.IsValid() && from.Addr.Is4() != probe.Is4() {
 			continue
 		}
-		// A pod that is the target would be one that talks to itself.
-		if slices.ContainsFunc(backends, func(b Backend) bool { return b.Endpoint.Addr == from.Addr }) {
+		if slices.Contains(itself, from.Addr) {
 			continue
 		}
-		other := p.decideFrom(e, from, backends)
+		other := decide(from)
 		switch {
 		case other.Verdict == evaluator.Undefined:
 			return other
@@ -288,9 +297,6 @@ func (p *Predictor) overAddresses(e *Edge, from flow.Endpoint, backends []Backen
 // ports, or by a label that controllers own.
 func (p *Predictor) overTwins(e *Edge, from flow.Endpoint, d evaluator.Decision) evaluator.Decision {
 	for _, twin := range e.Target.Twins {
-		if slices.Contains(podAddrs(twin), from.Addr) {
-			continue // a pod that talks to itself
-		}
 		if other := p.decideFrom(e, from, []Backend{twinBackend(twin, e.Port)}); !alike(other, d) {
 			return evaluator.Decision{Reason: fmt.Sprintf("policies treat pods that have one stand-in differently: %s is %s, %s/%s is %s (write to.via: Endpoint to probe the pods themselves)",
 				e.Target.Name, Describe(d, other), twin.Namespace, twin.Name, Describe(other, d))}
@@ -437,7 +443,7 @@ func (s *Source) identities() []flow.Endpoint {
 // targets lists what an edge is predicted to end at: its backends, and of a range the
 // addresses that are asked for beside it.
 func (p *Predictor) targets(e *Edge, tried []netip.Addr) []Backend {
-	out := slices.Concat(p.Backends(e, tried), p.behind(e, tried))
+	out := slices.Concat(p.Backends(e, tried), p.behind(e, tried, anyMode))
 	for _, twin := range e.Target.Twins {
 		out = append(out, twinBackend(twin, e.Port))
 	}

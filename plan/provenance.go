@@ -64,15 +64,16 @@ func hashDecision(h io.Writer, d *evaluator.Decision) {
 // probe has tried of a host, or has found for nameservers. Predictors of two snapshots that return the same for
 // an edge predict it the same from any address.
 func (p *Predictor) Grounds(e *Edge, tried []netip.Addr) string {
-	g := &grounds{records: map[string]bool{}}
+	g := &grounds{records: map[string]bool{}, blocks: map[netip.Prefix]bool{}, at: map[netip.Addr]bool{}}
 	for _, b := range p.sides(e.Source) {
-		p.addEnd(g, "source", "", b)
+		p.addEnd(g, sourceSide, "", b)
 	}
 	if !e.Learns() {
 		p.addTargets(g, "", p.targets(e, nil))
 	}
 	for _, addr := range tried {
-		found := p.backendsAt(addr, e.Transport, e.Port)
+		found, behind := p.backendsAt(addr, e.Transport, e.Port), p.exposed(addr, e.Transport, e.Port, anyMode)
+		p.addTargets(g, addr.String(), behind)
 		itself := len(found) == 1 && found[0].Endpoint.Namespace == "" && found[0].Endpoint.Addr == addr
 		if b := p.engine.TargetBasis(flow.Endpoint{Addr: addr}); itself && len(b.Objects) == 0 && !b.Node {
 			// Nothing of the cluster is at that address, and which of the many outside of it
@@ -87,10 +88,11 @@ func (p *Predictor) Grounds(e *Edge, tried []netip.Addr) string {
 			g.records["variant "+flow.FormatLabels(l)] = true
 		}
 	}
-	if g.byAddress {
-		// Whether a block holds all pods of the source is part of its prediction.
-		for _, a := range e.Source.addrs {
-			g.records["address "+a.String()] = true
+	// Whether a block holds all pods of the source is part of its prediction, and which of
+	// their addresses it holds is not.
+	for _, a := range e.Source.addrs {
+		if class := g.class(a); class != "" {
+			g.records["address "+class] = true
 		}
 	}
 	h := sha256.New()
@@ -100,17 +102,45 @@ func (p *Predictor) Grounds(e *Edge, tried []netip.Addr) string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
+// sourceSide marks what is about the source of an edge.
+const sourceSide = "source"
+
 // grounds collects the records of one edge.
 type grounds struct {
 	records map[string]bool
-	// byController and byAddress are set when one of the policies tells pods of the
-	// source apart by what their controllers set, or by their addresses.
-	byController, byAddress bool
+	// byController is set when one of the policies tells pods of the source apart by what
+	// their controllers set.
+	byController bool
+	// blocks are those by which the policies of the targets may tell them apart, and at the
+	// addresses of the targets.
+	blocks map[netip.Prefix]bool
+	at     map[netip.Addr]bool
+}
+
+// class is what policies may see of an address of the source; empty if that is nothing.
+func (g *grounds) class(a netip.Addr) string {
+	if len(g.blocks) == 0 {
+		return ""
+	}
+	if g.at[a] {
+		return a.String() // a pod that talks to itself
+	}
+	held := []string{FamilyOf(a)}
+	for b := range g.blocks {
+		if b.Contains(a) {
+			held = append(held, b.String())
+		}
+	}
+	slices.Sort(held)
+	return strings.Join(held, " ")
 }
 
 // addTargets adds what an edge may end at, or one that tries an address.
 func (p *Predictor) addTargets(g *grounds, at string, list []Backend) {
 	for _, t := range list {
+		if t.Endpoint.Addr.IsValid() {
+			g.at[t.Endpoint.Addr] = true
+		}
 		p.addEnd(g, "target "+at, fmt.Sprintf("%s %s %d", t.Endpoint, t.Endpoint.Addr, t.Port), p.engine.TargetBasis(t.Endpoint))
 	}
 }
@@ -121,7 +151,12 @@ func (p *Predictor) addEnd(g *grounds, side, name string, b evaluator.Basis) {
 	for _, key := range b.Objects {
 		r := p.record(key)
 		g.byController = g.byController || r.byController
-		g.byAddress = g.byAddress || r.byAddress
+		if side != sourceSide {
+			// Those of the source's own policies are about what it is sent.
+			for _, b := range r.blocks {
+				g.blocks[b] = true
+			}
+		}
 		text.WriteString(" " + r.hash)
 	}
 	g.records[text.String()] = true
@@ -147,8 +182,10 @@ func (p *Predictor) sides(s *Source) []evaluator.Basis {
 
 // record is what counts of an object.
 type record struct {
-	hash                    string
-	byController, byAddress bool
+	hash         string
+	byController bool
+	// blocks are the ranges of a policy that may tell pods of a source apart.
+	blocks []netip.Prefix
 }
 
 // record returns what counts of an object. One that the snapshot does not hold is no
@@ -172,7 +209,9 @@ func (p *Predictor) record(key evaluator.Key) record {
 		case *networkingv1.NetworkPolicy:
 			text = specText(o.Spec)
 			r.byController = r.byController || selectsByController(o)
-			r.byAddress = r.byAddress || p.snapshot.admitsPodsByBlock(o)
+			if p.snapshot.admitsPodsByBlock(o) {
+				r.blocks = append(r.blocks, ingressRanges(o)...)
+			}
 		case clusterWide:
 			text = specText(o.spec)
 			r.byController = r.byController || slices.ContainsFunc(o.pods, namesController)
@@ -185,6 +224,22 @@ func (p *Predictor) record(key evaluator.Key) record {
 	r.hash = hex.EncodeToString(sum[:16])
 	p.records[key] = r
 	return r
+}
+
+// ingressRanges lists the ranges, and those that are left out of them, of the ingress rules of
+// a policy. What cannot be parsed is part of no answer.
+func ingressRanges(o *networkingv1.NetworkPolicy) []netip.Prefix {
+	var out []netip.Prefix
+	for _, rule := range o.Spec.Ingress {
+		for _, block := range blocks(rule.From) {
+			for _, text := range append([]string{block.CIDR}, block.Except...) {
+				if prefix, err := netip.ParsePrefix(text); err == nil {
+					out = append(out, prefix.Masked())
+				}
+			}
+		}
+	}
+	return out
 }
 
 // indexObjects finds the objects of a snapshot by their keys.

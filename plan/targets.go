@@ -338,9 +338,10 @@ func (r *resolver) service(key types.NamespacedName) *corev1.Service {
 	return r.in.Snapshot.Services[i]
 }
 
-// onHostNetwork tells whether an endpoint is known to be a pod at the address of its node.
+// onHostNetwork tells whether an endpoint is known to be at the address of a node: as a pod
+// there, or as something that is no pod.
 func (r *resolver) onHostNetwork(e flow.Endpoint) bool {
-	return slices.ContainsFunc(r.in.Snapshot.Pods, func(p *corev1.Pod) bool {
+	return (e.Pod == "" && r.in.Snapshot.isNodeAddr(e.Addr)) || slices.ContainsFunc(r.in.Snapshot.Pods, func(p *corev1.Pod) bool {
 		return p.Spec.HostNetwork && p.Namespace == e.Namespace && p.Name == e.Pod
 	})
 }
