@@ -95,7 +95,10 @@ func (r *ExpectationReconciler) read(s *scope, p *probeRun, pod *corev1.Pod) {
 		p.fail(verdict.ProbeFailed, "the operator may not read the probe's report, which takes the permission to get pods/log: %v", reading)
 	case gone && s.track.run.resident && !p.again:
 		// It was to live on, and may have been in the way of a drain: another one takes its
-		// place in the same run.
+		// place in the same run, and its slot.
+		if p.counted {
+			s.track.inFlight.Add(-1)
+		}
 		p.podRun = podRun{name: p.name, node: p.Node, again: true}
 		p.armedAt, p.runningAt = time.Time{}, time.Time{}
 		s.again(0)

@@ -231,7 +231,7 @@ func (r *ExpectationReconciler) ensure(ctx context.Context, s *scope, p *podRun,
 		s.again(writeRetry) // until the cache has it
 		return nil
 	case err == nil, apierrors.IsAlreadyExists(err):
-		p.createdAt, p.uid, p.young = s.now, pod.UID, true
+		p.createdAt, p.uid, p.young, p.counted = s.now, pod.UID, true, true
 		s.track.inFlight.Add(1)
 		return nil
 	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):

@@ -143,3 +143,22 @@ func TestWritesGoSideBySide(t *testing.T) {
 		}
 	})
 }
+
+// A pod that is replaced takes no place any more.
+func TestReplacedPodsGiveBackTheirPlace(t *testing.T) {
+	for name, tc := range map[string]struct {
+		counted bool
+		want    int32
+	}{"one of this expectation": {true, 0}, "one that another has made, and that was just adopted": {false, 1}} {
+		p := &probeRun{podRun: podRun{name: "p", uid: "pod-1", createdAt: epoch, seen: true, counted: tc.counted}, Pod: plan.Pod{Edges: []*plan.Edge{{}}}}
+		s := &scope{now: epoch, exp: podExpectation(), track: &tracked{run: &run{resident: true, probes: []*probeRun{p}}}}
+		s.track.inFlight.Store(1)
+		r := &ExpectationReconciler{options: DefaultOptions(), logs: newPodLogs(clock.RealClock{}, nil)}
+		if waiting, err := r.collect(t.Context(), s); !waiting || err != nil || !p.again || !p.createdAt.IsZero() {
+			t.Errorf("%s: waits %v, %v, again %v", name, waiting, err, p.again)
+		}
+		if got := s.track.inFlight.Load(); got != tc.want {
+			t.Errorf("%s: %d in flight, want %d", name, got, tc.want)
+		}
+	}
+}

@@ -75,7 +75,8 @@ func (r *ExpectationReconciler) reuse(ctx context.Context, s *scope, p *podRun) 
 		s.again(slotRetry)
 		return true, r.deletePod(ctx, pod)
 	}
-	if !ownedByExpectation(pod, s.exp.Name, s.exp.UID) {
+	p.counted = ownedByExpectation(pod, s.exp.Name, s.exp.UID)
+	if !p.counted {
 		if err := r.patchMetadata(ctx, pod, map[string]any{"ownerReferences": []any{ownerReference(s.exp)}}); err != nil {
 			return false, err
 		}

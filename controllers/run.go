@@ -76,6 +76,8 @@ type podRun struct {
 	nudgedAt time.Time
 	// labels are those that the pod turned out to have; nil until it was seen.
 	labels map[string]string
+	// counted is set if the pod is among those in flight: made by the run, or there before it.
+	counted bool
 	// young is set if the pod was made for this run, or just before it.
 	young bool
 }

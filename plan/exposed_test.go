@@ -49,13 +49,13 @@ func TestAddressesThatLeadToServices(t *testing.T) {
 		"a load balancer":                         {spec: to(outside, "80"), change: balanced, endpoints: 2, want: evaluator.Allowed},
 		"a load balancer, by name":                {spec: path("to: {host: lb.example.org}, ports: [{port: 80}]"), change: balanced, tried: outside, endpoints: 2, want: evaluator.Allowed},
 		"a load balancer, and another port":       {spec: to(outside, "81"), change: balanced, endpoints: 1, want: evaluator.Allowed},
-		"one that nodes leave to it, by policies": {spec: to(outside, "80"), policy: onlyPods, change: proxied, endpoints: 2, want: evaluator.Denied},
 		"an external address":                     {spec: to(outside, "80"), change: external, endpoints: 2, want: evaluator.Allowed},
 		"another address":                         {spec: to(other, "80"), change: external, endpoints: 1, want: evaluator.Allowed},
 		"a node port":                             {spec: to("192.0.2.1", "30080"), change: none, endpoints: 2, want: evaluator.Allowed},
 		"that port, at what is no node":           {spec: to(outside, "30080"), change: none, endpoints: 1, want: evaluator.Allowed},
 		"policies admit the pods alone":           {spec: to(outside, "80"), policy: onlyPods, change: external, endpoints: 2, want: evaluator.Undefined},
 		"policies admit the pods, and no Service": {spec: to(other, "80"), policy: onlyPods, change: external, endpoints: 1, want: evaluator.Denied},
+		"so with a proxy in between":              {spec: to(outside, "80"), policy: onlyPods, change: proxied, endpoints: 2, want: evaluator.Undefined},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, p := predictFirst(t, tc.spec, tc.policy, tc.change)

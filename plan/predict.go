@@ -38,8 +38,9 @@ type Predictor struct {
 	learned map[string][]netip.Addr
 	// nodeCaches are the addresses of NodeLocal DNSCache.
 	nodeCaches []netip.Addr
-	// bases are those of the sources that were asked for.
-	bases map[*Source][]evaluator.Basis
+	// bases are those of the sources that were asked for, and places what is exposed where.
+	bases  map[*Source][]evaluator.Basis
+	places map[place][]Backend
 }
 
 // NewPredictor returns a Predictor over a snapshot that engine was compiled from.
@@ -48,7 +49,7 @@ func NewPredictor(engine *evaluator.Engine, s Snapshot) *Predictor {
 	slices.SortFunc(pods, byName)
 	return &Predictor{
 		engine: engine, snapshot: s, pods: pods, byController: s.selectsByController(), byAddress: blocksTellPodsApart(s), nodeCaches: s.nodeCacheAddrs(),
-		records: map[evaluator.Key]record{}, bases: map[*Source][]evaluator.Basis{},
+		records: map[evaluator.Key]record{}, bases: map[*Source][]evaluator.Basis{}, places: map[place][]Backend{},
 	}
 }
 
@@ -101,18 +102,21 @@ func (p *Predictor) Predict(edges []*Edge) {
 	for _, e := range edges {
 		from := p.likelyAddr(e)
 		e.Prediction = p.Decide(e, from, nil)
-		e.Workload, _ = p.Divergence(e, from, nil)
+		e.Workload = e.Prediction
+		if other, diverges := p.Divergence(e, from, nil); diverges {
+			e.Workload = other
+		}
 	}
 }
 
-// Divergence predicts an edge for the workload that the probe stands for, and
-// tells whether it differs from the probe's. It has to be asked again once a host
+// Divergence predicts an edge for the workload that the probe stands for, if that
+// differs from what is predicted for the probe, and tells whether it does. It has to be asked again once a host
 // is resolved: before, nothing is known of either.
 func (p *Predictor) Divergence(e *Edge, from netip.Addr, tried []netip.Addr) (evaluator.Decision, bool) {
-	probe := p.Decide(e, from, tried)
 	if !p.byController {
-		return probe, false
+		return evaluator.Decision{}, false
 	}
+	probe := p.Decide(e, from, tried)
 	for _, l := range e.Source.variants {
 		if len(l) == len(e.Source.Labels) {
 			continue
@@ -121,7 +125,7 @@ func (p *Predictor) Divergence(e *Edge, from netip.Addr, tried []netip.Addr) (ev
 			return d, true
 		}
 	}
-	return probe, false
+	return evaluator.Decision{}, false
 }
 
 // likelyAddr returns an address such as the probe pod will have: that of a pod of
@@ -228,12 +232,13 @@ func (p *Predictor) decideAs(e *Edge, labels map[string]string, from netip.Addr,
 		return evaluator.Decision{Reason: fmt.Sprintf("%s is a Service without a ready endpoint for this port: write to.service instead", e.Target.Addr)}
 	}
 	source := flow.Endpoint{Namespace: e.Source.Namespace, Labels: labels, Addr: from}
-	decide := func(from flow.Endpoint) evaluator.Decision {
-		return p.overBehind(e, from, tried, p.overTwins(e, from, p.decideFrom(e, from, backends)))
+	// own says that the source has the address itself: what is at it would talk to itself.
+	decide := func(from flow.Endpoint, own bool) evaluator.Decision {
+		return p.overBehind(e, from, tried, own, p.overTwins(e, from, own, p.decideFrom(e, from, backends)))
 	}
-	d := decide(source)
+	d := decide(source, false)
 	if p.byAddress && d.Verdict != evaluator.Undefined {
-		d = p.overAddresses(e, source, backends, tried, d, decide)
+		d = p.overAddresses(e, source, backends, d, decide)
 	}
 	if p.OnOwnNode(e, tried) {
 		d = p.atOwnNode(backends[0].Endpoint.Addr, d)
@@ -252,35 +257,28 @@ func (p *Predictor) decideFrom(e *Edge, from flow.Endpoint, backends []Backend) 
 // overAddresses looks for a pod of the source that policies treat differently from
 // the probe, by its address alone (rule S10). An identity that need not exist could
 // have any.
-func (p *Predictor) overAddresses(e *Edge, from flow.Endpoint, backends []Backend, tried []netip.Addr, d evaluator.Decision, decide func(flow.Endpoint) evaluator.Decision) evaluator.Decision {
+func (p *Predictor) overAddresses(e *Edge, from flow.Endpoint, backends []Backend, d evaluator.Decision, decide func(from flow.Endpoint, own bool) evaluator.Decision) evaluator.Decision {
 	if e.Source.Workload == nil {
 		if p.snapshot.Profile.IPBlockMatchesPods != evaluator.True {
 			// Any policy with a block would leave every identity open.
 			return d
 		}
 		from.Addr = netip.Addr{}
-		if other := decide(from); other.Verdict != d.Verdict {
+		if other := decide(from, false); other.Verdict != d.Verdict {
 			return other
 		}
 		return d
-	}
-	// A pod that is the target would be one that talks to itself.
-	var itself []netip.Addr
-	for _, b := range slices.Concat(backends, p.behind(e, tried, translated)) {
-		itself = append(itself, b.Endpoint.Addr)
-	}
-	for _, twin := range e.Target.Twins {
-		itself = append(itself, podAddrs(twin)...)
 	}
 	probe := from.Addr
 	for _, from.Addr = range e.Source.addrs {
 		if probe.IsValid() && from.Addr.Is4() != probe.Is4() {
 			continue
 		}
-		if slices.Contains(itself, from.Addr) {
+		// A pod that is the target would be one that talks to itself.
+		if slices.ContainsFunc(backends, func(b Backend) bool { return b.Endpoint.Addr == from.Addr }) {
 			continue
 		}
-		other := decide(from)
+		other := decide(from, true)
 		switch {
 		case other.Verdict == evaluator.Undefined:
 			return other
@@ -294,9 +292,12 @@ func (p *Predictor) overAddresses(e *Edge, from flow.Endpoint, backends []Backen
 
 // overTwins looks for a pod that policies treat differently from the one that a stand-in
 // was made for, although it is the same stand-in: by its address, by the numbers of its
-// ports, or by a label that controllers own.
-func (p *Predictor) overTwins(e *Edge, from flow.Endpoint, d evaluator.Decision) evaluator.Decision {
+// ports, or by a label that controllers own. own leaves out the source itself.
+func (p *Predictor) overTwins(e *Edge, from flow.Endpoint, own bool, d evaluator.Decision) evaluator.Decision {
 	for _, twin := range e.Target.Twins {
+		if own && slices.Contains(podAddrs(twin), from.Addr) {
+			continue
+		}
 		if other := p.decideFrom(e, from, []Backend{twinBackend(twin, e.Port)}); !alike(other, d) {
 			return evaluator.Decision{Reason: fmt.Sprintf("policies treat pods that have one stand-in differently: %s is %s, %s/%s is %s (write to.via: Endpoint to probe the pods themselves)",
 				e.Target.Name, Describe(d, other), twin.Namespace, twin.Name, Describe(other, d))}
@@ -443,7 +444,7 @@ func (s *Source) identities() []flow.Endpoint {
 // targets lists what an edge is predicted to end at: its backends, and of a range the
 // addresses that are asked for beside it.
 func (p *Predictor) targets(e *Edge, tried []netip.Addr) []Backend {
-	out := slices.Concat(p.Backends(e, tried), p.behind(e, tried, anyMode))
+	out := slices.Concat(p.Backends(e, tried), p.behind(e, tried))
 	for _, twin := range e.Target.Twins {
 		out = append(out, twinBackend(twin, e.Port))
 	}

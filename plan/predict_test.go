@@ -262,8 +262,8 @@ func TestDivergenceAtOneEnd(t *testing.T) {
 		})
 		e := res.Edges[0]
 		d, diverges := res.Predictor.Divergence(e, netip.MustParseAddr("10.0.1.200"), nil)
-		if e.Prediction.Verdict != evaluator.Denied || d.Verdict != evaluator.Denied {
-			t.Errorf("%s: got %s and %s, want both denied", name, e.Prediction.Verdict, d.Verdict)
+		if e.Prediction.Verdict != evaluator.Denied || e.Workload.Verdict != evaluator.Denied {
+			t.Errorf("%s: got %s and %s, want both denied", name, e.Prediction.Verdict, e.Workload.Verdict)
 		}
 		if diverges != tc.want || e.Diverges() != tc.want {
 			t.Errorf("%s: diverges: %t and %t, want %t", name, diverges, e.Diverges(), tc.want)

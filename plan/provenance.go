@@ -72,7 +72,7 @@ func (p *Predictor) Grounds(e *Edge, tried []netip.Addr) string {
 		p.addTargets(g, "", p.targets(e, nil))
 	}
 	for _, addr := range tried {
-		found, behind := p.backendsAt(addr, e.Transport, e.Port), p.exposed(addr, e.Transport, e.Port, anyMode)
+		found, behind := p.backendsAt(addr, e.Transport, e.Port), p.exposed(addr, e.Transport, e.Port)
 		p.addTargets(g, addr.String(), behind)
 		itself := len(found) == 1 && found[0].Endpoint.Namespace == "" && found[0].Endpoint.Addr == addr
 		if b := p.engine.TargetBasis(flow.Endpoint{Addr: addr}); itself && len(b.Objects) == 0 && !b.Node {
