@@ -94,14 +94,7 @@ func (r *ExpectationReconciler) read(s *scope, p *probeRun, pod *corev1.Pod) {
 	case apierrors.IsForbidden(reading):
 		p.fail(verdict.ProbeFailed, "the operator may not read the probe's report, which takes the permission to get pods/log: %v", reading)
 	case gone && s.track.run.resident && !p.again:
-		// It was to live on, and may have been in the way of a drain: another one takes its
-		// place in the same run, and its slot.
-		if p.counted {
-			s.track.inFlight.Add(-1)
-		}
-		p.podRun = podRun{name: p.name, node: p.Node, again: true}
-		p.armedAt, p.runningAt = time.Time{}, time.Time{}
-		s.again(0)
+		s.replace(p)
 	case gone && p.disruption != "":
 		// What it may still report was cut short.
 		p.fail(verdict.ProbeFailed, "the probe pod was evicted before it had reported: %s", p.disruption)
@@ -122,6 +115,17 @@ func (r *ExpectationReconciler) read(s *scope, p *probeRun, pod *corev1.Pod) {
 	default:
 		r.awaitReport(s, p, pod, reading)
 	}
+}
+
+// replace lets another pod take the place of one that has gone. It was to live on, and may have
+// been in the way of a drain: another one takes its place in the same run, and its slot.
+func (s *scope) replace(p *probeRun) {
+	if p.counted {
+		s.track.inFlight.Add(-1)
+	}
+	p.podRun = podRun{name: p.name, node: p.Node, again: true}
+	p.armedAt, p.runningAt = time.Time{}, time.Time{}
+	s.again(0)
 }
 
 // readLog reads what a probe pod has reported in its log.
