@@ -63,12 +63,7 @@ func (p *Predictor) exposed(addr netip.Addr, t wire.Transport, port uint16) []Ba
 			if !here || cmp.Or(sp.Protocol, corev1.ProtocolTCP) != corev1.Protocol(at.protocol) {
 				continue
 			}
-			r := &resolver{in: Input{Snapshot: p.snapshot}}
-			for _, b := range r.endpoints(svc, sp.Name, at.protocol) {
-				if b.Endpoint.Addr.Is4() == addr.Is4() {
-					out = append(out, b.Backend)
-				}
-			}
+			out = append(out, p.endpointsOf(svc, sp.Name, at.protocol, addr)...)
 		}
 	}
 	p.places[at] = out

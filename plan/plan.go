@@ -123,7 +123,7 @@ type Target struct {
 	// empty when there is none or several.
 	Node  string
 	Ready bool
-	// HostNetwork says that the target is a pod at the address of its node.
+	// HostNetwork says that what is called a pod is at the address of a node.
 	HostNetwork bool
 	// Host is the name that a host target is resolved from.
 	Host string

@@ -110,8 +110,8 @@ func (p *Predictor) Predict(edges []*Edge) {
 }
 
 // Divergence predicts an edge for the workload that the probe stands for, if that
-// differs from what is predicted for the probe, and tells whether it does. It has to be asked again once a host
-// is resolved: before, nothing is known of either.
+// differs from what is predicted for the probe, and tells whether it does. It has to be
+// asked again once a host is resolved: before, nothing is known of either.
 func (p *Predictor) Divergence(e *Edge, from netip.Addr, tried []netip.Addr) (evaluator.Decision, bool) {
 	if !p.byController {
 		return evaluator.Decision{}, false
@@ -399,17 +399,22 @@ func (p *Predictor) backendsAt(addr netip.Addr, t wire.Transport, port uint16) [
 			if sp == nil {
 				continue
 			}
-			r := &resolver{in: Input{Snapshot: p.snapshot}}
-			var out []Backend
-			for _, b := range r.endpoints(svc, sp.Name, t.Protocol()) {
-				if b.Endpoint.Addr.Is4() == addr.Is4() {
-					out = append(out, b.Backend)
-				}
-			}
-			return out
+			return p.endpointsOf(svc, sp.Name, t.Protocol(), addr)
 		}
 	}
 	return []Backend{{Endpoint: flow.Endpoint{Addr: addr}, Port: port}}
+}
+
+// endpointsOf returns the endpoints of a port of a Service, of the family of an address.
+func (p *Predictor) endpointsOf(svc *corev1.Service, port string, protocol flow.Protocol, addr netip.Addr) []Backend {
+	r := &resolver{in: Input{Snapshot: p.snapshot}}
+	var out []Backend
+	for _, b := range r.endpoints(svc, port, protocol) {
+		if b.Endpoint.Addr.Is4() == addr.Is4() {
+			out = append(out, b.Backend)
+		}
+	}
+	return out
 }
 
 // Flows lists the flows whose predictions decide the edge's. It is false when the edge

@@ -249,18 +249,21 @@ func TestTwinsThatPoliciesTellApart(t *testing.T) {
 
 // Each pod of the source is asked about, also if it is one of those that have the stand-in.
 func TestTwinsThatAreSources(t *testing.T) {
-	for cidr, want := range map[string]evaluator.Verdict{"10.0.2.0/24": evaluator.Allowed, "10.0.2.3/32": evaluator.Undefined, "10.0.2.2/32": evaluator.Undefined} {
+	for _, tc := range []struct {
+		cidr, probe string
+		want        evaluator.Verdict
+	}{
+		{"10.0.2.0/24", "10.0.2.9", evaluator.Allowed},
+		{"10.0.2.3/32", "10.0.2.3", evaluator.Undefined}, // db-1 is not in it
+		{"10.0.2.2/32", "10.0.2.2", evaluator.Undefined}, // db-2 is not in it
+	} {
 		res := resolve(t, "paths: [{name: p, expect: Allow, from: {podSelector: {matchLabels: {app: db}}}, to: {podSelector: {matchLabels: {app: db}}, via: StandIn}, ports: [{port: 8080}]}]", func(s *Snapshot) {
 			s.Pods = append(s.Pods, pod("ns", "db-2", "b", "10.0.2.3", "app=db"))
 			s.Profile.IPBlockMatchesPods = evaluator.True
-			s.NetworkPolicies[0].Spec.Ingress[0].From = []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: cidr}}}
+			s.NetworkPolicies[0].Spec.Ingress[0].From = []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: tc.cidr}}}
 		})
-		if d := res.Predictor.Decide(res.Edges[0], netip.MustParseAddr("10.0.2.9"), nil); cidr == "10.0.2.0/24" && d.Verdict != want {
-			t.Errorf("%s: got %s (%s), want %s", cidr, d.Verdict, d.Reason, want)
-		}
-		// The probe is in the block, and one pod is not.
-		if d := res.Predictor.Decide(res.Edges[0], netip.MustParseAddr(cidr[:8]), nil); d.Verdict != want {
-			t.Errorf("%s: got %s (%s), want %s", cidr, d.Verdict, d.Reason, want)
+		if d := res.Predictor.Decide(res.Edges[0], netip.MustParseAddr(tc.probe), nil); d.Verdict != tc.want {
+			t.Errorf("%s: got %s (%s), want %s", tc.cidr, d.Verdict, d.Reason, tc.want)
 		}
 	}
 }
