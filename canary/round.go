@@ -21,6 +21,9 @@ const (
 	Attempts = 3
 	Settle   = 5 * time.Second
 	Bound    = Settle + 2*Timeout + 5*time.Second
+	// Overdue is when the report of a pod is overdue whose attempts had no reason to be
+	// repeated, after its warm-up. To nudge one that repeats them does no harm.
+	Overdue = 2*Timeout + 2*time.Second
 )
 
 // Pods are the pods of each node, by role.

@@ -2,7 +2,6 @@ package controllers
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -147,14 +146,18 @@ func (r *CanaryReconciler) arm(ctx context.Context, s *canaryScope) (bool, error
 				continue
 			}
 			r.logs.Follow(p.Pod, canaryInterval(s.canary)+canary.Bound)
-			if p.Pod.Annotations[canaryPlanAnnotation] == p.Plan.ID || s.state.armed[p.Pod.UID] == p.Plan.ID {
-				continue
+			give := r.handOut
+			if given := s.given(p); given != nil {
+				if !r.overdue(s, p, given) {
+					continue
+				}
+				give = r.nudge
 			}
 			if writes++; writes > canaryBurst {
 				s.again(canaryRetry)
 				continue
 			}
-			if err := r.handOut(ctx, s, p); err != nil {
+			if err := give(ctx, s, p); err != nil {
 				return false, err
 			}
 		}
@@ -179,19 +182,62 @@ func (s *canaryScope) plan(node string, asked time.Time) *canary.Round {
 	return canary.NewRound(s.rows, s.pods, node, targets, s.frame(node), depends...)
 }
 
+// givenPlan is a plan that a pod has.
+type givenPlan struct {
+	id string
+	// at is when the pod was given it, or when the operator found that it has it.
+	at time.Time
+	// settled tells that the pod has reported on it, or was nudged. That once is enough:
+	// what nobody can hear would be nudged for ever, and a kubelet looks by itself at last.
+	settled bool
+}
+
+// given returns what is known of a pod that has its plan; nil if it has to be given it.
+func (s *canaryScope) given(p *canary.ArmedPod) *givenPlan {
+	if given := s.state.armed[p.Pod.UID]; given != nil && given.id == p.Plan.ID {
+		return given
+	}
+	if p.Pod.Annotations[canaryPlanAnnotation] != p.Plan.ID {
+		return nil
+	}
+	given := &givenPlan{id: p.Plan.ID, at: s.now}
+	s.state.armed[p.Pod.UID] = given
+	return given
+}
+
+// overdue tells whether to nudge a pod: it has a plan, and should have reported on it by now.
+// If that is still to come, it asks for a reconcile then.
+func (r *CanaryReconciler) overdue(s *canaryScope, p *canary.ArmedPod, given *givenPlan) bool {
+	if given.settled {
+		return false
+	}
+	if len(r.reports.of(p.Pod.UID, given.id)) > 0 {
+		given.settled = true
+		return false
+	}
+	if at := given.at.Add(s.options.WarmUp + canary.Overdue); s.now.Before(at) {
+		s.again(at.Sub(s.now))
+		return false
+	}
+	return true
+}
+
+// nudge makes the kubelet look at a pod again, which may have lost its plan.
+func (r *CanaryReconciler) nudge(ctx context.Context, s *canaryScope, p *canary.ArmedPod) error {
+	return r.annotate(ctx, s, p, probepod.Nudge(s.now), &givenPlan{id: p.Plan.ID, at: s.now, settled: true})
+}
+
 // handOut writes a plan into the annotations of its pod.
 func (r *CanaryReconciler) handOut(ctx context.Context, s *canaryScope, p *canary.ArmedPod) error {
-	data, err := json.Marshal(map[string]any{"metadata": map[string]any{
-		"uid": p.Pod.UID,
-		"annotations": map[string]string{
-			wire.PlanKeyPrefix + string(s.canary.UID): probepod.EncodedPlan(p.Plan), canaryPlanAnnotation: p.Plan.ID,
-		},
-	}})
-	if err != nil {
-		return fmt.Errorf("building patch of pod %s: %w", p.Pod.Name, err)
-	}
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Pod.Namespace, Name: p.Pod.Name}}
-	err = r.client.Patch(ctx, pod, client.RawPatch(types.StrategicMergePatchType, data))
+	return r.annotate(ctx, s, p, map[string]string{
+		wire.PlanKeyPrefix + string(s.canary.UID): probepod.EncodedPlan(p.Plan), canaryPlanAnnotation: p.Plan.ID,
+	}, &givenPlan{id: p.Plan.ID, at: s.now})
+}
+
+// annotate changes annotations of a pod, and notes what it has then.
+func (r *CanaryReconciler) annotate(ctx context.Context, s *canaryScope, p *canary.ArmedPod, annotations map[string]string, given *givenPlan) error {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Pod.Namespace, Name: p.Pod.Name, UID: p.Pod.UID}}
+	err := patchMetadata(ctx, r.client, pod, map[string]any{"annotations": annotations})
 	switch {
 	case podGone(err), apierrors.IsConflict(err):
 		// The pod has gone, or another one has its name: the cache will say so.
@@ -199,7 +245,7 @@ func (r *CanaryReconciler) handOut(ctx context.Context, s *canaryScope, p *canar
 	case err != nil:
 		return fmt.Errorf("giving pod %s of the canary its plan: %w", client.ObjectKeyFromObject(p.Pod), err)
 	default:
-		s.state.armed[p.Pod.UID] = p.Plan.ID
+		s.state.armed[p.Pod.UID] = given
 	}
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -142,20 +144,26 @@ func (f *fleet) report() {
 	f.t.Helper()
 	f.turn++
 	for _, pod := range f.pods() {
-		plan, err := wire.DecodePlan(pod.Annotations[wire.PlanKeyPrefix+"canary-1"])
-		if err != nil {
-			f.t.Fatalf("pod %s: %v", pod.Name, err)
-		}
-		report := &wire.Report{Version: wire.Version, ID: plan.ID, Turn: f.turn, KubeletProbes: 1}
-		for _, c := range plan.Checks {
-			outcome := wire.Replied
-			if c.Goal == wire.GoalClosed && (f.wrong == nil || !f.wrong(pod.Spec.NodeName, c)) {
-				outcome = wire.TimedOut
-			}
-			report.Results = append(report.Results, wire.Result{Outcomes: wire.Outcomes{outcome, outcome, outcome}})
-		}
-		f.r.reports.keep(pod.UID, report)
+		f.reportOf(pod)
 	}
+}
+
+// reportOf makes this turn of the plan of a pod.
+func (f *fleet) reportOf(pod *corev1.Pod) {
+	f.t.Helper()
+	plan, err := wire.DecodePlan(pod.Annotations[wire.PlanKeyPrefix+"canary-1"])
+	if err != nil {
+		f.t.Fatalf("pod %s: %v", pod.Name, err)
+	}
+	report := &wire.Report{Version: wire.Version, ID: plan.ID, Turn: f.turn, KubeletProbes: 1}
+	for _, c := range plan.Checks {
+		outcome := wire.Replied
+		if c.Goal == wire.GoalClosed && (f.wrong == nil || !f.wrong(pod.Spec.NodeName, c)) {
+			outcome = wire.TimedOut
+		}
+		report.Results = append(report.Results, wire.Result{Outcomes: wire.Outcomes{outcome, outcome, outcome}})
+	}
+	f.r.reports.keep(pod.UID, report)
 }
 
 // settle reconciles until nothing is written any more, and returns what was.
@@ -247,6 +255,63 @@ func TestCanaryOnManyNodes(t *testing.T) {
 	f.settle()
 	if st := f.status(); st.Nodes.Covered != nodes-1 || st.Nodes.Selected != nodes-1 || len(st.Offenders) != 0 {
 		t.Errorf("got %+v, want all nodes that are left", st)
+	}
+}
+
+// A kubelet may lose a plan: a pod that has not reported in time is changed once, so that it
+// is looked at again, by an operator that did not give it the plan, too.
+func TestSilentPodsOfTheCanaryAreNudged(t *testing.T) {
+	const silent = "node-1"
+	f := newFleet(t, 3)
+	f.settle()
+	due := DefaultOptions().WarmUp + canary.Overdue
+	of := func() (nudged map[string]string) {
+		nudged = map[string]string{}
+		for _, pod := range f.pods() {
+			if at := pod.Annotations["pathproof.dev/nudged-at"]; at != "" {
+				nudged[pod.Name] = pod.Spec.NodeName
+			}
+		}
+		return nudged
+	}
+	for _, pod := range f.pods() {
+		if pod.Spec.NodeName != silent {
+			f.reportOf(pod)
+		}
+	}
+	f.reconcile()
+	if got := of(); len(got) != 0 {
+		t.Errorf("nudged %v before a report was overdue", got)
+	}
+	f.clock.Step(due)
+	f.reconcile()
+	if got := of(); len(got) != len(canary.Roles()) || slices.ContainsFunc(slices.Collect(maps.Values(got)), func(node string) bool { return node != silent }) {
+		t.Errorf("nudged %v, want the pods of %s", got, silent)
+	}
+	clear(f.writes)
+	f.clock.Step(due)
+	f.reconcile()
+	if f.writes["patch"] != 0 {
+		t.Errorf("wrote %v for pods that were nudged", f.writes)
+	}
+
+	f.restart()
+	f.reconcile()
+	if f.writes["patch"] != 0 {
+		t.Errorf("a new operator wrote %v before it could have read reports", f.writes)
+	}
+	f.report()
+	f.clock.Step(due)
+	f.reconcile()
+	if f.writes["patch"] != 0 {
+		t.Errorf("wrote %v although all have reported", f.writes)
+	}
+	f.restart()
+	f.reconcile()
+	f.clock.Step(due)
+	f.reconcile()
+	if want := 3 * len(canary.Roles()); f.writes["patch"] != want {
+		t.Errorf("an operator that has read no report wrote %v, want %d patches", f.writes, want)
 	}
 }
 

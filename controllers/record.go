@@ -113,7 +113,7 @@ func (r *ExpectationReconciler) askFor(ctx context.Context, s *scope, request st
 	if err != nil {
 		return err
 	}
-	return r.patchMetadata(ctx, pod.DeepCopy(), map[string]any{"annotations": map[string]string{wire.RecordKeyPrefix + string(s.exp.UID): text}})
+	return patchMetadata(ctx, r.client, pod.DeepCopy(), map[string]any{"annotations": map[string]string{wire.RecordKeyPrefix + string(s.exp.UID): text}})
 }
 
 // readRecord decides whether a responder that was asked is done, and what it has to say.

@@ -77,7 +77,7 @@ func (r *ExpectationReconciler) reuse(ctx context.Context, s *scope, p *podRun) 
 	}
 	p.counted = ownedByExpectation(pod, s.exp.Name, s.exp.UID)
 	if !p.counted {
-		if err := r.patchMetadata(ctx, pod, map[string]any{"ownerReferences": []any{ownerReference(s.exp)}}); err != nil {
+		if err := patchMetadata(ctx, r.client, pod, map[string]any{"ownerReferences": []any{ownerReference(s.exp)}}); err != nil {
 			return false, err
 		}
 	}
@@ -87,13 +87,13 @@ func (r *ExpectationReconciler) reuse(ctx context.Context, s *scope, p *podRun) 
 
 // patchMetadata changes the metadata of a pod that others may change at the same time: by
 // a strategic merge, which merges owners by their UID.
-func (r *ExpectationReconciler) patchMetadata(ctx context.Context, pod *corev1.Pod, metadata map[string]any) error {
+func patchMetadata(ctx context.Context, cl client.Client, pod *corev1.Pod, metadata map[string]any) error {
 	metadata["uid"] = pod.UID
 	data, err := json.Marshal(map[string]any{"metadata": metadata})
 	if err != nil {
 		return fmt.Errorf("building patch of pod %s: %w", pod.Name, err)
 	}
-	return r.client.Patch(ctx, pod, client.RawPatch(types.StrategicMergePatchType, data))
+	return cl.Patch(ctx, pod, client.RawPatch(types.StrategicMergePatchType, data))
 }
 
 // podGone tells whether a write says that the pod has gone, or that another one has its name:
@@ -114,7 +114,7 @@ func podGone(err error) bool {
 func (r *ExpectationReconciler) armResident(ctx context.Context, s *scope, p *probeRun) error {
 	pod := &corev1.Pod{}
 	pod.Namespace, pod.Name, pod.UID = s.exp.Namespace, p.name, p.uid
-	return r.patchMetadata(ctx, pod, map[string]any{
+	return patchMetadata(ctx, r.client, pod, map[string]any{
 		"annotations":     map[string]string{wire.PlanKeyPrefix + string(s.exp.UID): probepod.EncodedPlan(p.plan)},
 		"ownerReferences": []any{ownerReference(s.exp)},
 	})
@@ -141,7 +141,7 @@ func (r *ExpectationReconciler) leave(ctx context.Context, pod *corev1.Pod, owne
 		return r.deleteResident(ctx, pod)
 	}
 	left := pod.DeepCopy()
-	err := r.patchMetadata(ctx, left, map[string]any{
+	err := patchMetadata(ctx, r.client, left, map[string]any{
 		"annotations":     map[string]any{wire.PlanKeyPrefix + string(owner): nil, wire.RecordKeyPrefix + string(owner): nil},
 		"ownerReferences": []any{map[string]any{"$patch": "delete", "uid": owner}},
 	})

@@ -157,6 +157,10 @@ func TestExamine(t *testing.T) {
 		"pods that do not report": {
 			world: func(w *world) { w.mute = func(node string) bool { return node == "b" } }, want: canary.Unknown, summary: "has not reported", rounds: 2,
 		},
+		"plans that a kubelet loses": {
+			world: func(w *world) { w.loses = func(node string) bool { return node == "b" } }, want: canary.Enforced,
+			summary: "enforced on 2 of 2 nodes", rounds: 1, within: 10 * time.Second,
+		},
 		"a pod that goes in the middle": {
 			world: func(w *world) {
 				w.reported = func(pod *corev1.Pod) {

@@ -126,7 +126,7 @@ func (d *Doctor) round(ctx context.Context, s *state, follower *podlog.Follower,
 	if err := d.handOut(ctx, rounds); err != nil {
 		return nil, err
 	}
-	if err := d.awaitReports(ctx, rounds); err != nil {
+	if err := d.awaitReports(ctx, rounds, s.warmUp); err != nil {
 		return nil, err
 	}
 	after, err := d.listPods(ctx, s)
@@ -153,13 +153,7 @@ func (d *Doctor) handOut(ctx context.Context, rounds map[string]*canary.Round) e
 	for _, r := range rounds {
 		for _, p := range r.Pods {
 			group.Go(func() error {
-				patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
-					"uid": p.Pod.UID, "annotations": map[string]string{wire.PlanKeyPrefix + d.Run: probepod.EncodedPlan(p.Plan)},
-				}})
-				if err != nil {
-					return fmt.Errorf("building patch of pod %s: %w", p.Pod.Name, err)
-				}
-				if _, err := d.Clients.Core.Pods(p.Pod.Namespace).Patch(ctx, p.Pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}); err != nil {
+				if err := d.annotate(ctx, p.Pod, map[string]string{wire.PlanKeyPrefix + d.Run: probepod.EncodedPlan(p.Plan)}); err != nil {
 					return fmt.Errorf("giving pod %s its plan: %w", p.Pod.Name, err)
 				}
 				return nil
@@ -169,25 +163,54 @@ func (d *Doctor) handOut(ctx context.Context, rounds map[string]*canary.Round) e
 	return group.Wait()
 }
 
-// awaitReports waits until all pods have reported, or have had the time to.
-func (d *Doctor) awaitReports(ctx context.Context, rounds map[string]*canary.Round) error {
-	limit := d.Clock.After(canary.Bound + delivery)
+// awaitReports waits until all pods have reported, or have had the time to. Kubelets of those
+// that are late are made to look at them again: they may have lost the plan.
+func (d *Doctor) awaitReports(ctx context.Context, rounds map[string]*canary.Round, warmUp time.Duration) error {
+	limit, overdue := d.Clock.After(canary.Bound+delivery), d.Clock.After(warmUp+canary.Overdue)
 	for {
-		missing := 0
+		var missing []*corev1.Pod
 		for _, r := range rounds {
-			missing += len(r.Pods) - len(d.mailbox.of(r))
+			reports := d.mailbox.of(r)
+			for role, p := range r.Pods {
+				if reports[role] == nil {
+					missing = append(missing, p.Pod)
+				}
+			}
 		}
-		if missing == 0 {
+		if len(missing) == 0 {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %d reports: %w", missing, ctx.Err())
+			return fmt.Errorf("waiting for %d reports: %w", len(missing), ctx.Err())
 		case <-limit:
 			return nil
+		case <-overdue:
+			d.nudge(ctx, missing)
 		case <-d.mailbox.arrived:
 		}
 	}
+}
+
+// nudge makes kubelets look at pods again. Where that fails, the pod has gone, or its report
+// stays away, and the round says so.
+func (d *Doctor) nudge(ctx context.Context, pods []*corev1.Pod) {
+	var group errgroup.Group
+	group.SetLimit(4 * atOnce)
+	for _, pod := range pods {
+		group.Go(func() error { return d.annotate(ctx, pod, probepod.Nudge(d.Clock.Now())) })
+	}
+	_ = group.Wait()
+}
+
+// annotate changes annotations of a pod.
+func (d *Doctor) annotate(ctx context.Context, pod *corev1.Pod, annotations map[string]string) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID, "annotations": annotations}})
+	if err != nil {
+		return fmt.Errorf("building patch of pod %s: %w", pod.Name, err)
+	}
+	_, err = d.Clients.Core.Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	return err
 }
 
 // judge makes the results of a round. A guarded pod counts as listening if the kubelet saw

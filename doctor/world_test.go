@@ -37,6 +37,8 @@ type world struct {
 	wrong func(round int, from, to string, p canary.Probe) wire.Outcome
 	// mute keeps the pods of a node from reporting.
 	mute func(node string) bool
+	// loses makes the kubelet of a node lose plans, until it looks at the pod again.
+	loses func(node string) bool
 	// reported is called before a pod reports.
 	reported func(*corev1.Pod)
 
@@ -47,12 +49,14 @@ type world struct {
 	// pods are those that were created, by address and by name.
 	pods map[string]*corev1.Pod
 	logs map[string]chan string
+	// lost are the patches with plans that kubelets lost, by the name of the pod.
+	lost map[string]string
 	said []string
 }
 
 func newWorld(t *testing.T, nodes ...string) *world {
 	t.Helper()
-	w := &world{t: t, client: fake.NewClientset(), pods: map[string]*corev1.Pod{}, logs: map[string]chan string{}}
+	w := &world{t: t, client: fake.NewClientset(), pods: map[string]*corev1.Pod{}, logs: map[string]chan string{}, lost: map[string]string{}}
 	t.Cleanup(w.running.Wait)
 	for _, name := range nodes {
 		w.add(aNode(name))
@@ -68,7 +72,10 @@ func newWorld(t *testing.T, nodes ...string) *world {
 	})
 	w.react("patch", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		p := a.(clienttesting.PatchAction)
-		w.running.Go(func() { w.report(p.GetNamespace()+"/"+p.GetName(), string(p.GetPatch())) })
+		key := p.GetNamespace() + "/" + p.GetName()
+		if patch := w.read(key, string(p.GetPatch())); patch != "" {
+			w.running.Go(func() { w.report(key, patch) })
+		}
 		return false, nil, nil
 	})
 	return w
@@ -109,6 +116,23 @@ func (w *world) start(pod *corev1.Pod) {
 	}
 	w.pods[pod.Namespace+"/"+pod.Name] = pod.DeepCopy()
 	w.logs[pod.Namespace+"/"+pod.Name] = make(chan string, 10)
+}
+
+// read returns the patch whose plan a pod finds in its file after a patch; empty if it finds
+// none that is new.
+func (w *world) read(key, patch string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !strings.Contains(patch, wire.PlanKeyPrefix) {
+		patch = w.lost[key]
+		delete(w.lost, key)
+		return patch
+	}
+	if w.loses != nil && w.loses(w.pods[key].Spec.NodeName) {
+		w.lost[key] = patch
+		return ""
+	}
+	return patch
 }
 
 // report makes a pod run the plan in a patch, for three seconds.

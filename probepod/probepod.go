@@ -34,6 +34,19 @@ const (
 // of that at the same time.
 const WarmUp = 500 * time.Millisecond
 
+// nudgedAnnotation is changed so that the kubelet looks at a pod again. Its value is a time
+// that nobody reads.
+const nudgedAnnotation = "pathproof.dev/nudged-at"
+
+// Nudge returns the annotations that make the kubelet look at a pod again. It can lose an
+// annotation on its way into the file that the pod reads: it may write the file from what it
+// had read of the pod before the change, and take that for written after it. It looks again
+// after its syncFrequency, a minute or more by default, which is longer than a run waits; or
+// when the pod changes.
+func Nudge(now time.Time) map[string]string {
+	return map[string]string{nudgedAnnotation: now.UTC().Format(time.RFC3339Nano)}
+}
+
 // EnforceLabel is the label of a namespace that names the Pod Security Standard that its
 // pods have to meet.
 const EnforceLabel = "pod-security.kubernetes.io/enforce"
