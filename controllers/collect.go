@@ -44,7 +44,7 @@ func (r *ExpectationReconciler) collect(ctx context.Context, s *scope) (bool, er
 			if !p.armedAt.IsZero() {
 				armed = append(armed, p.plan.ID)
 			}
-			if r.overdue(s, &p.podRun, pod, p.listensFrom(), firstRound(s)) {
+			if r.overdue(s, &p.podRun, pod, p.listensFrom(), r.reportDue(s, p)) {
 				silent = append(silent, pod)
 			}
 			continue

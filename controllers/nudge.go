@@ -15,6 +15,19 @@ import (
 // recordDue is the time after which an answer to a request for a record is overdue.
 const recordDue = time.Second
 
+// takenDue is the time after which a resident probe that has not said that it has its plan is
+// nudged. That it says so takes 0.3 s, and longer where processors are busy.
+const takenDue = 500 * time.Millisecond
+
+// reportDue is the time after which a probe with a plan is nudged. One that may still be
+// reading it is nudged early, once: it may be slow only.
+func (r *ExpectationReconciler) reportDue(s *scope, p *probeRun) time.Duration {
+	if s.track.run.resident && !p.nudgedAt.After(p.listensFrom()) && !r.logs.taken(s.exp.UID, p.plan.ID) {
+		return takenDue
+	}
+	return firstRound(s)
+}
+
 // firstRound is the time after which the report of a probe is overdue whose attempts had
 // no reason to be repeated. One that repeats them is nudged in vain, which does no harm.
 func firstRound(s *scope) time.Duration {

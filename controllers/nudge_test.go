@@ -15,7 +15,8 @@ import (
 )
 
 // A pod that runs and should have answered by now is changed, so that its kubelet looks at
-// it again: not before, and again only after the same time.
+// it again: not before, and again only after some time. One that may not have its plan is
+// changed early, but once.
 func TestSilentPodsAreNudged(t *testing.T) {
 	exp := podExpectation()
 	epoch := time.Unix(1_700_000_000, 0)
@@ -30,26 +31,40 @@ func TestSilentPodsAreNudged(t *testing.T) {
 	if err := r.client.Get(t.Context(), client.ObjectKeyFromObject(pod), pod); err != nil {
 		t.Fatal(err)
 	}
+	r.logs.expect(exp, "plan-1")
+	r.logs.expect(exp, "plan-2")
+	for _, id := range []string{"plan-2", "of nobody"} {
+		r.logs.take(t.Context(), "pod-1", wire.Message{Taken: &wire.Taken{Version: wire.Version, ID: id}})
+	}
+	if r.logs.taken(exp.UID, "of nobody") {
+		t.Error("a plan is kept that nobody waits for")
+	}
+	silent := func(plan string) []*probeRun {
+		return []*probeRun{{podRun: podRun{name: "p", uid: "pod-1", createdAt: epoch}, plan: wire.Plan{ID: plan}, armedAt: epoch}}
+	}
+	const round = 3500 * time.Millisecond // the warm-up, two attempts, and a second
 	for name, tc := range map[string]struct {
 		probes     []*probeRun
 		responders []*responderRun
+		oneShot    bool
 		look       phase
-		due        time.Duration
+		due, again time.Duration
 	}{
-		"a probe": {
-			probes: []*probeRun{{podRun: podRun{name: "p", uid: "pod-1", createdAt: epoch}, plan: wire.Plan{ID: "plan-1"}, armedAt: epoch}},
-			look:   r.collect, due: 3500 * time.Millisecond, // the warm-up, two attempts, and a second
+		"a probe that has not said that it has its plan": {
+			probes: silent("plan-1"), look: r.collect, due: 500 * time.Millisecond, again: round,
 		},
+		"a probe that has":           {probes: silent("plan-2"), look: r.collect, due: round, again: round},
+		"a probe that never says it": {probes: silent("plan-1"), oneShot: true, look: r.collect, due: round, again: round},
 		"a responder": {
 			responders: []*responderRun{{podRun: podRun{name: "p", uid: "pod-1", createdAt: epoch}, request: "request-1", askedAt: epoch}},
-			look:       r.record, due: time.Second,
+			look:       r.record, due: time.Second, again: time.Second,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, p := range tc.probes {
 				p.Edges = []*plan.Edge{{}} // without one it would be a spare pod
 			}
-			track := &tracked{run: &run{resident: true, probes: tc.probes, responders: tc.responders}}
+			track := &tracked{run: &run{resident: !tc.oneShot, probes: tc.probes, responders: tc.responders}}
 			nudged := func() string {
 				got := &corev1.Pod{}
 				if err := r.client.Get(t.Context(), client.ObjectKeyFromObject(pod), got); err != nil {
@@ -61,8 +76,9 @@ func TestSilentPodsAreNudged(t *testing.T) {
 			for _, step := range []struct {
 				after time.Duration
 				want  bool
-			}{{0, false}, {tc.due - 1, false}, {tc.due, true}, {2*tc.due - 1, false}, {2 * tc.due, true}} {
-				s := &scope{now: epoch.Add(step.after), exp: exp, track: track, options: r.options, residents: map[string]*corev1.Pod{"p": pod}}
+			}{{0, false}, {tc.due - 1, false}, {tc.due, true}, {tc.due + tc.again - 1, false}, {tc.due + tc.again, true}} {
+				there := map[string]*corev1.Pod{"p": pod}
+				s := &scope{now: epoch.Add(step.after), exp: exp, track: track, options: r.options, residents: there, pods: there}
 				if waiting, err := tc.look(t.Context(), s); !waiting || err != nil {
 					t.Fatalf("after %s: got waiting=%v, %v", step.after, waiting, err)
 				}
@@ -70,8 +86,8 @@ func TestSilentPodsAreNudged(t *testing.T) {
 					t.Errorf("after %s: nudged at %q and before at %q, want a change: %v", step.after, got, last, step.want)
 				}
 				last = nudged()
-				if s.requeue == 0 || s.requeue > tc.due {
-					t.Errorf("after %s: looks again after %s, want at most %s", step.after, s.requeue, tc.due)
+				if s.requeue == 0 || s.requeue > tc.again {
+					t.Errorf("after %s: looks again after %s, want at most %s", step.after, s.requeue, tc.again)
 				}
 			}
 		})

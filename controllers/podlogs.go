@@ -38,6 +38,8 @@ type logOwner struct {
 	reports map[string]*wire.Report
 	// records are those of responders, by the ID of the request, in the same way.
 	records map[string]*wire.Record
+	// taken are the plans that resident probes have read.
+	taken map[string]bool
 	// awaited are the plans and requests of which only the last answer is to wake it.
 	awaited map[string]bool
 	flips   []seenFlip
@@ -95,7 +97,7 @@ func (r *podLogs) await(exp types.UID, ids []string) bool {
 func (r *podLogs) owner(exp *v1alpha1.ConnectivityExpectation) *logOwner {
 	o := r.owners[exp.UID]
 	if o == nil {
-		o = &logOwner{key: client.ObjectKeyFromObject(exp), reports: map[string]*wire.Report{}, records: map[string]*wire.Record{}}
+		o = &logOwner{key: client.ObjectKeyFromObject(exp), reports: map[string]*wire.Report{}, records: map[string]*wire.Record{}, taken: map[string]bool{}}
 		r.owners[exp.UID] = o
 	}
 	return o
@@ -122,6 +124,14 @@ func (r *podLogs) record(exp types.UID, pod types.UID, request string) (*wire.Re
 	return nil, r.Failure(pod)
 }
 
+// taken tells whether a resident probe has said that it has a plan.
+func (r *podLogs) taken(exp types.UID, plan string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.owners[exp]
+	return o != nil && o.taken[plan]
+}
+
 // takeFlips returns the flips of an expectation's paths since it was last asked.
 func (r *podLogs) takeFlips(exp types.UID) []seenFlip {
 	r.mu.Lock()
@@ -142,6 +152,7 @@ func (r *podLogs) forgetReports(exp types.UID) {
 	if o := r.owners[exp]; o != nil {
 		clear(o.reports)
 		clear(o.records)
+		clear(o.taken)
 		clear(o.awaited)
 	}
 }
@@ -182,6 +193,13 @@ func (r *podLogs) keep(pod types.UID, m wire.Message) (key types.NamespacedName,
 		o.flips = append(o.flips, flip)
 		o.flips = o.flips[max(0, len(o.flips)-maxFlips):]
 		return o.key, true
+	case m.Taken != nil:
+		for _, o := range r.owners {
+			if _, waited := o.reports[m.Taken.ID]; waited {
+				o.taken[m.Taken.ID] = true
+			}
+		}
+		return key, false // who gave the plan looks at this when it is time
 	case m.Record != nil:
 		return keepFor(r.owners, m.Record.ID, func(o *logOwner) bool { return fill(o.records, m.Record.ID, m.Record) })
 	default:

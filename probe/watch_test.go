@@ -135,11 +135,14 @@ type messages struct {
 func (m *messages) emit(msg wire.Message) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if msg.Report != nil {
+	switch {
+	case msg.Report != nil:
 		m.seen = append(m.seen, "report "+msg.Report.ID+" "+msg.Report.Error)
-		return
+	case msg.Taken != nil:
+		m.seen = append(m.seen, "taken "+msg.Taken.ID)
+	default:
+		m.seen = append(m.seen, fmt.Sprintf("flip %s open=%v", msg.Flip.Owner, msg.Flip.Open))
 	}
-	m.seen = append(m.seen, fmt.Sprintf("flip %s open=%v", msg.Flip.Owner, msg.Flip.Open))
 }
 
 func (m *messages) take() []string {
@@ -158,7 +161,7 @@ func planNamed(id string, watch int) wire.Plan {
 }
 
 // Each owner's plan is run once, beside those of others; a new one takes the place of the
-// one before.
+// one before. That it was read is said of each.
 func TestResidentRunsEveryNewPlanOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out messages
@@ -171,12 +174,12 @@ func TestResidentRunsEveryNewPlanOnce(t *testing.T) {
 			want  []string
 		}{
 			{"none", nil, nil},
-			{"two owners", map[string]wire.Plan{"a": planNamed("a1", 0), "b": planNamed("b1", 0)}, []string{"report a1 ", "report b1 "}},
+			{"two owners", map[string]wire.Plan{"a": planNamed("a1", 0), "b": planNamed("b1", 0)}, []string{"report a1 ", "report b1 ", "taken a1", "taken b1"}},
 			{"the same again", map[string]wire.Plan{"a": planNamed("a1", 0), "b": planNamed("b1", 0)}, nil},
-			{"one is new", map[string]wire.Plan{"a": planNamed("a2", 0), "b": planNamed("b1", 0)}, []string{"report a2 "}},
+			{"one is new", map[string]wire.Plan{"a": planNamed("a2", 0), "b": planNamed("b1", 0)}, []string{"report a2 ", "taken a2"}},
 			{"one is gone", map[string]wire.Plan{"a": planNamed("a2", 0)}, nil},
-			{"and back, to be run again", map[string]wire.Plan{"a": planNamed("a2", 0), "b": planNamed("b1", 0)}, []string{"report b1 "}},
-			{"one that is no plan", map[string]wire.Plan{"b": {Version: wire.Version, ID: "b2"}}, []string{"report b2 plan has 0 checks, want 1 to 500"}},
+			{"and back, to be run again", map[string]wire.Plan{"a": planNamed("a2", 0), "b": planNamed("b1", 0)}, []string{"report b1 ", "taken b1"}},
+			{"one that is no plan", map[string]wire.Plan{"b": {Version: wire.Version, ID: "b2"}}, []string{"report b2 plan has 0 checks, want 1 to 500", "taken b2"}},
 		}
 		for _, step := range steps {
 			r.Apply(t.Context(), step.plans)
@@ -195,7 +198,11 @@ func TestResidentRepeatsInStepWithTheClock(t *testing.T) {
 		n := network{start: time.Now(), open: true, timeout: time.Second}
 		turns := func(late time.Duration) (at map[int64]time.Time, stop func()) {
 			at = map[int64]time.Time{}
-			r := &Resident{Runner: &Runner{try: n.try}, Emit: func(m wire.Message) { at[m.Report.Turn] = time.Now() }}
+			r := &Resident{Runner: &Runner{try: n.try}, Emit: func(m wire.Message) {
+				if m.Report != nil {
+					at[m.Report.Turn] = time.Now()
+				}
+			}}
 			time.Sleep(late)
 			p := planNamed("p", 0)
 			p.EverySeconds, p.PhaseSeconds = 30, 7
@@ -238,14 +245,14 @@ func TestResidentWatchesOverPlans(t *testing.T) {
 		r.Apply(t.Context(), map[string]wire.Plan{"a": planNamed("a2", 20)})
 		r.Apply(t.Context(), map[string]wire.Plan{"a": planNamed("a3", 20)})
 		time.Sleep(5 * time.Second)
-		if got, want := out.take(), []string{"flip a open=false", "report a1 ", "report a3 "}; !slices.Equal(got, want) {
+		if got, want := out.take(), []string{"flip a open=false", "report a1 ", "report a3 ", "taken a1", "taken a2", "taken a3"}; !slices.Equal(got, want) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 		other := planNamed("a4", 20)
 		other.Checks = []wire.Check{{Transport: wire.TCP, Addr: netip.MustParseAddr("10.0.0.2"), Port: 80}}
 		r.Apply(t.Context(), map[string]wire.Plan{"a": other})
 		time.Sleep(16 * time.Second)
-		if got, want := out.take(), []string{"flip a open=true", "report a4 "}; !slices.Equal(got, want) {
+		if got, want := out.take(), []string{"flip a open=true", "report a4 ", "taken a4"}; !slices.Equal(got, want) {
 			t.Errorf("got %q, want %q: one check has taken the place of the other", got, want)
 		}
 		r.Apply(t.Context(), nil)

@@ -375,11 +375,18 @@ func TestStayReportsEveryPlan(t *testing.T) {
 		done <- p.main(ctx, []string{"stay", "--annotations=" + path})
 		_ = in.Close()
 	}()
-	var ids []string
+	var taken, ids []string
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		m, err := wire.DecodeMessage(lines.Text())
+		if err == nil && m.Taken != nil {
+			taken = append(taken, m.Taken.ID)
+			continue
+		}
 		if err != nil || m.Report == nil {
 			t.Fatalf("got %q, %v, want a report", lines.Text(), err)
+		}
+		if last := taken[len(taken)-1]; last != m.Report.ID {
+			t.Errorf("it had said that it has %s when it reported on %s", last, m.Report.ID)
 		}
 		if o := m.Report.Results[0].Outcomes; !o.All(func(o wire.Outcome) bool { return o == wire.Connected }) {
 			t.Errorf("got outcomes %v of %s", o, m.Report.ID)
