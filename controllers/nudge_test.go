@@ -34,7 +34,7 @@ func TestSilentPodsAreNudged(t *testing.T) {
 	r.logs.expect(exp, "plan-1")
 	r.logs.expect(exp, "plan-2")
 	for _, id := range []string{"plan-2", "of nobody"} {
-		r.logs.take(t.Context(), "pod-1", wire.Message{Taken: &wire.Taken{Version: wire.Version, ID: id}})
+		r.logs.take(t.Context(), "pod-1", wire.Message{Taken: id})
 	}
 	if r.logs.taken(exp.UID, "of nobody") {
 		t.Error("a plan is kept that nobody waits for")

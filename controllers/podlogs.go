@@ -193,10 +193,10 @@ func (r *podLogs) keep(pod types.UID, m wire.Message) (key types.NamespacedName,
 		o.flips = append(o.flips, flip)
 		o.flips = o.flips[max(0, len(o.flips)-maxFlips):]
 		return o.key, true
-	case m.Taken != nil:
+	case m.Taken != "":
 		for _, o := range r.owners {
-			if _, waited := o.reports[m.Taken.ID]; waited {
-				o.taken[m.Taken.ID] = true
+			if _, waited := o.reports[m.Taken]; waited {
+				o.taken[m.Taken] = true
 			}
 		}
 		return key, false // who gave the plan looks at this when it is time

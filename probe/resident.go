@@ -67,7 +67,9 @@ func (r *Resident) Apply(ctx context.Context, plans map[string]wire.Plan) {
 // start runs a plan, and watches what it asks for. It says first that it has it: a kubelet may
 // lose a plan, and whoever gave it would learn of that by a report that is overdue.
 func (o *residency) start(ctx context.Context, r *Resident, owner string, plan wire.Plan) {
-	r.Emit(wire.Message{Taken: &wire.Taken{Version: wire.Version, ID: plan.ID}})
+	if plan.ID != "" {
+		r.Emit(wire.Message{Taken: plan.ID})
+	}
 	runCtx, cancel := context.WithCancel(ctx)
 	if plan.TimeoutMilliseconds != o.plan.TimeoutMilliseconds || plan.WatchMilliseconds != o.plan.WatchMilliseconds {
 		o.unwatch(nil)

@@ -138,8 +138,8 @@ func (m *messages) emit(msg wire.Message) {
 	switch {
 	case msg.Report != nil:
 		m.seen = append(m.seen, "report "+msg.Report.ID+" "+msg.Report.Error)
-	case msg.Taken != nil:
-		m.seen = append(m.seen, "taken "+msg.Taken.ID)
+	case msg.Taken != "":
+		m.seen = append(m.seen, "taken "+msg.Taken)
 	default:
 		m.seen = append(m.seen, fmt.Sprintf("flip %s open=%v", msg.Flip.Owner, msg.Flip.Open))
 	}
@@ -179,6 +179,7 @@ func TestResidentRunsEveryNewPlanOnce(t *testing.T) {
 			{"one is new", map[string]wire.Plan{"a": planNamed("a2", 0), "b": planNamed("b1", 0)}, []string{"report a2 ", "taken a2"}},
 			{"one is gone", map[string]wire.Plan{"a": planNamed("a2", 0)}, nil},
 			{"and back, to be run again", map[string]wire.Plan{"a": planNamed("a2", 0), "b": planNamed("b1", 0)}, []string{"report b1 ", "taken b1"}},
+			{"one without an ID", map[string]wire.Plan{"a": planNamed("", 0), "b": planNamed("b1", 0)}, []string{"report  plan has no id"}},
 			{"one that is no plan", map[string]wire.Plan{"b": {Version: wire.Version, ID: "b2"}}, []string{"report b2 plan has 0 checks, want 1 to 500", "taken b2"}},
 		}
 		for _, step := range steps {

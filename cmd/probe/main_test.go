@@ -378,8 +378,8 @@ func TestStayReportsEveryPlan(t *testing.T) {
 	var taken, ids []string
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		m, err := wire.DecodeMessage(lines.Text())
-		if err == nil && m.Taken != nil {
-			taken = append(taken, m.Taken.ID)
+		if err == nil && m.Taken != "" {
+			taken = append(taken, m.Taken)
 			continue
 		}
 		if err != nil || m.Report == nil {

@@ -45,19 +45,13 @@ type Flip struct {
 	GapMicroseconds int64 `json:"g,omitempty"`
 }
 
-// Taken says that a probe has read a plan, which is on its way to the report from then on.
-type Taken struct {
-	Version int `json:"v"`
-	// ID is that of the plan.
-	ID string `json:"i"`
-}
-
 // Message is one line of a resident pod's log. Exactly one field is set.
 type Message struct {
 	Report *Report
 	Flip   *Flip
 	Record *Record
-	Taken  *Taken
+	// Taken is the ID of a plan that the probe has read, and begins to run.
+	Taken string
 }
 
 // The words that begin a line of a resident pod's log.
@@ -78,9 +72,9 @@ func EncodeMessage(m Message) (string, error) {
 	case m.Record != nil:
 		text, err := EncodeRecord(*m.Record)
 		return recordWord + text, err
-	case m.Taken != nil:
-		text, err := encode(m.Taken)
-		return takenWord + text, err
+	case m.Taken != "":
+		// Quoted, so that it stays one line whatever it is.
+		return takenWord + strconv.Quote(m.Taken), nil
 	}
 	text, err := EncodeReport(*m.Report)
 	return reportWord + text, err
@@ -97,29 +91,25 @@ func DecodeMessage(line string) (Message, error) {
 		record, err := DecodeRecord(text)
 		return Message{Record: &record}, err
 	}
-	if text, ok := strings.CutPrefix(line, takenWord); ok {
-		var t Taken
-		err := decodeVersioned(text, "word of a plan that was read", &t, &t.Version)
-		return Message{Taken: &t}, err
+	if quoted, ok := strings.CutPrefix(line, takenWord); ok {
+		id, err := strconv.Unquote(quoted)
+		if err != nil || id == "" {
+			return Message{}, ErrNotEncoded
+		}
+		return Message{Taken: id}, nil
 	}
 	text, ok := strings.CutPrefix(line, flipWord)
 	if !ok {
 		return Message{}, ErrNotEncoded
 	}
 	var f Flip
-	err := decodeVersioned(text, "flip", &f, &f.Version)
-	return Message{Flip: &f}, err
-}
-
-// decodeVersioned decodes a message, which what names in the error, if it is of our version.
-func decodeVersioned(text, what string, into any, version *int) error {
-	if err := decode(text, into); err != nil {
-		return fmt.Errorf("decoding %s: %w", what, err)
+	if err := decode(text, &f); err != nil {
+		return Message{}, fmt.Errorf("decoding flip: %w", err)
 	}
-	if *version != Version {
-		return fmt.Errorf("%s of version %d is not understood, want %d: use operator and probe images of the same release", what, *version, Version)
+	if f.Version != Version {
+		return Message{}, fmt.Errorf("flip of version %d is not understood, want %d: use operator and probe images of the same release", f.Version, Version)
 	}
-	return nil
+	return Message{Flip: &f}, nil
 }
 
 // Key identifies what a check asks for, over plans. Checks that differ in their nonce or
