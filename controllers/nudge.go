@@ -16,8 +16,8 @@ import (
 const recordDue = time.Second
 
 // takenDue is the time after which a resident probe that has not said that it has its plan is
-// nudged. That it says so takes 0.3 s, and longer where processors are busy.
-const takenDue = 500 * time.Millisecond
+// nudged. That it says so takes 0.3 s, and twice as long where processors are busy.
+const takenDue = time.Second
 
 // reportDue is the time after which a probe with a plan is nudged. One that may still be
 // reading it is nudged early, once: it may be slow only.

@@ -51,7 +51,7 @@ func TestSilentPodsAreNudged(t *testing.T) {
 		due, again time.Duration
 	}{
 		"a probe that has not said that it has its plan": {
-			probes: silent("plan-1"), look: r.collect, due: 500 * time.Millisecond, again: round,
+			probes: silent("plan-1"), look: r.collect, due: time.Second, again: round,
 		},
 		"a probe that has":           {probes: silent("plan-2"), look: r.collect, due: round, again: round},
 		"a probe that never says it": {probes: silent("plan-1"), oneShot: true, look: r.collect, due: round, again: round},
