@@ -165,8 +165,10 @@ type canaryState struct {
 	serial uint64
 	// judged is the round of each node that was judged last.
 	judged map[string]string
-	// armed are the plans that pods have: the cache may not show it yet.
-	armed map[types.UID]*givenPlan
+	// armed are the plans that pods were given, while the cache may not show it.
+	armed map[types.UID]string
+	// awaited are the plans on which pods are to report.
+	awaited map[types.UID]*awaitedPlan
 	// memo is what was made of each node.
 	memo *canaryMemo
 	// refusal is why the ClusterNetworkPolicy could not be written. It is tried again after
@@ -276,7 +278,7 @@ func (r *CanaryReconciler) newCanaryScope(ctx context.Context, c *v1alpha1.Enfor
 		r.forget()
 		r.state = &canaryState{
 			memo: newCanaryMemo(),
-			uid:  c.UID, since: now, results: map[nodePair]pairResult{}, judged: map[string]string{}, armed: map[types.UID]*givenPlan{},
+			uid:  c.UID, since: now, results: map[nodePair]pairResult{}, judged: map[string]string{}, armed: map[types.UID]string{}, awaited: map[types.UID]*awaitedPlan{},
 			violated: knownViolations(c.Status),
 		}
 	}

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -147,8 +148,8 @@ func (r *CanaryReconciler) arm(ctx context.Context, s *canaryScope) (bool, error
 			}
 			r.logs.Follow(p.Pod, canaryInterval(s.canary)+canary.Bound)
 			give := r.handOut
-			if given := s.given(p); given != nil {
-				if !r.overdue(s, p, given) {
+			if p.Pod.Annotations[canaryPlanAnnotation] == p.Plan.ID || s.state.armed[p.Pod.UID] == p.Plan.ID {
+				if !r.overdue(s, p) {
 					continue
 				}
 				give = r.nudge
@@ -182,40 +183,31 @@ func (s *canaryScope) plan(node string, asked time.Time) *canary.Round {
 	return canary.NewRound(s.rows, s.pods, node, targets, s.frame(node), depends...)
 }
 
-// givenPlan is a plan that a pod has.
-type givenPlan struct {
+// awaitedPlan is a plan on which a pod is to report.
+type awaitedPlan struct {
 	id string
-	// at is when the pod was given it, or when the operator found that it has it.
-	at time.Time
-	// settled tells that the pod has reported on it, or was nudged. That once is enough:
-	// what nobody can hear would be nudged for ever, and a kubelet looks by itself at last.
+	// since is when the operator found that the pod has it.
+	since time.Time
+	// settled tells that the pod has reported, or was nudged. That once is enough: what
+	// nobody can hear would be nudged for ever, and a kubelet looks by itself at last.
 	settled bool
-}
-
-// given returns what is known of a pod that has its plan; nil if it has to be given it.
-func (s *canaryScope) given(p *canary.ArmedPod) *givenPlan {
-	if given := s.state.armed[p.Pod.UID]; given != nil && given.id == p.Plan.ID {
-		return given
-	}
-	if p.Pod.Annotations[canaryPlanAnnotation] != p.Plan.ID {
-		return nil
-	}
-	given := &givenPlan{id: p.Plan.ID, at: s.now}
-	s.state.armed[p.Pod.UID] = given
-	return given
 }
 
 // overdue tells whether to nudge a pod: it has a plan, and should have reported on it by now.
 // If that is still to come, it asks for a reconcile then.
-func (r *CanaryReconciler) overdue(s *canaryScope, p *canary.ArmedPod, given *givenPlan) bool {
-	if given.settled {
+func (r *CanaryReconciler) overdue(s *canaryScope, p *canary.ArmedPod) bool {
+	awaited := s.state.awaited[p.Pod.UID]
+	if awaited == nil || awaited.id != p.Plan.ID {
+		awaited = &awaitedPlan{id: p.Plan.ID, since: s.now}
+		s.state.awaited[p.Pod.UID] = awaited
+	}
+	if awaited.settled {
 		return false
 	}
-	if len(r.reports.of(p.Pod.UID, given.id)) > 0 {
-		given.settled = true
+	if awaited.settled = len(r.reports.of(p.Pod.UID, p.Plan.ID)) > 0; awaited.settled {
 		return false
 	}
-	if at := given.at.Add(s.options.WarmUp + canary.Overdue); s.now.Before(at) {
+	if at := awaited.since.Add(s.options.WarmUp + canary.Overdue); s.now.Before(at) {
 		s.again(at.Sub(s.now))
 		return false
 	}
@@ -224,18 +216,22 @@ func (r *CanaryReconciler) overdue(s *canaryScope, p *canary.ArmedPod, given *gi
 
 // nudge makes the kubelet look at a pod again, which may have lost its plan.
 func (r *CanaryReconciler) nudge(ctx context.Context, s *canaryScope, p *canary.ArmedPod) error {
-	return r.annotate(ctx, s, p, probepod.Nudge(s.now), &givenPlan{id: p.Plan.ID, at: s.now, settled: true})
+	if err := r.annotate(ctx, s, p, probepod.Nudge(s.now)); err != nil {
+		return err
+	}
+	s.state.awaited[p.Pod.UID].settled = true
+	return nil
 }
 
 // handOut writes a plan into the annotations of its pod.
 func (r *CanaryReconciler) handOut(ctx context.Context, s *canaryScope, p *canary.ArmedPod) error {
 	return r.annotate(ctx, s, p, map[string]string{
 		wire.PlanKeyPrefix + string(s.canary.UID): probepod.EncodedPlan(p.Plan), canaryPlanAnnotation: p.Plan.ID,
-	}, &givenPlan{id: p.Plan.ID, at: s.now})
+	})
 }
 
-// annotate changes annotations of a pod, and notes what it has then.
-func (r *CanaryReconciler) annotate(ctx context.Context, s *canaryScope, p *canary.ArmedPod, annotations map[string]string, given *givenPlan) error {
+// annotate changes annotations of a pod, which has its plan then.
+func (r *CanaryReconciler) annotate(ctx context.Context, s *canaryScope, p *canary.ArmedPod, annotations map[string]string) error {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Pod.Namespace, Name: p.Pod.Name, UID: p.Pod.UID}}
 	err := patchMetadata(ctx, r.client, pod, map[string]any{"annotations": annotations})
 	switch {
@@ -245,7 +241,7 @@ func (r *CanaryReconciler) annotate(ctx context.Context, s *canaryScope, p *cana
 	case err != nil:
 		return fmt.Errorf("giving pod %s of the canary its plan: %w", client.ObjectKeyFromObject(p.Pod), err)
 	default:
-		s.state.armed[p.Pod.UID] = given
+		s.state.armed[p.Pod.UID] = p.Plan.ID
 	}
 	return nil
 }
@@ -270,11 +266,8 @@ func (r *CanaryReconciler) judge(_ context.Context, s *canaryScope) (bool, error
 		s.state.judged[node] = name
 		r.judgeRound(s, node, round, reports)
 	}
-	for uid := range s.state.armed {
-		if !live[uid] {
-			delete(s.state.armed, uid)
-		}
-	}
+	maps.DeleteFunc(s.state.armed, func(uid types.UID, _ string) bool { return !live[uid] })
+	maps.DeleteFunc(s.state.awaited, func(uid types.UID, _ *awaitedPlan) bool { return !live[uid] })
 	for pair := range s.state.results {
 		if !slices.Contains(s.ring[pair.from], pair.to) {
 			delete(s.state.results, pair)
