@@ -186,8 +186,8 @@ func (s *canaryScope) plan(node string, asked time.Time) *canary.Round {
 // awaitedPlan is a plan on which a pod is to report.
 type awaitedPlan struct {
 	id string
-	// since is when the operator found that the pod has it.
-	since time.Time
+	// due is when the report is overdue.
+	due time.Time
 	// settled tells that the pod has reported, or was nudged. That once is enough: what
 	// nobody can hear would be nudged for ever, and a kubelet looks by itself at last.
 	settled bool
@@ -198,7 +198,12 @@ type awaitedPlan struct {
 func (r *CanaryReconciler) overdue(s *canaryScope, p *canary.ArmedPod) bool {
 	awaited := s.state.awaited[p.Pod.UID]
 	if awaited == nil || awaited.id != p.Plan.ID {
-		awaited = &awaitedPlan{id: p.Plan.ID, since: s.now}
+		awaited = &awaitedPlan{id: p.Plan.ID, due: s.now.Add(s.options.WarmUp + canary.Overdue)}
+		if s.state.armed[p.Pod.UID] != p.Plan.ID {
+			// It got the plan from an operator before this one, most likely long ago. To read
+			// the logs of many pods takes a while.
+			awaited.due = awaited.due.Add(canaryInterval(s.canary))
+		}
 		s.state.awaited[p.Pod.UID] = awaited
 	}
 	if awaited.settled {
@@ -207,8 +212,8 @@ func (r *CanaryReconciler) overdue(s *canaryScope, p *canary.ArmedPod) bool {
 	if awaited.settled = len(r.reports.of(p.Pod.UID, p.Plan.ID)) > 0; awaited.settled {
 		return false
 	}
-	if at := awaited.since.Add(s.options.WarmUp + canary.Overdue); s.now.Before(at) {
-		s.again(at.Sub(s.now))
+	if s.now.Before(awaited.due) {
+		s.again(awaited.due.Sub(s.now))
 		return false
 	}
 	return true

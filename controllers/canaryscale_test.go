@@ -310,6 +310,11 @@ func TestSilentPodsOfTheCanaryAreNudged(t *testing.T) {
 	f.reconcile()
 	f.clock.Step(due)
 	f.reconcile()
+	if f.writes["patch"] != 0 {
+		t.Errorf("wrote %v for plans of long ago before an interval was over", f.writes)
+	}
+	f.clock.Step(canaryInterval(aCanary()))
+	f.reconcile()
 	if want := 3 * len(canary.Roles()); f.writes["patch"] != want {
 		t.Errorf("an operator that has read no report wrote %v, want %d patches", f.writes, want)
 	}
