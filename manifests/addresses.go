@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -193,7 +194,7 @@ func (a *addresses) collect(r *Result) {
 		}
 	}
 	for _, block := range r.blocks() {
-		if block.prefix.IsSingleIP() {
+		if !block.except && block.prefix.IsSingleIP() {
 			a.use(block.prefix.Addr().String())
 		}
 	}
@@ -223,29 +224,88 @@ func index(b bool) int {
 type block struct {
 	policy string
 	prefix netip.Prefix
+	// except tells that the policy leaves the range out.
+	except bool
 }
+
+// internet are the ranges that a block leaves out if it means the internet: then no address
+// of a pod is in it, wherever it lies.
+var internet = private[:3]
 
 func (r *Result) blocks() []block {
 	var out []block
+	add := func(kind, namespace, name, cidr string, except bool) {
+		if prefix, err := netip.ParsePrefix(cidr); err == nil {
+			out = append(out, block{kind + " " + strings.TrimPrefix(namespace+"/"+name, "/"), prefix, except})
+		}
+	}
 	for _, p := range r.Snapshot.NetworkPolicies {
-		add := func(peers []networkingv1.NetworkPolicyPeer) {
+		peers := func(peers []networkingv1.NetworkPolicyPeer) {
 			for _, peer := range peers {
 				if peer.IPBlock == nil {
 					continue
 				}
-				if prefix, err := netip.ParsePrefix(peer.IPBlock.CIDR); err == nil {
-					out = append(out, block{p.Namespace + "/" + p.Name, prefix})
+				add("NetworkPolicy", p.Namespace, p.Name, peer.IPBlock.CIDR, false)
+				if excepts(peer.IPBlock, internet) {
+					continue
+				}
+				for _, cidr := range peer.IPBlock.Except {
+					add("NetworkPolicy", p.Namespace, p.Name, cidr, true)
 				}
 			}
 		}
 		for _, rule := range p.Spec.Ingress {
-			add(rule.From)
+			peers(rule.From)
 		}
 		for _, rule := range p.Spec.Egress {
-			add(rule.To)
+			peers(rule.To)
+		}
+	}
+	networks := func(kind, name string, cidrs []string) {
+		for _, cidr := range cidrs {
+			add(kind, "", name, cidr, false)
+		}
+	}
+	for _, p := range r.Snapshot.ClusterNetworkPolicies {
+		for i := range p.Spec.Egress {
+			for _, peer := range p.Spec.Egress[i].To {
+				networks("ClusterNetworkPolicy", p.Name, texts(peer.Networks))
+			}
+		}
+	}
+	for _, p := range r.Snapshot.AdminNetworkPolicies {
+		for i := range p.Spec.Egress {
+			for _, peer := range p.Spec.Egress[i].To {
+				networks("AdminNetworkPolicy", p.Name, texts(peer.Networks))
+			}
+		}
+	}
+	for _, p := range r.Snapshot.BaselineAdminNetworkPolicies {
+		for i := range p.Spec.Egress {
+			for _, peer := range p.Spec.Egress[i].To {
+				networks("BaselineAdminNetworkPolicy", p.Name, texts(peer.Networks))
+			}
 		}
 	}
 	return out
+}
+
+func texts[T ~string](list []T) []string {
+	var out []string
+	for _, text := range list {
+		out = append(out, string(text))
+	}
+	return out
+}
+
+// excepts tells whether a block leaves out all of these ranges.
+func excepts(b *networkingv1.IPBlock, all []netip.Prefix) bool {
+	return !slices.ContainsFunc(all, func(r netip.Prefix) bool {
+		return !slices.ContainsFunc(b.Except, func(cidr string) bool {
+			p, err := netip.ParsePrefix(cidr)
+			return err == nil && p.Bits() <= r.Bits() && p.Contains(r.Addr())
+		})
+	})
 }
 
 // noteBlocks says where made-up addresses could matter: a policy that names a
@@ -256,7 +316,7 @@ func (r *Result) noteBlocks(made int) {
 	}
 	for _, b := range r.blocks() {
 		if slices.ContainsFunc(private, func(p netip.Prefix) bool { return p.Bits() <= b.prefix.Bits() && p.Contains(b.prefix.Addr()) }) {
-			r.Notes = append(r.Notes, fmt.Sprintf("%d pods have no status.podIP and got addresses of %s: whether they lie in %s of NetworkPolicy %s cannot be known from these manifests",
+			r.Notes = append(r.Notes, fmt.Sprintf("%d pods have no status.podIP and got addresses of %s: whether they lie in %s of %s cannot be known from these manifests",
 				made, podRanges[0], b.prefix, b.policy))
 			return
 		}

@@ -397,4 +397,16 @@ func TestPrivateBlocksAndMadeUpAddressesAreNoted(t *testing.T) {
 	if r := read(t, everyWorkload+fmt.Sprintf(policy, "203.0.113.0/24")); len(r.Notes) > 0 {
 		t.Errorf("got the notes %q about a public range", r.Notes)
 	}
+	except := "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: x}\nspec: {podSelector: {}, egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0, except: [%s]}}]}]}\n"
+	if r := read(t, everyWorkload+fmt.Sprintf(except, "10.0.0.0/8")); len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "10.0.0.0/8 of NetworkPolicy x/p") {
+		t.Errorf("got the notes %q about a range that is left out", r.Notes)
+	}
+	if r := read(t, everyWorkload+fmt.Sprintf(except, "10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16")); len(r.Notes) > 0 {
+		t.Errorf("got the notes %q about the internet", r.Notes)
+	}
+	networks := "---\napiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: p}\n" +
+		"spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: [10.244.0.0/16]}]}]}\n"
+	if r := read(t, everyWorkload+networks); len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "10.244.0.0/16 of ClusterNetworkPolicy p") {
+		t.Errorf("got the notes %q about networks of a cluster-wide policy", r.Notes)
+	}
 }

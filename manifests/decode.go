@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -104,9 +106,9 @@ func (o object) parse() []parsed {
 		if !errors.As(err, &mistyped) || mistyped.Field == "" {
 			return []parsed{failed(o.place, "is not a Kubernetes object: write apiVersion, kind and metadata")}
 		}
-		// Kinds may have items of their own that are no list.
-		if mistyped.Field != "items" {
-			return []parsed{o.failed(typeMeta{}, mistyped)}
+		// Kinds may have items of their own that are no list, unless they are lists.
+		if mistyped.Field != "items" || h.isKnownList() {
+			return []parsed{o.failed(h.typeMeta, mistyped)}
 		}
 	}
 	if h.Kind == "" && o.list.Kind != "" {
@@ -126,7 +128,10 @@ func (o object) parse() []parsed {
 	case !strings.HasSuffix(h.Kind, "List"):
 	case h.Items != nil:
 		return o.items(h.typeMeta, h.Items)
-	case h.isEmptyList():
+	case h.isKnownList():
+		if field := o.notOfList(); field != "" {
+			return []parsed{failed(o.line(field), fmt.Sprintf("%s has no field %s: what it holds is below items", h.Kind, field))}
+		}
 		return nil
 	}
 	return []parsed{o.decode(h.typeMeta)}
@@ -139,10 +144,26 @@ func (h *head) isKustomization() bool {
 		(h.Kind == "" && h.APIVersion == "" && h.Resources != nil)
 }
 
-// isEmptyList tells whether an object without items is a list of a known kind.
-func (h *head) isEmptyList() bool {
+// isKnownList tells whether an object is a List, or a list of a known kind.
+func (h *head) isKnownList() bool {
+	if !strings.HasSuffix(h.Kind, "List") {
+		return false
+	}
 	apiVersion, item := itemsOf(h.typeMeta)
 	return item == "" || kinds[typeMeta{apiVersion, item}] != nil
+}
+
+// notOfList returns a field that no list has; empty if there is none. It is most likely
+// misspelt, and what is below it must not get lost.
+func (o object) notOfList() string {
+	var fields map[string]json.RawMessage
+	_ = json.Unmarshal(o.json, &fields) // it was decoded before
+	for _, field := range slices.Sorted(maps.Keys(fields)) {
+		if !slices.Contains([]string{"apiVersion", "kind", "metadata", "items"}, field) {
+			return field
+		}
+	}
+	return ""
 }
 
 // itemsOf returns the type of the items of a typed list; List itself says nothing

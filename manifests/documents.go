@@ -75,6 +75,10 @@ func (s *splitter) take(line []byte) error {
 	if ends {
 		return nil
 	}
+	if i := bytes.IndexByte(line, '\r'); i >= 0 && i+1 < len(line) && line[i+1] != '\n' {
+		// To YAML it ends a line, and what follows could be another document.
+		return &syntaxError{line: s.line, err: errors.New("lines end with a carriage return alone: save the file with the line ends of Unix")}
+	}
 	if len(s.doc.text) == 0 {
 		s.doc.start = s.line
 	}

@@ -112,7 +112,10 @@ func (r *jsonReader) object() error {
 		}
 		key, _ := token.(string)
 		line := r.lines.at(r.in.InputOffset() - 1)
-		if key == "items" && !isList {
+		if key == "items" {
+			if isList {
+				return r.fail(errors.New("items is written twice: keep one"))
+			}
 			isList = true
 			if waiting, err = r.items(); err != nil {
 				return err

@@ -41,9 +41,9 @@ func Read(paths []string, o Options) *Result {
 	o.Namespace = cmp.Or(o.Namespace, "default")
 	c := newCollection(o)
 	queue := make(chan chan []parsed, 4*runtime.GOMAXPROCS(0))
+	p := &producer{queue: queue, slots: make(chan struct{}, runtime.GOMAXPROCS(0)), stdin: o.Stdin}
 	go func() {
 		defer close(queue)
-		p := &producer{queue: queue, slots: make(chan struct{}, runtime.GOMAXPROCS(0)), stdin: o.Stdin}
 		p.run(paths)
 	}()
 	for answer := range queue {
@@ -55,8 +55,27 @@ func Read(paths []string, o Options) *Result {
 		c.overlay(o.Cluster)
 	}
 	c.finish()
+	c.result.requireInput(paths, p.found)
 	complete(c.result, o)
 	return c.result
+}
+
+// requireInput has a problem if the paths hold nothing at all, or a Kustomization and nothing
+// beside it, which must not look like manifests that change nothing: the command before a pipe
+// may have failed.
+func (r *Result) requireInput(paths []string, found bool) {
+	if len(paths) == 0 || len(r.Problems) > 0 {
+		return
+	}
+	if !found {
+		r.Problems = []Problem{{Place: Place{File: paths[0]}, Message: "is empty: write manifests, or look whether the command that makes them has failed"}}
+		return
+	}
+	hinted := slices.IndexFunc(r.Skipped, func(s Skipped) bool { return s.Hint != "" })
+	if len(r.Skipped) == 1 && hinted == 0 && r.read == 0 {
+		s := r.Skipped[0]
+		r.Problems = []Problem{{Place: s.First, Message: fmt.Sprintf("there is a %s and nothing beside it, and it is not applied: %s", s.Kind, s.Hint)}}
+	}
 }
 
 // producer splits files into documents and has them parsed, on all processors. The
@@ -66,10 +85,14 @@ type producer struct {
 	slots chan struct{}
 	stdin io.Reader
 	read  map[string]bool
+	// found tells that there was a document.
+	found bool
+	// folders are those that were read, or are being read: links may lead to them again.
+	folders map[string]bool
 }
 
 func (p *producer) run(paths []string) {
-	p.read = map[string]bool{}
+	p.read, p.folders = map[string]bool{}, map[string]bool{}
 	for _, path := range paths {
 		p.path(path)
 	}
@@ -111,14 +134,25 @@ func (p *producer) path(path string) {
 		p.fail(Place{File: path}, "cannot be read: "+err.Error())
 	case !info.IsDir():
 		p.file(path)
-	default:
-		p.folder(path)
+	case p.folder(path) == 0:
+		p.fail(Place{File: path}, "the folder holds no .yaml, .yml or .json file")
 	}
 }
 
-func (p *producer) folder(root string) {
-	files := 0
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+// folder reads a folder and what links in it lead to, and returns the number of files.
+func (p *producer) folder(root string) (files int) {
+	dir, err := filepath.EvalSymlinks(root)
+	if err != nil {
+		p.fail(Place{File: root}, "cannot be read: "+err.Error())
+		return 1
+	}
+	if p.folders[dir] {
+		return 1 // it was read already
+	}
+	p.folders[dir] = true
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		// It is called as it was named.
+		path = filepath.Join(root, strings.TrimPrefix(path, dir))
 		switch hidden := path != root && strings.HasPrefix(d.Name(), "."); {
 		case err != nil:
 			p.fail(Place{File: path}, "cannot be read: "+err.Error())
@@ -127,6 +161,11 @@ func (p *producer) folder(root string) {
 			return fs.SkipDir
 		case hidden || d.IsDir():
 			return nil
+		case d.Type()&fs.ModeSymlink != 0:
+			if info, err := os.Stat(path); err == nil && info.IsDir() {
+				files += p.folder(path)
+				return nil
+			}
 		}
 		switch strings.ToLower(filepath.Ext(path)) {
 		case ".yaml", ".yml", ".json":
@@ -138,17 +177,18 @@ func (p *producer) folder(root string) {
 	if err != nil && !errors.Is(err, fs.SkipDir) {
 		p.fail(Place{File: root}, "cannot be read: "+err.Error())
 	}
-	if files == 0 {
-		p.fail(Place{File: root}, "the folder holds no .yaml, .yml or .json file")
-	}
+	return files
 }
 
 // first tells whether a file was not read yet: it may be named, and lie in a
 // folder that is named too.
 func (p *producer) first(path string) bool {
-	key, err := filepath.Abs(path)
-	if err != nil || path == "-" {
-		key = path
+	key := path
+	if target, err := filepath.EvalSymlinks(path); err == nil && path != "-" {
+		key = target
+	}
+	if abs, err := filepath.Abs(key); err == nil && path != "-" {
+		key = abs
 	}
 	if p.read[key] {
 		return false
@@ -183,12 +223,16 @@ func (p *producer) stream(in io.Reader, file string) {
 	}
 	var err error
 	if isJSON(buffered, file) {
+		if _, err := buffered.Peek(1); err == nil {
+			p.found = true
+		}
 		err = splitJSON(buffered, file, 1, func(o object) error {
 			p.later(o.parse)
 			return nil
 		})
 	} else {
 		err = splitYAML(buffered, file, func(d document) error {
+			p.found = true
 			p.later(d.parse)
 			return nil
 		})
@@ -261,6 +305,7 @@ func (c *collection) take(p parsed) {
 		return
 	}
 	c.seen[id] = p.place
+	c.result.read++
 	p.kind.add(c.result, p)
 }
 

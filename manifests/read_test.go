@@ -39,8 +39,15 @@ func TestStrictness(t *testing.T) {
 		"a document":                            {pod("a"), nil, []string{"default/a"}},
 		"several documents":                     {pod("a") + "---\n" + pod("b"), nil, []string{"default/a", "default/b"}},
 		"comments and empty documents":          {"# nothing\n---\n---\n# nothing\n---\n" + pod("a") + "---\n\n", nil, []string{"default/a"}},
-		"nothing at all":                        {"", nil, nil},
-		"a comment and no more":                 {"# nothing", nil, nil},
+		"nothing at all":                        {"", []string{"in.yaml: is empty: write manifests, or look whether the command that makes them has failed"}, nil},
+		"a comment and no more":                 {"# nothing", []string{"is empty"}, nil},
+		"a null and no more":                    {"null\n", nil, nil},
+		"a list whose items are a mapping":      {pod("a") + "---\napiVersion: v1\nkind: List\nitems:\n  apiVersion: v1\n  kind: Pod\n", []string{"in.yaml:8: List: items is of the wrong type: it is a mapping, and must be a list"}, []string{"default/a"}},
+		"a list with a misspelt field":          {"apiVersion: v1\nkind: PodList\nmetadata: {}\nitmes: []\n", []string{"in.yaml:4: PodList has no field itmes: what it holds is below items"}, nil},
+		"items twice in JSON":                   {`{"apiVersion":"v1","kind":"List","items":[],"items":[{"kind":"Pod"}]}`, []string{`key "items" already set in map`}, nil},
+		"a merged key that is overridden":       {"apiVersion: v1\nkind: Pod\nmetadata:\n  annotations: &c {a: x, b: x}\n  labels: {<<: *c, b: z}\n  name: a\n", nil, []string{"default/a"}},
+		"a key twice beside a merged one":       {"apiVersion: v1\nkind: Pod\nmetadata:\n  annotations: &c {a: x}\n  labels: {<<: *c}\n  name: a\n  name: b\n", []string{`in.yaml:7: cannot be parsed as YAML: key "name" already set in map`}, nil},
+		"line ends of old Macs":                 {strings.ReplaceAll(pod("a")+"---\n"+pod("b"), "\n", "\r"), []string{"in.yaml:1: lines end with a carriage return alone"}, nil},
 		"null and empty mappings":               {"null\n---\n{}\n---\n" + pod("a"), nil, []string{"default/a"}},
 		"a document behind its end marker":      {pod("a") + "...\n" + pod("b"), nil, []string{"default/a", "default/b"}},
 		"a directive":                           {"%YAML 1.1\n---\n" + pod("a"), nil, []string{"default/a"}},
@@ -133,6 +140,23 @@ func TestFoldersAreReadRecursively(t *testing.T) {
 	for _, p := range r.Snapshot.Pods {
 		if p.Namespace != "n" {
 			t.Errorf("%s is in namespace %s, want n", p.Name, p.Namespace)
+		}
+	}
+}
+
+// Links lead to folders and files, which are read once, and to themselves.
+func TestLinksAreFollowed(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"base/a.yaml": pod("a"), "prod/b.yaml": pod("b"), "prod/below/c.yaml": pod("c")})
+	for name, to := range map[string]string{"prod/base": "../base", "prod/below/loop": "..", "prod/b2.yaml": "b.yaml", "named": "prod", "prod/below/gone": "nowhere"} {
+		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, want := range map[string]int{"prod": 3, "named": 3, "": 3, "prod/below/loop": 3, "base": 1} {
+		r := Read([]string{filepath.Join(dir, path)}, Options{})
+		if len(r.Problems) > 0 || len(r.Snapshot.Pods) != want {
+			t.Errorf("%q: got %v and %d pods, want %d", path, r.Problems, len(r.Snapshot.Pods), want)
 		}
 	}
 }

@@ -105,8 +105,10 @@ type Result struct {
 	Problems []Problem
 	// Notes say what was assumed where the input leaves it open.
 	Notes []string
-	// Objects counts what was read, lists by their items.
+	// Objects counts what was found, lists by their items.
 	Objects int
+	// read counts the objects of kinds that are read.
+	read int
 
 	workloads []workload
 	// overCluster is set if the input was laid over a cluster.

@@ -25,11 +25,46 @@ func toJSON(text []byte) ([]byte, error) {
 	if err := checkAliases(text); err != nil {
 		return nil, err
 	}
-	js, err := yaml.YAMLToJSONStrict(text)
+	convert := yaml.YAMLToJSONStrict
+	if bytes.Contains(text, []byte("<<")) {
+		// The strict conversion takes a key that overrides a merged one for written twice.
+		if err := checkDoubled(text); err != nil {
+			return nil, err
+		}
+		convert = yaml.YAMLToJSON
+	}
+	js, err := convert(text)
 	if err != nil {
 		return nil, yamlError(text, err)
 	}
 	return js, checkEnd(text)
+}
+
+// checkDoubled refuses mappings in which a key is written twice. Merged keys are not written
+// there.
+func checkDoubled(text []byte) error {
+	var root yamlv3.Node
+	if err := yamlv3.Unmarshal(text, &root); err != nil {
+		// The conversion finds the same, in the words that users know.
+		return nil //nolint:nilerr // see above
+	}
+	return doubled(&root)
+}
+
+func doubled(n *yamlv3.Node) error {
+	seen := map[string]bool{}
+	for i, child := range n.Content {
+		if n.Kind == yamlv3.MappingNode && i%2 == 0 && child.Kind == yamlv3.ScalarNode && child.Tag != "!!merge" {
+			if seen[child.Value] {
+				return &syntaxError{line: child.Line, err: fmt.Errorf("cannot be parsed as YAML: key %q already set in map", child.Value)}
+			}
+			seen[child.Value] = true
+		}
+		if err := doubled(child); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 var yamlLine = regexp.MustCompile(`line (\d+): `)

@@ -158,7 +158,7 @@ func (i *input) warn(s streams, r *manifests.Result) {
 	var skipped []string
 	for _, k := range r.Skipped {
 		if k.Hint != "" {
-			s.say(fmt.Sprintf("note: %s is a %s, which is not read: the files that it names are; to have it applied: %s", k.First, k.Kind, k.Hint))
+			s.say(fmt.Sprintf("note: %s is a %s, which is not applied: only the files beside it are read; to have it applied: %s", k.First, k.Kind, k.Hint))
 		} else if !k.Policy || !slices.Contains(r.Unmodelled(), k) {
 			skipped = append(skipped, fmt.Sprintf("%d %s", k.Count, k.Kind))
 		}
