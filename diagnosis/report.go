@@ -185,11 +185,12 @@ func (l LeftOut) matters() bool {
 const MaxRounds = 3
 
 // Weigh makes one result of those of several rounds, and tells whether one more round could
-// say more. It takes two rounds in a row to call something NotEnforced, and when rounds
-// disagree, the last two decide. A round that concludes nothing counts for nothing.
-func Weigh(rounds []Results) (out Results, notes []string, again bool) {
+// say more, unless these are the last ones. It takes two rounds in a row to call something
+// NotEnforced, and when rounds disagree, the last two decide. What they leave open is Unknown.
+// A round that concludes nothing counts for nothing.
+func Weigh(rounds []Results, last bool) (out Results, notes []string, again bool) {
 	out = Results{}
-	last := len(rounds) == MaxRounds
+	last = last || len(rounds) == MaxRounds
 	late := map[canary.Name]bool{}
 	for node, rows := range rounds[len(rounds)-1] {
 		out[node] = map[canary.Name]canary.Result{}
@@ -201,9 +202,12 @@ func Weigh(rounds []Results) (out Results, notes []string, again bool) {
 				}
 			}
 			res, more := weigh(concluded, newest)
-			if more && last && len(concluded) > 1 {
-				first := concluded[len(concluded)-2]
-				res = canary.Result{Verdict: canary.Unknown, Message: "the rounds disagree: it was " + describe(first) + ", and then " + describe(res)}
+			switch n := len(concluded); {
+			case !more || !last:
+			case n == 1:
+				res = canary.Result{Verdict: canary.Unknown, Message: "it was seen in one round only: it was " + describe(res)}
+			case n > 1:
+				res = canary.Result{Verdict: canary.Unknown, Message: "the rounds disagree: it was " + describe(concluded[n-2]) + ", and then " + describe(res)}
 			}
 			if res.Verdict == canary.Enforced && concluded[0].Verdict == canary.NotEnforced {
 				late[name] = true

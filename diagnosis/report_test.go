@@ -311,35 +311,41 @@ func TestWeigh(t *testing.T) {
 		want   canary.Verdict
 		again  bool
 		late   bool
+		// final is what it is if no other round can be made.
+		final canary.Verdict
 	}{
-		{[]canary.Verdict{e}, e, false, false},
-		{[]canary.Verdict{s}, s, false, false},
-		{[]canary.Verdict{n}, n, true, false},
-		{[]canary.Verdict{u}, u, true, false},
-		{[]canary.Verdict{n, n}, n, false, false},
-		{[]canary.Verdict{n, e}, e, true, true},
-		{[]canary.Verdict{e, n}, n, true, false},
-		{[]canary.Verdict{u, n}, n, true, false},
-		{[]canary.Verdict{e, u}, e, false, false},
-		{[]canary.Verdict{u, e}, e, false, false},
-		{[]canary.Verdict{u, u}, u, true, false},
-		{[]canary.Verdict{n, e, e}, e, false, true},
-		{[]canary.Verdict{e, n, n}, n, false, false},
-		{[]canary.Verdict{n, e, n}, u, false, false},
-		{[]canary.Verdict{e, n, e}, u, false, false},
-		{[]canary.Verdict{n, n, e}, u, false, false},
-		{[]canary.Verdict{u, u, n}, n, false, false},
-		{[]canary.Verdict{n, u, n}, n, false, false},
-		{[]canary.Verdict{u, u, u}, u, false, false},
-		{[]canary.Verdict{n, u, e}, u, false, false},
+		{[]canary.Verdict{e}, e, false, false, e},
+		{[]canary.Verdict{s}, s, false, false, s},
+		{[]canary.Verdict{n}, n, true, false, u},
+		{[]canary.Verdict{u}, u, true, false, u},
+		{[]canary.Verdict{n, n}, n, false, false, n},
+		{[]canary.Verdict{n, e}, e, true, true, u},
+		{[]canary.Verdict{e, n}, n, true, false, u},
+		{[]canary.Verdict{u, n}, n, true, false, u},
+		{[]canary.Verdict{e, u}, e, false, false, e},
+		{[]canary.Verdict{u, e}, e, false, false, e},
+		{[]canary.Verdict{u, u}, u, true, false, u},
+		{[]canary.Verdict{n, e, e}, e, false, true, e},
+		{[]canary.Verdict{e, n, n}, n, false, false, n},
+		{[]canary.Verdict{n, e, n}, u, false, false, u},
+		{[]canary.Verdict{e, n, e}, u, false, false, u},
+		{[]canary.Verdict{n, n, e}, u, false, false, u},
+		{[]canary.Verdict{u, u, n}, u, false, false, u},
+		{[]canary.Verdict{n, u, u}, u, false, false, u},
+		{[]canary.Verdict{n, u, n}, n, false, false, n},
+		{[]canary.Verdict{u, u, u}, u, false, false, u},
+		{[]canary.Verdict{n, u, e}, u, false, false, u},
 	} {
 		var rounds []Results
 		for _, v := range tc.rounds {
 			rounds = append(rounds, Results{"a": {name: {Verdict: v, Message: "m"}}})
 		}
-		got, notes, again := Weigh(rounds)
+		got, notes, again := Weigh(rounds, false)
 		if got["a"][name].Verdict != tc.want || again != tc.again || (len(notes) > 0) != tc.late {
 			t.Errorf("%v: got %v, again %v, notes %v, want %v, again %v, late %v", tc.rounds, got["a"][name], again, notes, tc.want, tc.again, tc.late)
+		}
+		if got, _, again := Weigh(rounds, true); got["a"][name].Verdict != tc.final || again {
+			t.Errorf("%v, and no other: got %v, again %v, want %v", tc.rounds, got["a"][name], again, tc.final)
 		}
 	}
 }

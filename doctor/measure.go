@@ -88,11 +88,14 @@ func (d *Doctor) measure(ctx context.Context, s *state, f *diagnosis.Findings) e
 		if err != nil {
 			// Of what takes two rounds to say, only one was made.
 			f.Notes = append(f.Notes, fmt.Sprintf("Round %d was not completed (%v): the results are those of the rounds before.", len(rounds)+1, err))
+			var notes []string
+			f.Results, notes, _ = diagnosis.Weigh(rounds, true)
+			f.Notes = append(f.Notes, notes...)
 			return nil
 		}
 		rounds = append(rounds, results)
 		var notes []string
-		f.Results, notes, again = diagnosis.Weigh(rounds)
+		f.Results, notes, again = diagnosis.Weigh(rounds, false)
 		f.Rounds = len(rounds)
 		if !again {
 			f.Notes = append(f.Notes, notes...)

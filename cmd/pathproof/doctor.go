@@ -182,6 +182,9 @@ func runDoctor(ctx context.Context, s streams, f *doctorFlags) error {
 	if err != nil {
 		return err
 	}
+	// What reads the output may be gone by an interrupt, which goes to a whole pipeline. What
+	// was created is to be removed all the same.
+	signal.Ignore(syscall.SIGPIPE)
 	// Lines of logs that cannot be read are told of by the report.
 	ctx = klog.NewContext(ctx, klog.Logger{})
 	impatient, end := secondSignal(ctx)
