@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -256,7 +257,10 @@ func (r *CanaryReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 	} {
 		done, err := p(ctx, s)
 		if err != nil {
-			return ctrl.Result{}, err
+			// What is known grows old all the same.
+			s.rounds = nil
+			s.starting(err.Error())
+			return ctrl.Result{}, errors.Join(err, r.publish(ctx, s))
 		}
 		if done {
 			break

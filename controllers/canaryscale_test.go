@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -40,6 +41,8 @@ type fleet struct {
 	turn   int64
 	// started counts the pods that were started.
 	started int
+	// fail is what listing nodes fails with.
+	fail error
 	// meanwhile happens once, while a reconcile is under way.
 	meanwhile func()
 	// wrong tells of checks from a node to an address that get through although they must
@@ -70,6 +73,9 @@ func newFleet(t testing.TB, nodes int) *fleet {
 			if _, policies := list.(*networkingv1.NetworkPolicyList); policies && f.meanwhile != nil {
 				f.meanwhile()
 				f.meanwhile = nil
+			}
+			if _, nodes := list.(*corev1.NodeList); nodes && f.fail != nil {
+				return f.fail
 			}
 			return c.List(ctx, list, opts...)
 		},
@@ -103,6 +109,14 @@ func newFleet(t testing.TB, nodes int) *fleet {
 	}
 	f.restart()
 	return f
+}
+
+// try reconciles once, which may fail as fail says.
+func (f *fleet) try() {
+	f.t.Helper()
+	if _, err := f.r.Reconcile(f.t.Context(), ctrl.Request{NamespacedName: types.NamespacedName{Name: v1alpha1.CanaryName}}); !errors.Is(err, f.fail) {
+		f.t.Fatal(err)
+	}
 }
 
 // reconcile reconciles once and lets the kubelets start what is new.

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -173,5 +174,108 @@ func TestPodsOfNodesThatAreLeftOut(t *testing.T) {
 	expect("cordoned", "1Cordoned")
 	if after := uids(); len(after) != len(before)-len(canary.Roles()) {
 		t.Errorf("%d pods are left of %d", len(after), len(before))
+	}
+}
+
+// What is known grows old while nothing can be measured, whether a step has to wait or fails.
+func TestResultsGrowOldWhileNothingIsMeasured(t *testing.T) {
+	condition := func(f *fleet, name string) metav1.ConditionStatus {
+		return meta.FindStatusCondition(f.status().Conditions, name).Status
+	}
+	for name, hold := range map[string]func(*fleet){
+		"a namespace that does not go": func(f *fleet) {
+			ns := &corev1.Namespace{}
+			if err := f.client.Get(t.Context(), client.ObjectKey{Name: "c-abroad"}, ns); err != nil {
+				t.Fatal(err)
+			}
+			ns.Finalizers = []string{"example.com/held"}
+			if err := errors.Join(f.client.Update(t.Context(), ns), f.client.Delete(t.Context(), ns)); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a step that fails": func(f *fleet) { f.fail = errors.New("no nodes today") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleet(t, 2)
+			f.settle()
+			f.report()
+			f.settle()
+			if got := condition(f, v1alpha1.ConditionReady); got != metav1.ConditionTrue {
+				t.Fatalf("Ready is %s", got)
+			}
+			hold(f)
+			f.try()
+			if got := condition(f, v1alpha1.ConditionReady); got != metav1.ConditionTrue {
+				t.Errorf("Ready is %s before anything is old", got)
+			}
+			f.clock.Step(3 * time.Minute)
+			f.try()
+			if e, c, r := condition(f, v1alpha1.ConditionEnforced), condition(f, v1alpha1.ConditionComplete), condition(f, v1alpha1.ConditionReady); e != metav1.ConditionUnknown || c != metav1.ConditionFalse || r != metav1.ConditionUnknown {
+				t.Errorf("Enforced is %s, Complete %s and Ready %s, want Unknown, False and Unknown", e, c, r)
+			}
+		})
+	}
+}
+
+// Where nothing can be tested, nothing is enforced as far as anybody knows.
+func TestNothingToTestIsNoProof(t *testing.T) {
+	f := newFleet(t, 2)
+	c := aCanary()
+	if err := f.client.Get(t.Context(), client.ObjectKeyFromObject(c), c); err != nil {
+		t.Fatal(err)
+	}
+	c.Spec.Features = []v1alpha1.CanaryFeature{v1alpha1.FeatureClusterNetworkPolicy}
+	if err := f.client.Update(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	f.settle()
+	for _, c := range f.status().Conditions {
+		if c.Status == metav1.ConditionTrue || !strings.Contains(c.Message, "nothing was shown") {
+			t.Errorf("%s is %s: %s", c.Type, c.Status, c.Message)
+		}
+	}
+}
+
+// A request is handled when all results are newer, those of nodes that wait just now among
+// them.
+func TestRequestIsHandledByAllNodes(t *testing.T) {
+	f := newFleet(t, 3)
+	f.settle()
+	f.report()
+	f.settle()
+	c := aCanary()
+	if err := f.client.Get(t.Context(), client.ObjectKeyFromObject(c), c); err != nil {
+		t.Fatal(err)
+	}
+	c.Annotations = map[string]string{v1alpha1.RequestedAtAnnotation: "now"}
+	if err := f.client.Update(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	ready := func(node string, ready bool) {
+		for _, pod := range f.pods() {
+			if pod.Spec.NodeName != node {
+				continue
+			}
+			for i := range pod.Status.ContainerStatuses {
+				pod.Status.ContainerStatuses[i].Ready = ready
+			}
+			if err := f.client.Status().Update(t.Context(), pod); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	ready("node-2", false)
+	f.settle()
+	f.report()
+	f.settle()
+	if got := f.status().LastHandledRequest; got != "" {
+		t.Errorf("the request %q was handled while a node had results from before only", got)
+	}
+	ready("node-2", true)
+	f.settle()
+	f.report()
+	f.settle()
+	if got := f.status().LastHandledRequest; got != "now" {
+		t.Errorf("the last request that was handled is %q, want now", got)
 	}
 }

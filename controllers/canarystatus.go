@@ -57,7 +57,11 @@ func (s *canaryScope) find(r *CanaryReconciler) canaryFindings {
 			f.newest = res.at
 		}
 	}
-	f.handled = len(fresh) > 0
+	f.handled = len(fresh) > 0 && len(s.rounds) > 0
+	for _, res := range fresh {
+		// One of a node that waits just now counts, and is older.
+		f.handled = f.handled && res.request == s.request
+	}
 	for from, round := range s.rounds {
 		for _, to := range round.Targets {
 			res, ok := fresh[nodePair{from, to}]
@@ -134,12 +138,28 @@ func unknown(reason, message string) metav1.Condition {
 	return metav1.Condition{Status: metav1.ConditionUnknown, Reason: reason, Message: message}
 }
 
-// starting says what the canary waits for, unless it has a result to show.
+// starting says what the canary waits for, unless it has a result to show that still counts.
 func (s *canaryScope) starting(message string) {
-	if s.canary.Status.LastRound == nil {
+	last := s.canary.Status.LastRound
+	if last == nil {
 		c := unknown(v1alpha1.ReasonCanaryStarting, message)
 		s.set(c, c)
+		return
 	}
+	newest := last.FinishedAt.Time
+	for _, res := range s.state.results {
+		if res.at.After(newest) {
+			newest = res.at
+		}
+	}
+	if age, known := ageAt(s.now, newest); known && age < s.stale() {
+		s.again(s.stale() - age)
+		return
+	}
+	c := unknown(v1alpha1.ReasonCanaryIncomplete, "nothing is measured: "+message)
+	complete := c
+	complete.Status = metav1.ConditionFalse
+	s.set(c, complete)
 }
 
 // refuse says that the canary cannot have its namespaces.
@@ -180,9 +200,14 @@ func (s *canaryScope) summarize(f canaryFindings) {
 		enforced = unknown(v1alpha1.ReasonNoNodes, "there is no node to cover: see status.nodes")
 		complete = enforced
 		complete.Status = metav1.ConditionFalse
-	case st.LastRound == nil:
+	case st.LastRound == nil && unfound != nil:
 		enforced = unknown(v1alpha1.ReasonCanaryStarting, "no node has reported: "+unfound.Message)
 		complete = enforced
+	case !f.shown():
+		// That nothing can be tested is no proof, and more than nothing to say.
+		enforced = unknown(v1alpha1.ReasonCanaryIncomplete, "nothing was shown to be enforced: no node supports what is tested, see status.features")
+		complete = enforced
+		complete.Status = metav1.ConditionFalse
 	case unfound != nil:
 		complete.Status, complete.Reason = metav1.ConditionFalse, v1alpha1.ReasonCanaryIncomplete
 		complete.Message = fmt.Sprintf("%d of %d nodes are covered; of %d more, not all could be found out, as of %s: %s",
@@ -198,6 +223,18 @@ func (s *canaryScope) summarize(f canaryFindings) {
 	if complete.Status == metav1.ConditionTrue {
 		st.LastCompleteAt = &st.LastRound.FinishedAt
 	}
+}
+
+// shown tells whether any row of any node is known.
+func (f *canaryFindings) shown() bool {
+	for _, rows := range f.nodes {
+		for _, res := range rows {
+			if res.Verdict != canary.Unsupported {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // countLeftOut counts the nodes that are not covered, by reason.
