@@ -10,6 +10,7 @@ package explain
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -134,11 +135,23 @@ func (x *explainer) pod(e flow.Endpoint) *corev1.Pod {
 		if e.IsPod() && p.Namespace == e.Namespace && p.Name == e.Pod {
 			return p
 		}
-		if e.Pod == "" && e.Namespace == "" && !p.Spec.HostNetwork && p.Status.PodIP == e.Addr.String() {
+		if e.Pod == "" && e.Namespace == "" && has(p, e.Addr) {
 			return p
 		}
 	}
 	return nil
+}
+
+// has tells whether an address is that of a pod, and of nothing else.
+func has(p *corev1.Pod, a netip.Addr) bool {
+	if p.Spec.HostNetwork || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+		return false // it is the node's, or by now that of another pod
+	}
+	is := func(text string) bool {
+		addr, err := netip.ParseAddr(text)
+		return err == nil && addr.Unmap() == a.Unmap()
+	}
+	return is(p.Status.PodIP) || slices.ContainsFunc(p.Status.PodIPs, func(ip corev1.PodIP) bool { return is(ip.IP) })
 }
 
 // direction explains one direction.
