@@ -303,30 +303,23 @@ func TestSilentPodsOfTheCanaryAreNudged(t *testing.T) {
 		t.Errorf("nudged %v, want the pods of %s", got, silent)
 	}
 	clear(f.writes)
-	f.clock.Step(due)
-	f.reconcile()
-	if f.writes["patch"] != 0 {
-		t.Errorf("wrote %v for pods that were nudged", f.writes)
+	quiet := func(when string, step time.Duration) {
+		t.Helper()
+		f.clock.Step(step)
+		f.reconcile()
+		if f.writes["patch"] != 0 {
+			t.Errorf("%s: wrote %v", when, f.writes)
+		}
 	}
+	quiet("they were nudged", due)
 
 	f.restart()
-	f.reconcile()
-	if f.writes["patch"] != 0 {
-		t.Errorf("a new operator wrote %v before it could have read reports", f.writes)
-	}
+	quiet("a new operator could not have read reports yet", 0)
 	f.report()
-	f.clock.Step(due)
-	f.reconcile()
-	if f.writes["patch"] != 0 {
-		t.Errorf("wrote %v although all have reported", f.writes)
-	}
+	quiet("all have reported", due)
 	f.restart()
-	f.reconcile()
-	f.clock.Step(due)
-	f.reconcile()
-	if f.writes["patch"] != 0 {
-		t.Errorf("wrote %v for plans of long ago before an interval was over", f.writes)
-	}
+	quiet("a new operator", 0)
+	quiet("plans of long ago, before an interval is over", due)
 	f.clock.Step(canaryInterval(aCanary()))
 	f.reconcile()
 	if want := 3 * len(canary.Roles()); f.writes["patch"] != want {

@@ -64,8 +64,8 @@ func (s *canaryScope) find(r *CanaryReconciler) canaryFindings {
 	}
 	for from, round := range s.rounds {
 		for _, to := range round.Targets {
-			res, ok := fresh[nodePair{from, to}]
-			f.handled = f.handled && ok && res.request == s.request
+			_, ok := fresh[nodePair{from, to}]
+			f.handled = f.handled && ok
 		}
 	}
 	of := func(pair nodePair, row canary.Name) canary.Result {
@@ -203,7 +203,7 @@ func (s *canaryScope) summarize(f canaryFindings) {
 	case st.LastRound == nil && unfound != nil:
 		enforced = unknown(v1alpha1.ReasonCanaryStarting, "no node has reported: "+unfound.Message)
 		complete = enforced
-	case !f.shown():
+	case !f.testable():
 		// That nothing can be tested is no proof, and more than nothing to say.
 		enforced = unknown(v1alpha1.ReasonCanaryIncomplete, "nothing was shown to be enforced: no node supports what is tested, see status.features")
 		complete = enforced
@@ -225,8 +225,8 @@ func (s *canaryScope) summarize(f canaryFindings) {
 	}
 }
 
-// shown tells whether any row of any node is known.
-func (f *canaryFindings) shown() bool {
+// testable tells whether any node supports any row.
+func (f *canaryFindings) testable() bool {
 	for _, rows := range f.nodes {
 		for _, res := range rows {
 			if res.Verdict != canary.Unsupported {

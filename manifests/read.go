@@ -134,26 +134,27 @@ func (p *producer) path(path string) {
 		p.fail(Place{File: path}, "cannot be read: "+err.Error())
 	case !info.IsDir():
 		p.file(path)
-	case p.folder(path) == 0:
+	case !p.folder(path):
 		p.fail(Place{File: path}, "the folder holds no .yaml, .yml or .json file")
 	}
 }
 
-// folder reads a folder and what links in it lead to, and returns the number of files.
-func (p *producer) folder(root string) (files int) {
+// folder reads a folder and what links in it lead to. It returns false if that holds no file.
+func (p *producer) folder(root string) (found bool) {
 	dir, err := filepath.EvalSymlinks(root)
 	if err != nil {
 		p.fail(Place{File: root}, "cannot be read: "+err.Error())
-		return 1
+		return true
 	}
 	if p.folders[dir] {
-		return 1 // it was read already
+		return true // it was read already
 	}
 	p.folders[dir] = true
-	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(at string, d fs.DirEntry, err error) error {
 		// It is called as it was named.
-		path = filepath.Join(root, strings.TrimPrefix(path, dir))
-		switch hidden := path != root && strings.HasPrefix(d.Name(), "."); {
+		below, _ := filepath.Rel(dir, at) // which it is
+		path := filepath.Join(root, below)
+		switch hidden := at != dir && strings.HasPrefix(d.Name(), "."); {
 		case err != nil:
 			p.fail(Place{File: path}, "cannot be read: "+err.Error())
 			return fs.SkipDir
@@ -163,13 +164,13 @@ func (p *producer) folder(root string) (files int) {
 			return nil
 		case d.Type()&fs.ModeSymlink != 0:
 			if info, err := os.Stat(path); err == nil && info.IsDir() {
-				files += p.folder(path)
+				found = p.folder(path) || found
 				return nil
 			}
 		}
 		switch strings.ToLower(filepath.Ext(path)) {
 		case ".yaml", ".yml", ".json":
-			files++
+			found = true
 			p.file(path)
 		}
 		return nil
@@ -177,7 +178,7 @@ func (p *producer) folder(root string) (files int) {
 	if err != nil && !errors.Is(err, fs.SkipDir) {
 		p.fail(Place{File: root}, "cannot be read: "+err.Error())
 	}
-	return files
+	return found
 }
 
 // first tells whether a file was not read yet: it may be named, and lie in a

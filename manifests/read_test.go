@@ -161,6 +161,18 @@ func TestLinksAreFollowed(t *testing.T) {
 	}
 }
 
+// What begins with a dot is left out, unless it is named, however that is written.
+func TestHiddenFoldersCanBeNamed(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{".ci/a.yaml": pod("a"), "b.yaml": pod("b")})
+	t.Chdir(dir)
+	for path, want := range map[string]int{".": 1, "./": 1, ".ci": 1, "./.ci/": 1} {
+		if r := Read([]string{path}, Options{}); len(r.Problems) > 0 || len(r.Snapshot.Pods) != want {
+			t.Errorf("%q: got %v and %d pods, want %d", path, r.Problems, len(r.Snapshot.Pods), want)
+		}
+	}
+}
+
 func TestWhatCannotBeReadIsAProblem(t *testing.T) {
 	empty := t.TempDir()
 	broken := filepath.Join(t.TempDir(), "broken.json")

@@ -27,11 +27,14 @@ func toJSON(text []byte) ([]byte, error) {
 	}
 	convert := yaml.YAMLToJSONStrict
 	if bytes.Contains(text, []byte("<<")) {
-		// The strict conversion takes a key that overrides a merged one for written twice.
-		if err := checkDoubled(text); err != nil {
-			return nil, err
+		// The strict conversion takes a key that overrides a merged one for written twice. What
+		// the other parser does not understand, the strict conversion is left to judge.
+		if root := parseNode(text); root != nil {
+			if err := checkDoubled(root); err != nil {
+				return nil, err
+			}
+			convert = yaml.YAMLToJSON
 		}
-		convert = yaml.YAMLToJSON
 	}
 	js, err := convert(text)
 	if err != nil {
@@ -42,16 +45,7 @@ func toJSON(text []byte) ([]byte, error) {
 
 // checkDoubled refuses mappings in which a key is written twice. Merged keys are not written
 // there.
-func checkDoubled(text []byte) error {
-	var root yamlv3.Node
-	if err := yamlv3.Unmarshal(text, &root); err != nil {
-		// The conversion finds the same, in the words that users know.
-		return nil //nolint:nilerr // see above
-	}
-	return doubled(&root)
-}
-
-func doubled(n *yamlv3.Node) error {
+func checkDoubled(n *yamlv3.Node) error {
 	seen := map[string]bool{}
 	for i, child := range n.Content {
 		if n.Kind == yamlv3.MappingNode && i%2 == 0 && child.Kind == yamlv3.ScalarNode && child.Tag != "!!merge" {
@@ -60,7 +54,7 @@ func doubled(n *yamlv3.Node) error {
 			}
 			seen[child.Value] = true
 		}
-		if err := doubled(child); err != nil {
+		if err := checkDoubled(child); err != nil {
 			return err
 		}
 	}

@@ -385,8 +385,8 @@ func TestStayReportsEveryPlan(t *testing.T) {
 		if err != nil || m.Report == nil {
 			t.Fatalf("got %q, %v, want a report", lines.Text(), err)
 		}
-		if last := taken[len(taken)-1]; last != m.Report.ID {
-			t.Errorf("it had said that it has %s when it reported on %s", last, m.Report.ID)
+		if len(taken) == 0 || taken[len(taken)-1] != m.Report.ID {
+			t.Errorf("it had said that it has %q when it reported on %s", taken, m.Report.ID)
 		}
 		if o := m.Report.Results[0].Outcomes; !o.All(func(o wire.Outcome) bool { return o == wire.Connected }) {
 			t.Errorf("got outcomes %v of %s", o, m.Report.ID)
